@@ -1,0 +1,1 @@
+"""Comparators, and later the evidence: what two answers differ by. Pure."""

@@ -1,0 +1,140 @@
+"""Numbers within a tolerance, elementwise over vectors and any nested JSON.
+
+Numbers are doubles, as most readers of the record take them. Two agree when `math.isclose(a, b, rel_tol, abs_tol)` says so. What is not a number
+(strings, booleans, null, keys) must be equal. Another shape is a disagreement without a size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from operator import sub
+from typing import Any
+
+from proxy.comparison.result import ROOT, Comparison, agrees, differs, key_path
+
+_NUMBERS = frozenset({int, float})
+
+
+class NumericComparator:
+    """Compares with the tolerances of `math.isclose`."""
+
+    def __init__(self, *, rel_tol: float, abs_tol: float) -> None:
+        self._is_close: Callable[[float, float], bool] = partial(
+            math.isclose, rel_tol=rel_tol, abs_tol=abs_tol
+        )
+        self._abs_tol = abs_tol
+        # isclose multiplies where the ratio divides: their roundings may differ by a few ulp.
+        self._surely_close = rel_tol * (1 - 1e-12)
+
+    def __call__(self, primary: Any, candidate: Any, root: str) -> Comparison:
+        """Return how two JSON values differ; scalars and flat vectors take a short way."""
+        kinds = {type(primary), type(candidate)}
+        if kinds <= _NUMBERS:
+            return self._vectors([float(primary)], [float(candidate)], root, is_scalar=True)
+        if kinds == {list} and len(primary) == len(candidate):
+            kinds = {*map(type, primary), *map(type, candidate)}
+            if kinds and kinds <= _NUMBERS:
+                if int in kinds:
+                    primary, candidate = [*map(float, primary)], [*map(float, candidate)]
+                return self._vectors(primary, candidate, root, is_scalar=False)
+        return self._nested(primary, candidate, root)
+
+    def _vectors(
+        self, primary: list[float], candidate: list[float], root: str, *, is_scalar: bool
+    ) -> Comparison:
+        # 46 elements that differ take 10 us; one loop over pairs 40 us (Python 3.11).
+        if primary == candidate:
+            return agrees(0.0, 0.0)
+        diffs = list(map(abs, map(sub, primary, candidate)))
+        abs_diff = max(diffs)
+        rel_diff = _greatest_ratio(diffs, primary, candidate)
+        if abs_diff <= self._abs_tol or rel_diff <= self._surely_close:
+            return agrees(_finite(abs_diff), rel_diff)
+        closeness = map(self._is_close, primary, candidate)
+        index = next((index for index, close in enumerate(closeness) if not close), None)
+        if index is None:
+            return agrees(_finite(abs_diff), rel_diff)
+        return differs(root if is_scalar else f"{root}[{index}]", _finite(abs_diff), rel_diff)
+
+    def _nested(self, primary: Any, candidate: Any, root: str) -> Comparison:
+        walk = _Walk(self._is_close)
+        walk.visit(primary, candidate, root)
+        if walk.has_other_shape:
+            return differs(walk.first_path or root)
+        abs_diff = None if walk.abs_diff is None else _finite(walk.abs_diff)
+        if walk.first_path is None:
+            return agrees(abs_diff, walk.rel_diff)
+        return differs(walk.first_path, abs_diff, walk.rel_diff)
+
+
+class _Walk:
+    """One walk over two nested values: the greatest differences and the first place."""
+
+    def __init__(self, is_close: Callable[[float, float], bool]) -> None:
+        self._is_close = is_close
+        self.abs_diff: float | None = None
+        self.rel_diff: float | None = None
+        self.first_path: str | None = None
+        self.has_other_shape = False
+
+    def visit(self, left: Any, right: Any, path: str) -> None:
+        """Compare two values at `path`; at most 250 levels."""
+        if type(left) in _NUMBERS and type(right) in _NUMBERS:
+            self._numbers(left, right, path)
+        elif isinstance(left, list) and isinstance(right, list):
+            for index, (one, other) in enumerate(zip(left, right, strict=False)):
+                self.visit(one, other, f"{path}[{index}]")
+            if len(left) != len(right):
+                self._other(f"{path}[{min(len(left), len(right))}]")
+        elif isinstance(left, dict) and isinstance(right, dict):
+            self._objects(left, right, path)
+        elif type(left) is not type(right):
+            self._other(path)
+        elif left != right:
+            self._differ(path)
+
+    def _objects(self, left: dict[str, Any], right: dict[str, Any], path: str) -> None:
+        for key, value in left.items():
+            if key in right:
+                self.visit(value, right[key], key_path(path, key))
+            else:
+                self._other(key_path(path, key))
+        for key in right:
+            if key not in left:
+                self._other(key_path(path, key))
+
+    def _numbers(self, left: float, right: float, path: str) -> None:
+        left, right = float(left), float(right)
+        difference = abs(left - right)
+        relative = _ratio(difference, max(abs(left), abs(right)))
+        self.abs_diff = difference if self.abs_diff is None else max(self.abs_diff, difference)
+        self.rel_diff = relative if self.rel_diff is None else max(self.rel_diff, relative)
+        if not self._is_close(left, right):
+            self._differ(path)
+
+    def _differ(self, path: str) -> None:
+        if self.first_path is None:
+            self.first_path = path or ROOT
+
+    def _other(self, path: str) -> None:
+        self.has_other_shape = True
+        self._differ(path)
+
+
+def _greatest_ratio(diffs: list[float], primary: list[float], candidate: list[float]) -> float:
+    """Return the greatest `_ratio` over two vectors; without a call for each element."""
+    triples = zip(diffs, map(abs, primary), map(abs, candidate), strict=True)
+    # Where both are 0 the difference is too, and any divisor gives 0.
+    return min(max([diff / (a if a > b else b or 1.0) for diff, a, b in triples]), 2.0)
+
+
+def _ratio(difference: float, size: float) -> float:
+    """Return |a - b| / max(|a|, |b|) in [0, 2]; 2 also where |a - b| overflows."""
+    return min(difference / size, 2.0) if size else 0.0
+
+
+def _finite(difference: float) -> float | None:
+    """Return the difference, or None where it overflows."""
+    return difference if math.isfinite(difference) else None

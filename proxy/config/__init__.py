@@ -1,0 +1,1 @@
+"""What operators write, what processes read, and the way from one to the other."""

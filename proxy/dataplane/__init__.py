@@ -1,0 +1,1 @@
+"""The worker: client and upstream connections, exchanges, mirrors. The hot path."""

@@ -1,0 +1,84 @@
+"""The worker process: `python -m proxy.dataplane --config PATH --index I --fd FD`.
+
+Runs uvicorn on the listening socket that the launcher bound, with our protocol class; on SIGTERM
+answers what is under way, lets mirrors end, flushes the journal and exits with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import setproctitle
+import uvicorn
+import uvloop
+
+from proxy.config.resolved import Config, loads
+from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.worker import Worker
+
+
+async def _no_app(scope: Any, receive: Any, send: Any) -> None:
+    """Uvicorn asks for an application; our protocol class never calls it."""
+    raise RuntimeError("the data plane is not an ASGI application")
+
+
+async def serve(config: Config, index: int, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then end in order."""
+    worker = Worker(config, index, asyncio.get_running_loop())
+    bound = type("BoundConnection", (ClientConnection,), {"worker": worker, "__slots__": ()})
+    server = uvicorn.Server(
+        uvicorn.Config(
+            _no_app,
+            http=bound,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=max(1, int(config.limits.shutdown_s)),
+        )
+    )
+    worker.start()
+    # What was made so far lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await worker.stop(config.limits.shutdown_s / 2)
+
+
+def main() -> int:
+    """Run one worker; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m proxy.dataplane", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved config (JSON)")
+    parser.add_argument("--index", type=int, required=True, help="number of this worker")
+    parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
+    arguments = parser.parse_args()
+    setproctitle.setproctitle(f"understudy: worker {arguments.index}")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn raises the signal again when it has stopped; the journal is flushed after that.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    config = loads(arguments.config.read_bytes())
+    listener = socket.socket(fileno=arguments.fd)
+    listener.settimeout(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, arguments.index, listener))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # nothing is left to do; a slow interpreter exit would only delay the launcher

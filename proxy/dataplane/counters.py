@@ -1,0 +1,61 @@
+"""Where the counters of a route and of its candidates lie, looked up once per configuration."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from proxy.config.resolved import Route
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Layout, Lost, Outcome, Skip
+
+
+class LegCells:
+    """The latency histogram of one kind of leg."""
+
+    __slots__ = ("_first", "_sum")
+
+    def __init__(self, layout: Layout, route: str, leg: str) -> None:
+        self._first = layout.index("latency_us", route, leg, str(LATENCY_BOUNDS_US[0]))
+        self._sum = layout.index("latency_sum_us", route, leg)
+
+    def observe(self, cells: memoryview[int], seconds: float) -> None:
+        """Add one latency."""
+        micros = int(seconds * 1e6)
+        cells[self._first + bisect_left(LATENCY_BOUNDS_US, micros)] += 1
+        cells[self._sum] += micros
+
+
+class CandidateCells:
+    """The counters of one candidate of one route."""
+
+    __slots__ = (
+        "canary", "decided", "journaled", "latency", "leg", "lost", "mirror_decided",
+        "mirror_sent", "mirror_skipped", "rescued",
+    )  # fmt: skip
+
+    def __init__(self, layout: Layout, route: str, candidate: str) -> None:
+        names = (route, candidate)
+        self.canary = layout.index("canary", *names)
+        self.rescued = layout.index("rescued", *names)
+        self.mirror_decided = layout.index("mirror_decided", *names)
+        self.mirror_sent = layout.index("mirror_sent", *names)
+        self.mirror_skipped = {s: layout.index("mirror_skipped", *names, s) for s in Skip}
+        self.leg = {o: layout.index("leg", *names, o) for o in Outcome}
+        self.decided = layout.index("pairs_decided", *names)
+        self.journaled = layout.index("pairs_journaled", *names)
+        self.lost = {reason: layout.index("pairs_lost", *names, reason) for reason in Lost}
+        self.latency = LegCells(layout, route, candidate)
+
+
+class RouteCells:
+    """The counters of one route."""
+
+    __slots__ = ("candidates", "in_flight", "latency", "routed", "served")
+
+    def __init__(self, layout: Layout, route: Route) -> None:
+        self.routed = layout.index("routed", route.name)
+        self.in_flight = layout.index("in_flight", route.name)
+        self.served = {o: layout.index("served", route.name, o) for o in Outcome}
+        self.latency = LegCells(layout, route.name, "primary")
+        self.candidates = tuple(
+            CandidateCells(layout, route.name, c.name) for c in route.candidates
+        )

@@ -1,0 +1,389 @@
+"""One user request with all its legs: from the checked head to the journaled pairs.
+
+    head ─► decide ─► serving leg ◄──► client          (streams both ways)
+                 └──► shadow legs  (when the request body is whole)
+    all legs over ─► one line per candidate ─► journal
+
+The client's side calls in as the request arrives; legs call `leg_over` when they end. Nothing here
+waits: every method does what can be done now. An exchange ends exactly once, when its serving leg
+and all its shadows are over; what was decided and not done is counted with its reason, so that the
+ledger adds up.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.dataplane.leg import Leg, ServingLeg, ShadowLeg
+from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
+from proxy.state.stats_page import Lost, Outcome, Skip
+from proxy.telemetry import monotonic_s, wall_ns
+from proxy.wire.upstream_head import (
+    CHUNKED_LINE,
+    LAST_CHUNK,
+    chunk,
+    leg_head,
+    length_line,
+    shared_block,
+)
+
+if TYPE_CHECKING:
+    from proxy.dataplane.client import ClientConnection
+    from proxy.dataplane.upstream import Pool
+    from proxy.dataplane.worker import RouteContext, Worker
+    from proxy.wire.request_head import RequestHead
+
+#: Methods whose requests carry a body length even when the body is empty (RFC 9110 section 8.6).
+_BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
+
+
+class Exchange:
+    """One user request that a route took.
+
+    Attributes:
+        captured: the request body for mirrors, or None when it was too large to keep.
+        legs: by candidate number, `PRIMARY` for the primary's.
+        keep_limit: bytes of each answer that are kept for the record.
+    """
+
+    __slots__ = (
+        "_body_limit", "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
+        "_serving", "_shared", "_skip", "captured", "client", "context", "decision", "head",
+        "is_aborted", "is_rescued", "is_whole", "keep_limit", "legs", "plan", "ready_s",
+        "received_bytes", "replicate", "request_id", "trace_flags", "trace_id", "unit", "wall_us", "worker",
+    )  # fmt: skip
+
+    def __init__(self, client: ClientConnection, context: RouteContext, head: RequestHead) -> None:
+        worker = client.worker
+        self.worker: Worker = worker
+        self.client = client
+        self.context = context
+        self.plan: Plan = context.plan
+        self.head = head
+        self.ready_s = monotonic_s()
+        self.wall_us = wall_ns() // 1000
+        self.request_id = head.request_id or worker.ids.request_id()
+        self.trace_id, self.trace_flags = head.trace or (worker.ids.trace_id(), b"00")
+        self.decision: Decision | None = None
+        self.legs: dict[int, Leg] = {}
+        self.replicate: Leg | None = None
+        self.received_bytes = 0
+        self.is_whole = self.is_aborted = self.is_rescued = False
+        self.captured: list[bytes] | None = []
+        self.keep_limit = context.keep_limit
+        self._body_limit = worker.config.limits.mirror_body_bytes if context.has_pairs else 0
+        self._held = self._live = 0
+        self._is_begun = self._is_chunked = self._is_settled = False
+        self._pending: list[bytes] = []
+        self._serving: ServingLeg | None = None
+        self._shared = self.unit = b""
+        self._skip: Skip | None = None
+        worker.cells[context.cells.routed] += 1
+
+    # What the client's side calls.
+
+    def receive(self, data: bytes) -> None:
+        """Take a piece of the request body: for the serving leg, and for the mirrors if it fits."""
+        size = len(data)
+        self.received_bytes += size
+        self._pending.append(data)
+        if self.captured is None:
+            return
+        if self.received_bytes > self._body_limit:
+            self._stop_capture(Skip.BODY_TOO_LARGE)
+        elif self.worker.held_bytes + size > self.worker.config.limits.memory_bytes:
+            self._stop_capture(Skip.MEMORY)
+        else:
+            self.captured.append(data)
+            self.hold(size)
+
+    def complete(self) -> None:
+        """The request body is whole."""
+        self.is_whole = True
+
+    def advance(self) -> None:
+        """Act on what one read from the client brought."""
+        if not self._is_begun:
+            if self.context.waits_for_body and not self.is_whole and self.captured is not None:
+                return
+            self._begin()
+        elif self._pending or self.is_whole:
+            self._send_more()
+        if self.is_whole and not self._is_settled and self.decision is not None:
+            self._settle()
+
+    def abort(self) -> None:
+        """The client has gone: stop serving; mirrors under way may end, others are skipped."""
+        self.is_aborted = True
+        if not self._is_begun:
+            self._begin_without_client()
+        if not self._is_settled:
+            self._skip = self._skip or Skip.CLIENT_GONE
+            self._settle()
+        if self._serving is not None:
+            self._serving.fail(Outcome.CANCELLED, "the client has gone")
+
+    def pause_answer(self) -> None:
+        """The client reads slower than the backend sends."""
+        if self._serving is not None:
+            self._serving.pause_response()
+
+    def resume_answer(self) -> None:
+        """The client reads again."""
+        if self._serving is not None:
+            self._serving.resume_response()
+
+    @property
+    def has_answered(self) -> bool:
+        """Tell whether the client has been sent a part of the answer."""
+        return self._serving is not None and self._serving.has_answered
+
+    # What legs call.
+
+    def hold(self, size: int) -> None:
+        """Account for captured bytes until the exchange ends."""
+        self._held += size
+        self.worker.held_bytes += size
+
+    def leg_over(self, leg: Leg) -> None:
+        """Note the end of a leg; rescue, answer, or end the exchange."""
+        self._live -= 1
+        if leg is self._serving:
+            if self._can_rescue(leg):
+                self._rescue()
+                return
+            self._serving_over(self._serving)
+        else:
+            self.worker.shadows.discard(leg)
+        self._end_if_over()
+
+    # Beginning.
+
+    def _begin(self) -> None:
+        """Decide, and send the serving leg what there is of the request."""
+        self._is_begun = True
+        decision = self._decide()
+        self._shared = shared_block(self.head, self.request_id, self.client.peer_lines)
+        number = decision.serving
+        pool = self.context.pools[number]
+        if number != PRIMARY and (pool.is_full() or self._is_too_large()):
+            self._shed(number, Skip.IN_FLIGHT if pool.is_full() else Skip.BODY_TOO_LARGE)
+            self._count_rescue(number)
+            number, pool = PRIMARY, self.context.pools[PRIMARY]
+        if pool.is_full():
+            self._refuse_full(number)
+        else:
+            self._start_serving(number)
+
+    def _is_too_large(self) -> bool:
+        """Tell whether the body cannot be kept: a canary that failed could not be rescued."""
+        return self.captured is None or (self.head.length or 0) > self._body_limit
+
+    def _shed(self, number: int, reason: Skip) -> None:
+        """Note a leg that was decided and not started, with its reason."""
+        leg = Leg(self, self.context.roles[number], self.context.pools[number])
+        leg.is_over, leg.status, leg.error = True, Outcome.SHED, reason.value
+        self.legs[number] = leg
+
+    def _count_rescue(self, number: int) -> None:
+        self.is_rescued = True
+        self.worker.cells[self.context.cells.candidates[number].rescued] += 1
+
+    def _begin_without_client(self) -> None:
+        self._is_begun = True
+        self._decide()
+        self.worker.cells[self.context.cells.served[Outcome.CANCELLED]] += 1
+
+    def _decide(self) -> Decision:
+        context = self.context
+        body = b""
+        if context.waits_for_body and self.captured and self.is_whole:
+            body = b"".join(self.captured)
+        key = context.read_key(self.head.fields, body, self.client.peer_host) or self.request_id
+        if not context.has_pairs:
+            self.decision = decision = decide(self.plan, b"", b"")
+            return decision
+        self.unit = unit = unit_of(self.plan, key)
+        self.decision = decision = decide(self.plan, key, unit)
+        if decision.serving != PRIMARY:
+            self.worker.cells[context.cells.candidates[decision.serving].canary] += 1
+        return decision
+
+    def _start_serving(self, number: int) -> None:
+        pool = self.context.pools[number]
+        self._serving = leg = ServingLeg(self, self.context.roles[number], pool)
+        self.legs[number] = leg
+        self._live += 1
+        body = self._pending
+        self._pending = []
+        framing = self._framing()
+        if self._is_chunked:
+            body = _chunked(body, is_last=self.is_whole)
+        trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
+        pieces = [leg_head(self._shared, trace, framing, mirror=False), *body]
+        leg.start(pieces, monotonic_s(), is_whole=self.is_whole)
+
+    def _framing(self) -> bytes:
+        """Return the framing line of the serving leg: the whole length where it is known."""
+        self._is_chunked = False
+        if self.is_whole:
+            has_line = self.received_bytes or self.head.method in _BODY_METHODS
+            return length_line(self.received_bytes) if has_line else b""
+        if self.head.length is not None:
+            return length_line(self.head.length)
+        self._is_chunked = True
+        return CHUNKED_LINE
+
+    def _send_more(self) -> None:
+        leg = self._serving
+        body, self._pending = self._pending, []
+        if leg is None or leg.is_over or leg.is_request_sent:
+            return
+        if self._is_chunked:
+            body = _chunked(body, is_last=self.is_whole)
+        leg.send(body, is_last=self.is_whole)
+        if not leg.has_connection() and not self.is_whole:
+            leg.holds_client = True
+            self.client.pause_reading()
+
+    # Mirrors.
+
+    def _stop_capture(self, reason: Skip) -> None:
+        self.captured = None
+        self._skip = reason
+
+    def _settle(self) -> None:
+        """Start every mirror that was decided, or count why it was skipped."""
+        self._is_settled = True
+        decision, cells = self.decision, self.worker.cells
+        assert decision is not None
+        for number in decision.pairs:
+            cells[self.context.cells.candidates[number].decided] += 1
+        for number in decision.mirrors:
+            self._mirror(number)
+        if decision.mirror_primary and self._skip is None and PRIMARY not in self.legs:
+            self._shadow(PRIMARY, self.context.pools[PRIMARY])
+        if decision.replicate and self._skip is None:
+            self.replicate = self._shadow(PRIMARY, self.context.pools[PRIMARY], "replicate")
+        if not decision.pairs:
+            self._release()
+        self._end_if_over()
+
+    def _mirror(self, number: int) -> None:
+        cells, counters = self.worker.cells, self.context.cells.candidates[number]
+        cells[counters.mirror_decided] += 1
+        reason = self._skip
+        if reason is None and self._shadow(number, self.context.pools[number]) is None:
+            reason = Skip.IN_FLIGHT
+        if reason is None:
+            cells[counters.mirror_sent] += 1
+            return
+        cells[counters.mirror_skipped[reason]] += 1
+        if reason is Skip.CLIENT_GONE or reason is Skip.NOT_WHOLE:
+            return  # never sent, and no fault of a limit: the record says not_sent
+        self._shed(number, reason)
+
+    def _shadow(self, number: int, pool: Pool, role: str = "") -> Leg | None:
+        """Start a copy of the request; None when the backend's in-flight cap is reached."""
+        if pool.is_full():
+            return None
+        assert self.captured is not None
+        leg = ShadowLeg(self, role or self.context.roles[number], pool)
+        if not role:
+            self.legs[number] = leg
+        self._live += 1
+        self.worker.shadows.add(leg)
+        size = self.received_bytes
+        has_line = size or self.head.method in _BODY_METHODS
+        trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
+        framing = length_line(size) if has_line else b""
+        pieces = [leg_head(self._shared, trace, framing, mirror=True), *self.captured]
+        leg.start(pieces, monotonic_s(), is_whole=True)
+        return leg
+
+    # Ending.
+
+    def _can_rescue(self, leg: Leg) -> bool:
+        """A canary that failed before its first byte reached the user (DESIGN section 3)."""
+        assert isinstance(leg, ServingLeg)
+        is_failure = leg.status is not Outcome.OK and leg.status is not Outcome.HTTP_ERROR
+        return (
+            is_failure
+            and not leg.has_answered
+            and not self.is_aborted
+            and self.captured is not None
+            and leg is not self.legs.get(PRIMARY)
+            and not self.context.pools[PRIMARY].is_full()
+        )
+
+    def _rescue(self) -> None:
+        """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
+        assert self.decision is not None
+        assert self.captured is not None
+        self._count_rescue(self.decision.serving)
+        copy = self.legs.get(PRIMARY)
+        self._pending = list(self.captured)
+        self._start_serving(PRIMARY)
+        if copy is not None and not copy.is_over:  # its answer comes with the rescue
+            copy.fail(Outcome.CANCELLED, "replaced by the rescue")
+
+    def _refuse_full(self, number: int) -> None:
+        self.worker.cells[self.context.cells.served[Outcome.SHED]] += 1
+        self._shed(number, Skip.IN_FLIGHT)
+        self._skip = self._skip or Skip.IN_FLIGHT
+        self._settle()
+        self.client.refuse_exchange(self, 503, "The backend has all it can take; try again.")
+
+    def _serving_over(self, leg: ServingLeg) -> None:
+        cells, counters = self.worker.cells, self.context.cells
+        cells[counters.served[leg.status]] += 1
+        counters.latency.observe(cells, leg.end_s - self.ready_s)
+        if not self.is_whole:
+            self._skip = self._skip or Skip.NOT_WHOLE
+            if not self._is_settled:
+                self._settle()
+        if self.is_aborted:
+            return
+        if leg.status is Outcome.OK or leg.status is Outcome.HTTP_ERROR:
+            self.client.exchange_over(self)
+        else:
+            self.client.serving_failed(self, leg)
+
+    def _end_if_over(self) -> None:
+        if self._live == 0 and self._is_settled:
+            serving = self._serving
+            if serving is None or serving.is_over:
+                self._end()
+
+    def _end(self) -> None:
+        """Journal the pairs; count each leg and each pair exactly once."""
+        self._live = -1
+        decision, worker = self.decision, self.worker
+        assert decision is not None
+        for number in decision.pairs:
+            counters = self.context.cells.candidates[number]
+            leg = self.legs.get(number)
+            status = leg.status if leg is not None else Outcome.NOT_SENT
+            worker.cells[counters.leg[status]] += 1
+            if leg is not None and leg.end_s:
+                counters.latency.observe(worker.cells, leg.end_s - leg.begun_s)
+            if self.plan.is_recorded[number]:
+                worker.journal_pair(self, self.context.makers[number], counters)
+            else:
+                worker.cells[counters.lost[Lost.KILLED]] += 1
+        self._release()
+        # Legs know their exchange; forgetting them here leaves no cycle for the collector, whose
+        # full pass would be felt as latency (p99 18 ms instead of 3 ms at 9,000 requests/s).
+        self.legs = {}
+        self.replicate = self._serving = None
+
+    def _release(self) -> None:
+        self.worker.held_bytes -= self._held
+        self._held = 0
+
+
+def _chunked(body: list[bytes], *, is_last: bool) -> list[bytes]:
+    pieces = [piece for data in body for piece in chunk(data)]
+    if is_last:
+        pieces.append(LAST_CHUNK)
+    return pieces

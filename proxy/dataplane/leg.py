@@ -1,0 +1,231 @@
+"""Legs: one upstream call of an exchange, and what becomes of its answer.
+
+A `Leg` is driven by its connection and tells its exchange when it is over. A `ServingLeg` passes
+the answer to the client as it arrives; a `ShadowLeg` (mirror, replicate) only keeps the start of
+it for the record. Failures are values (`Outcome`): nothing raised by a candidate can reach a user.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.dataplane.upstream import Pool, UpstreamConnection
+from proxy.state.stats_page import Outcome
+from proxy.telemetry import monotonic_s
+from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
+from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+
+#: From here on an answer is an error, whoever made it.
+FIRST_ERROR_STATUS = 400
+
+
+class Leg:
+    """One upstream call.
+
+    Attributes:
+        role: `primary`, `replicate`, or a candidate's name.
+        status: how it ended; `NOT_SENT` until it starts.
+        begun_s, sent_s, first_s, end_s: monotonic times, 0.0 until they happen.
+        holds_client: the client waits, unread, until this leg is connected.
+        kept: the answer's body, up to the record limit.
+    """
+
+    __slots__ = (
+        "_connection", "_pieces", "begun_s", "chunks", "end_s", "error", "exchange", "first_s",
+        "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
+        "response_bytes", "role", "sent_s", "status",
+    )  # fmt: skip
+
+    is_serving = False
+
+    def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
+        self.exchange = exchange
+        self.role = role
+        self.pool = pool
+        self.status = Outcome.NOT_SENT
+        self.error: str | None = None
+        self.head: ResponseHead | None = None
+        self.begun_s = self.sent_s = self.first_s = self.end_s = 0.0
+        self.response_bytes = self.kept_bytes = self.chunks = 0
+        self.kept: list[bytes] = []
+        self.is_over = False
+        self.is_request_sent = False
+        self.is_reused = False
+        self.holds_client = False
+        self._connection: UpstreamConnection | None = None
+        self._pieces: list[bytes] = []
+
+    def start(self, pieces: list[bytes], now_s: float, *, is_whole: bool) -> None:
+        """Send the head and what there is of the body, now or once connected.
+
+        Args:
+            pieces: the head, then body pieces, framed.
+            now_s: monotonic seconds.
+            is_whole: nothing more will come.
+        """
+        self.begun_s = now_s
+        self._pieces = pieces
+        self.is_request_sent = is_whole
+        self.pool.enter(self, now_s)
+
+    def attach(self, connection: UpstreamConnection, *, is_reused: bool) -> None:
+        """Take the connection and send what waits."""
+        self._connection = connection
+        self.is_reused = is_reused
+        connection.begin(self)
+        self.sent_s = monotonic_s()
+        connection.transport.writelines(self._pieces)
+        self._pieces = []
+        if self.holds_client:
+            self.holds_client = False
+            self.exchange.client.resume_reading()
+
+    def send(self, pieces: list[bytes], *, is_last: bool) -> None:
+        """Send more of the request body, framed."""
+        self.is_request_sent = is_last
+        if self._connection is None:
+            self._pieces.extend(pieces)
+        elif pieces:
+            self._connection.transport.writelines(pieces)
+
+    def has_connection(self) -> bool:
+        """Tell whether the request is on its way."""
+        return self._connection is not None
+
+    def response_head(self, head: ResponseHead) -> None:
+        """Keep the head of the answer."""
+        self.head = head
+        self.first_s = monotonic_s()
+
+    def response_body(self, data: bytes) -> None:
+        """Keep the answer's start, up to the record limit, and count the rest."""
+        size = len(data)
+        self.response_bytes += size
+        self.chunks += 1
+        room = self.exchange.keep_limit - self.kept_bytes
+        if room > 0:
+            if size > room:
+                data, size = data[:room], room
+            self.kept.append(data)
+            self.kept_bytes += size
+            self.exchange.hold(size)
+
+    def response_end(self) -> None:
+        """The answer is whole."""
+        assert self.head is not None
+        is_error = self.head.status >= FIRST_ERROR_STATUS
+        self._over(Outcome.HTTP_ERROR if is_error else Outcome.OK, None)
+
+    def flush(self) -> None:
+        """Act on what one read brought; a shadow has nothing to do."""
+
+    def fail(self, outcome: Outcome, error: str) -> None:
+        """End the leg without a whole answer; its connection is not used again."""
+        if not self.is_over:
+            self.drop_connection()
+            self._over(outcome, error)
+
+    def drop_connection(self) -> None:
+        """Close the connection at once, if there is one."""
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.leg is self:
+            connection.abandon()
+
+    def pause_request(self) -> None:
+        """Stop reading the client; only the serving leg can hold a client back."""
+
+    def resume_request(self) -> None:
+        """Read the client again."""
+
+    def pause_response(self) -> None:
+        """Stop reading the backend: the client reads slower than it sends."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume_response(self) -> None:
+        """Read the backend again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def _over(self, outcome: Outcome, error: str | None) -> None:
+        self.is_over = True
+        self.status = outcome
+        self.error = error
+        self.end_s = monotonic_s()
+        self._connection = None
+        self._pieces = []
+        self.pool.leave(self)
+        self.exchange.leg_over(self)
+
+
+class ShadowLeg(Leg):
+    """A copy whose answer no user sees."""
+
+    __slots__ = ()
+
+
+class ServingLeg(Leg):
+    """The leg whose answer the user gets, as it arrives."""
+
+    __slots__ = ("_is_chunked", "_out", "has_answered")
+
+    is_serving = True
+
+    def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
+        super().__init__(exchange, role, pool)
+        self.has_answered = False
+        self._is_chunked = False
+        self._out: list[bytes] = []
+
+    def response_head(self, head: ResponseHead) -> None:
+        """Rebuild the head for the client."""
+        super().response_head(head)
+        client, request = self.exchange.client, self.exchange.head
+        framing = b""
+        if head.length is not None:
+            if head.status != 204:  # RFC 9110 section 8.6: no length in a 204
+                framing = b"content-length: %d\r\n" % head.length
+        elif not has_no_body(request.method, head.status):
+            self._is_chunked = not request.is_http10
+            framing = CHUNKED_LINE if self._is_chunked else b""
+            if request.is_http10:
+                client.keep_alive = False
+        if not head.has_request_id:
+            framing += b"x-request-id: %b\r\n" % self.exchange.request_id
+        self._out.append(
+            b"%b%b%b%b\r\n"
+            % (STATUS_LINES[head.status], head.lines, framing, client.connection_line())
+        )
+
+    def response_body(self, data: bytes) -> None:
+        """Pass a piece on, and keep the start."""
+        super().response_body(data)
+        if self._is_chunked:
+            self._out.extend(chunk(data))
+        else:
+            self._out.append(data)
+
+    def flush(self) -> None:
+        """Write what one read brought in one call."""
+        if self._out:
+            self.has_answered = True
+            self.exchange.client.write(self._out)
+            self._out = []
+
+    def response_end(self) -> None:
+        """Write the last chunk and end."""
+        if self._is_chunked:
+            self._out.append(LAST_CHUNK)
+        self.flush()
+        super().response_end()
+
+    def pause_request(self) -> None:
+        """Stop reading the client until the backend has read more."""
+        self.exchange.client.pause_reading()
+
+    def resume_request(self) -> None:
+        """Read the client again."""
+        self.exchange.client.resume_reading()

@@ -1,0 +1,283 @@
+"""What all connections of one worker share: routes, pools, counters, journal, control page.
+
+The worker looks at the control page's generation on every request and makes new plans only when it
+has moved; an unreadable page means primary only. Its tick, every 50 ms, does all that must happen
+without a request: deadlines, the cancelling of killed mirrors, idle connections, the page's health.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from proxy.config.resolved import Bodies, Config, Route
+from proxy.dataplane.counters import CandidateCells, RouteCells
+from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.ids import Ids
+from proxy.dataplane.leg import Leg
+from proxy.dataplane.pairing import LineMaker
+from proxy.dataplane.upstream import Pool
+from proxy.errors import StateError
+from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
+from proxy.pairs.redact import Redactor, compile_paths
+from proxy.routing.decide import PRIMARY, make_plan
+from proxy.routing.match import Router
+from proxy.routing.split import key_reader, needs_body
+from proxy.state.control_page import ControlPage, ControlState, Part, open_page
+from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
+from proxy.telemetry import monotonic_s
+from proxy.wire.request_head import RequestHead
+
+TICK_S = 0.05
+#: Bound of the routing memo; beyond it, requests are matched afresh.
+MAX_KNOWN_PLACES = 4096
+
+logger = logging.getLogger("understudy.worker")
+
+
+class RouteContext:
+    """A route with everything its exchanges need, looked up once.
+
+    Attributes:
+        pools, roles: by candidate number, `PRIMARY` for the primary.
+        keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
+    """
+
+    __slots__ = (
+        "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
+        "route", "waits_for_body",
+    )  # fmt: skip
+
+    def __init__(self, worker: Worker, route: Route) -> None:
+        config = worker.config
+        self.route = route
+        self.cells = RouteCells(worker.stats.layout, route)
+        self.pools = {n: worker.pools[c.backend] for n, c in enumerate(route.candidates)}
+        self.pools[PRIMARY] = worker.pools[route.primary]
+        self.roles = {n: c.name for n, c in enumerate(route.candidates)} | {PRIMARY: "primary"}
+        self.makers = tuple(
+            LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
+        )
+        self.read_key = key_reader(route.split)
+        self.waits_for_body = needs_body(route.split) and bool(route.candidates)
+        self.has_pairs = bool(route.candidates)
+        keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
+        self.keep_limit = config.limits.record_body_bytes if keeps else 0
+        self.plan = make_plan(route, worker.state)
+
+
+class Worker:
+    """One worker process, but for its sockets.
+
+    Attributes:
+        instance: unique per start of a worker; `seq` counts within it.
+        cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
+        shadows: mirrors and replicates under way.
+        held_bytes: captured bodies in memory, bounded by `limits.memory`.
+    """
+
+    def __init__(self, config: Config, index: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.instance = f"{config.instance}-w{index}-{os.urandom(4).hex()}"
+        self.pseudonym = f"understudy-{config.version}".encode()
+        self.ids = Ids()
+        state_dir = Path(config.state_dir)
+        self.stats = open_stats(state_dir, index, Layout(config), create=True)
+        self.lost_by_predecessor = adopt(self.stats)
+        self.cells = self.stats.cells
+        self.received_cell = self.stats.layout.index("received")
+        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
+        self._open_cell = self.stats.layout.index("connections_open")
+        self._accepted_cell = self.stats.layout.index("connections")
+        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
+        self._captured_cell = self.stats.layout.index("captured_bytes")
+        self.journal = JournalWriter(
+            state_dir / "journal" / f"worker-{index}",
+            disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
+        )
+        paths = config.record.redact.json
+        self.redactor: Redactor | None = compile_paths(paths) if paths else None
+        self.shadows: set[Leg] = set()
+        self.held_bytes = 0
+        self._loop = loop
+        self._state_dir = state_dir
+        self._seq = 0
+        self._unwritten: list[CandidateCells] = []
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._page: ControlPage | None = None
+        self._generation = -1
+        self.state: ControlState | None = None
+        self._open_control_page()
+        self.pools = {name: Pool(b, loop, self.spawn) for name, b in config.backends.items()}
+        self._contexts = {route.name: RouteContext(self, route) for route in config.routes}
+        self._router = Router(config.routes)
+        # A service has few (method, host, path); where no route looks at fields, they are enough.
+        looks_at_fields = any(route.match.headers for route in config.routes)
+        self._known: dict[tuple[bytes, bytes, bytes], RouteContext] | None = (
+            None if looks_at_fields else {}
+        )
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+
+    async def stop(self, timeout_s: float) -> None:
+        """End: give shadows `timeout_s` seconds, cancel the rest, flush the journal."""
+        deadline_s = monotonic_s() + timeout_s
+        # An Event would cost every leg a check for what happens once per process.
+        while self.shadows and monotonic_s() < deadline_s:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_S / 5)
+        for leg in tuple(self.shadows):
+            leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._flush()
+        self.journal.close()
+        for pool in self.pools.values():
+            pool.close()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as a task that is kept until it ends and whose failure is logged."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_over)
+
+    def route(self, head: RequestHead) -> RouteContext | None:
+        """Return the context of the route that takes this request, under the state of now."""
+        page = self._page
+        if page is not None and page.generation() != self._generation:
+            self._read_control_page()
+        known = self._known
+        if known is None:
+            route = self._router.match(head.method, head.host, head.path, head.fields)
+            return None if route is None else self._contexts[route.name]
+        place = head.method, head.host, head.path
+        context = known.get(place)
+        if context is None:
+            route = self._router.match(*place, head.fields)
+            if route is not None:
+                context = self._contexts[route.name]
+                if len(known) < MAX_KNOWN_PLACES:
+                    known[place] = context
+        return context
+
+    # Counting.
+
+    def connection_opened(self) -> None:
+        """Count a client connection in."""
+        self.cells[self._accepted_cell] += 1
+        self.cells[self._open_cell] += 1
+
+    def connection_closed(self) -> None:
+        """Count a client connection out."""
+        self.cells[self._open_cell] -= 1
+
+    def count_rejected(self, reason: Reject) -> None:
+        """Count a request that the proxy answered itself."""
+        self.cells[self._rejected_cells[reason]] += 1
+
+    # The journal.
+
+    def journal_pair(self, exchange: Exchange, maker: LineMaker, counters: CandidateCells) -> None:
+        """Put one pair into the journal's buffer; it is on disk within `FLUSH_S` seconds."""
+        journal = self.journal
+        self._seq += 1
+        journal.append(maker.line(exchange, self._seq))
+        self._unwritten.append(counters)
+        if journal.buffered_bytes >= FLUSH_BYTES:
+            self._flush()
+        elif self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        waiting, self._unwritten = self._unwritten, []
+        if not waiting:
+            return
+        cells = self.cells
+        try:
+            written = self.journal.flush()
+        except OSError as exc:
+            for counters in waiting:
+                cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
+            logger.error("journal: %s; %d pairs are lost and counted", exc, len(waiting))  # noqa: TRY400 - no traceback for a full disk
+            return
+        for counters in waiting:
+            cells[counters.journaled] += 1
+        cells[self._journal_bytes_cell] += written.bytes_written
+
+    # The control page.
+
+    def _open_control_page(self) -> None:
+        try:
+            self._page = open_page(self._state_dir)
+        except StateError as exc:
+            self._page = None
+            logger.error("control page: %s; serving from the primary only", exc)  # noqa: TRY400 - no traceback for a missing file
+        else:
+            self._read_control_page()
+
+    def _read_control_page(self) -> None:
+        """Take over the page's state; a page that cannot be read means primary only."""
+        assert self._page is not None
+        self._generation = self._page.generation()
+        try:
+            self.state = self._page.read()
+        except StateError as exc:
+            self.state = None
+            logger.error("control page: %s; serving from the primary only", exc)  # noqa: TRY400 - no traceback for a corrupt page
+        self._apply_state()
+
+    def _apply_state(self) -> None:
+        for context in getattr(self, "_contexts", {}).values():
+            context.plan = make_plan(context.route, self.state)
+        for leg in tuple(self.shadows):
+            exchange = leg.exchange
+            candidate = leg.role if leg.role in exchange.context.roles.values() else ""
+            if self.state is None or (
+                self.state.killed_parts(exchange.context.route.name, candidate) & Part.MIRROR
+            ):
+                leg.fail(Outcome.CANCELLED, "killed")
+
+    # The tick.
+
+    def _tick(self) -> None:
+        now_s = monotonic_s()
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        for pool in self.pools.values():
+            pool.expire(now_s)
+            pool.prune(now_s)
+        self._set_gauges()
+        if self._page is None or not self._page.is_whole():
+            if self._page is not None:
+                self.state = None
+                self._apply_state()
+            self._open_control_page()
+            if self._page is not None:
+                self._apply_state()
+        elif self._page.generation() != self._generation:
+            self._read_control_page()
+
+    def _set_gauges(self) -> None:
+        """Write what is only worth knowing now and then."""
+        cells, index = self.cells, self.stats.layout.index
+        cells[self._captured_cell] = self.held_bytes
+        for name, pool in self.pools.items():
+            cells[index("backend_in_flight", name)] = pool.in_flight
+        for context in self._contexts.values():
+            counters = context.cells
+            served = sum(cells[cell] for cell in counters.served.values())
+            cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+
+    def _task_over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a task of the data plane failed", exc_info=task.exception())

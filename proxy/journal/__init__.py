@@ -1,0 +1,1 @@
+"""The append-only local log that pairs go to first: writer and reader."""

@@ -1,0 +1,202 @@
+"""The recorder's end of the journal: whole lines out, in bounded windows, from a durable position.
+
+It decides what has been read, what is damage and when a segment may be removed. It never decides
+that a pair is delivered: `commit` is called with a position only after the sink has acknowledged
+everything before it, so a crash in between reads those lines again, never fewer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import zstandard
+
+from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
+from proxy.journal.scan import next_frame
+from proxy.journal.segments import (
+    READER_LOCK,
+    Position,
+    Shipped,
+    load_shipped,
+    segment_numbers,
+    segment_path,
+    store_shipped,
+    take_lock,
+)
+
+#: Compressed bytes read at once; about 8 MiB of JSON pairs.
+WINDOW_BYTES = 1024 * 1024
+
+# A frame that does not compress is a little larger than its content.
+_MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one `read` found.
+
+    Attributes:
+        lines: the lines, in the order they were written, without newlines.
+        position: everything before it is in this batch or an earlier one; pass it to `commit`.
+        content_bytes: size of the lines, newlines included; below what was asked for, it says
+            that there is no more for now.
+        skipped_bytes: damage that was stepped over, compressed bytes.
+    """
+
+    lines: list[bytes] = field(default_factory=list)
+    position: Position = field(default_factory=Position)
+    content_bytes: int = 0
+    skipped_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStatistics:
+    """A snapshot of a reader.
+
+    Attributes:
+        lines: read since the start.
+        skipped_bytes: damage stepped over since the start.
+        backlog_bytes: compressed bytes on disk behind the committed position.
+        position: the committed position.
+    """
+
+    lines: int
+    skipped_bytes: int
+    backlog_bytes: int
+    position: Position
+
+
+class JournalReader:
+    """The one reader of a journal directory; sees new segments and removals as they happen.
+
+    Attributes:
+        committed: the durable position.
+        accounts: the totals that were committed with it, over all starts.
+
+    Raises:
+        StateError: another process reads this journal, or the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, *, window_bytes: int = WINDOW_BYTES) -> None:
+        self._directory = directory
+        self._base_window_bytes = self._window_bytes = window_bytes
+        self._zstd = zstandard.ZstdDecompressor()
+        self._lock = take_lock(directory, READER_LOCK)
+        shipped = load_shipped(directory)
+        self.committed = shipped.position
+        self.accounts = dict(shipped.accounts)
+        self._cursor = shipped.position
+        self._lines = 0
+        self._skipped_bytes = 0
+
+    def read(self, max_bytes: int) -> Batch:
+        """Return the next lines, about `max_bytes` of them (uncompressed); it moves on.
+
+        At least one frame is returned when there is one, and never half a frame. An empty batch
+        means that the writer has flushed nothing more.
+
+        Raises:
+            OSError: a segment exists and cannot be read.
+        """
+        batch = Batch()
+        while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
+            pass
+        batch.position = self._cursor
+        self._lines += len(batch.lines)
+        self._skipped_bytes += batch.skipped_bytes
+        return batch
+
+    def commit(self, position: Position, accounts: Mapping[str, int] | None = None) -> None:
+        """Make `position` durable, with the totals that hold at it; remove segments before it.
+
+        Raises:
+            OSError: the disk refuses; the old position is still in force.
+        """
+        if accounts is not None:
+            self.accounts = dict(accounts)
+        store_shipped(self._directory, Shipped(position, self.accounts))
+        self.committed = position
+        for number in segment_numbers(self._directory):
+            if number < position.segment:
+                with suppress(FileNotFoundError):
+                    segment_path(self._directory, number).unlink()
+
+    def close(self) -> None:
+        """Let the journal go; harmless when repeated."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
+
+    def statistics(self) -> ReaderStatistics:
+        """Return a snapshot; looks at the directory for the backlog."""
+        backlog = 0
+        for number in segment_numbers(self._directory):
+            if number >= self.committed.segment:
+                with suppress(FileNotFoundError):
+                    backlog += segment_path(self._directory, number).stat().st_size
+                if number == self.committed.segment:
+                    backlog -= self.committed.offset
+        return ReaderStatistics(self._lines, self._skipped_bytes, max(0, backlog), self.committed)
+
+    def _take(self, batch: Batch, max_bytes: int) -> bool:
+        """Move the cursor once, over frames, damage or a segment's end; False at the end for now."""
+        # Looked up before the window is read: a segment with a newer one beside it has ended, so
+        # what is read of it afterwards is all there will ever be.
+        newer = next((n for n in segment_numbers(self._directory) if n > self._cursor.segment), 0)
+        window = self._load()
+        at = self._take_frames(batch, window, max_bytes)
+        if at:
+            self._cursor = Position(self._cursor.segment, self._cursor.offset + at)
+            self._window_bytes = self._base_window_bytes
+        elif len(window) == self._window_bytes:
+            self._widen_or_skip(batch, window)
+        elif newer:
+            batch.skipped_bytes += len(window)
+            self._cursor = Position(newer, 0)
+        else:
+            return False
+        return True
+
+    def _take_frames(self, batch: Batch, window: bytes, max_bytes: int) -> int:
+        """Take whole frames while there is room; return the offset behind the last one."""
+        at = 0
+        while batch.content_bytes < max_bytes and at < len(window):
+            frame = next_frame(window, at, self._zstd)
+            if frame is None:
+                break
+            batch.skipped_bytes += frame.start - at
+            batch.lines += filter(None, frame.content.split(b"\n"))
+            batch.content_bytes += len(frame.content)
+            at = frame.end
+        return at
+
+    def _load(self) -> bytes:
+        """Return the window at the cursor; empty when the segment is gone or has no more."""
+        try:
+            path = segment_path(self._directory, self._cursor.segment)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return b""
+        try:
+            return os.pread(descriptor, self._window_bytes, self._cursor.offset)
+        finally:
+            os.close(descriptor)
+
+    def _widen_or_skip(self, batch: Batch, window: bytes) -> None:
+        """Handle a full window without a whole frame: a large frame, or damage."""
+        try:
+            frame_end(window, 0)
+            is_frame = len(window) < _MAX_WINDOW_BYTES
+        except CorruptFrameError:
+            is_frame = False
+        if is_frame:
+            self._window_bytes = min(2 * self._window_bytes, _MAX_WINDOW_BYTES)
+            return
+        # Three bytes are kept: they may be the beginning of a magic number.
+        step = find_frame(window, 1) or len(window) - 3
+        batch.skipped_bytes += step
+        self._cursor = Position(self._cursor.segment, self._cursor.offset + step)

@@ -1,0 +1,101 @@
+"""Content-Encoding undone, within bounds, for comparison only.
+
+What users get is never decoded. A body that would grow beyond 8 MiB, or to more than 100 times
+its size, is left alone: no honest prediction does that, and a gzip bomb must not hurt the
+recorder. brotli is left alone too (no library of ours reads it).
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final
+
+import zstandard
+
+LIMIT_BYTES: Final = 8 * 1024 * 1024
+LIMIT_RATIO: Final = 100
+#: Encodings upon encodings that are undone; RFC 9110 section 8.4 allows any number.
+LIMIT_CODINGS: Final = 2
+
+#: Reasons, as they end a `not_comparable_reason`.
+UNREADABLE: Final = "content_encoding"
+TOO_LARGE: Final = "inflates_too_large"
+
+_GZIP_WBITS = 31
+_RAW_WBITS = -15
+
+
+class InflateError(ValueError):
+    """The body cannot be decoded; its text is `UNREADABLE` or `TOO_LARGE`."""
+
+
+def inflate(body: bytes, content_encoding: str) -> bytes:
+    """Return `body` without its content codings (gzip, deflate, zstd, identity).
+
+    Args:
+        body: the body as it was on the wire.
+        content_encoding: the header's value: codings in the order they were applied.
+
+    Raises:
+        InflateError: an unknown coding, damaged or cut data, or too much of it.
+    """
+    codings = [word.strip().lower() for word in content_encoding.split(",")]
+    codings = [word for word in codings if word not in ("", "identity")]
+    if len(codings) > LIMIT_CODINGS:
+        raise InflateError(UNREADABLE)
+    limit_bytes = min(LIMIT_BYTES, LIMIT_RATIO * len(body))
+    if not body:
+        return body
+    try:
+        for coding in reversed(codings):
+            body = _decode(body, coding, limit_bytes)
+    except (zlib.error, zstandard.ZstdError) as exc:
+        raise InflateError(UNREADABLE) from exc
+    return body
+
+
+def _decode(body: bytes, coding: str, limit_bytes: int) -> bytes:
+    if coding in ("gzip", "x-gzip"):
+        return _zlib(body, _GZIP_WBITS, limit_bytes)
+    if coding == "deflate":
+        # RFC 9110 section 8.4.1.2: zlib's format; some servers send the bare stream instead.
+        has_header = len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0
+        return _zlib(body, zlib.MAX_WBITS if has_header else _RAW_WBITS, limit_bytes)
+    if coding == "zstd":
+        return _zstd(body, limit_bytes)
+    raise InflateError(UNREADABLE)
+
+
+def _zlib(body: bytes, wbits: int, limit_bytes: int) -> bytes:
+    pieces = []
+    room_bytes = limit_bytes
+    # RFC 1952 section 2.2: a gzip file may be several members one after another.
+    while True:
+        decoder = zlib.decompressobj(wbits)
+        piece = decoder.decompress(body, room_bytes + 1)
+        room_bytes -= len(piece)
+        if room_bytes < 0:
+            raise InflateError(TOO_LARGE)
+        if not decoder.eof:
+            raise InflateError(UNREADABLE)
+        pieces.append(piece)
+        body = decoder.unused_data
+        if wbits != _GZIP_WBITS or not body:
+            return b"".join(pieces)
+
+
+def _zstd(body: bytes, limit_bytes: int) -> bytes:
+    context = zstandard.ZstdDecompressor(max_window_size=LIMIT_BYTES)
+    with context.stream_reader(body, read_across_frames=True) as reader:
+        data: bytes = reader.read(limit_bytes + 1)
+    if len(data) > limit_bytes:
+        raise InflateError(TOO_LARGE)
+    # The reader bounds the size and takes a cut frame for a whole one; the second decoder has no
+    # bound, which is safe by now, and sees the cut.
+    while body:
+        decoder = context.decompressobj()
+        decoder.decompress(body)
+        if not decoder.eof:
+            raise InflateError(UNREADABLE)
+        body = decoder.unused_data
+    return data

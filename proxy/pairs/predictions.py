@@ -1,0 +1,94 @@
+"""Where in a document the prediction is: a JMESPath expression, compiled once per route.
+
+Plain paths such as `outputs[0].data` are most of what operators write. They are walked directly
+(0.3 us; jmespath 9 us, Python 3.11), with the same result: tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jmespath
+import jmespath.exceptions
+
+from proxy.pairs import paths
+
+#: Takes a document, returns what the expression finds in it, or None.
+Finder = Callable[[Any], Any]
+
+#: What functions of JMESPath raise on documents they were not written for, besides their own.
+_EXPRESSION_ERRORS = (
+    jmespath.exceptions.JMESPathError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+def finder(expression: str) -> Finder:
+    """Return a function that finds the prediction in a document; None when it is not there.
+
+    Args:
+        expression: JMESPath; empty means the whole document.
+
+    Raises:
+        ValueError: it is not JMESPath; says where.
+    """
+    if not expression:
+        return _whole
+    steps = plain_steps(expression)
+    if steps is not None:
+        return partial(_walk, steps)
+    try:
+        compiled = jmespath.compile(expression)
+    except jmespath.exceptions.JMESPathError as exc:
+        raise ValueError(f"{expression!r} is not a JMESPath expression: {exc}") from exc
+    return partial(_search, compiled.search)
+
+
+def plain_steps(expression: str) -> tuple[str | int, ...] | None:
+    """Return the keys and indices of a plain path, or None for anything that needs JMESPath."""
+    try:
+        steps = paths.parse(expression)
+    except ValueError:
+        return None
+    plain = tuple(step for step in steps if not isinstance(step, paths.Wildcard))
+    return plain if len(plain) == len(steps) else None
+
+
+def is_plain(expression: str) -> bool:
+    """Return whether what the expression finds is a part of the document as it stands.
+
+    Functions of JMESPath may make new values, NaN and integers beyond 64 bits included.
+    """
+    return not expression or plain_steps(expression) is not None
+
+
+def _whole(document: Any) -> Any:
+    return document
+
+
+def _walk(steps: tuple[str | int, ...], document: Any) -> Any:
+    value = document
+    for step in steps:
+        if type(step) is str:
+            if type(value) is not dict:
+                return None
+            value = value.get(step)
+        elif type(value) is list and type(step) is int and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _search(search: Finder, document: Any) -> Any:
+    try:
+        return search(document)
+    except _EXPRESSION_ERRORS:
+        return None

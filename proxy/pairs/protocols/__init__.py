@@ -1,0 +1,1 @@
+"""How each inference protocol carries predictions, versions and tokens. Pure."""

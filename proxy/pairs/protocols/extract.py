@@ -1,0 +1,104 @@
+"""From an answer to what it predicts, for every protocol.
+
+Undoes Content-Encoding, parses the JSON once, assembles a stream, finds the prediction where the
+route's expression or the protocol says. Never raises on anything an upstream may send: what cannot
+be read becomes an `Extract` with a reason.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from proxy.config.resolved import Protocol
+from proxy.pairs import documents, sse
+from proxy.pairs.inflate import InflateError, inflate
+from proxy.pairs.predictions import finder, is_plain
+from proxy.pairs.protocols import json_body, mlflow, open_inference, openai, tfserving
+from proxy.pairs.protocols.answer import Answer, Dialect, Extract
+from proxy.pairs.protocols.raw import extract_raw
+
+#: Reason: the answer is readable, and the prediction is not in it.
+NO_PREDICTION: Final = "no_prediction"
+
+_DIALECTS: Final[dict[Protocol, Dialect]] = {
+    Protocol.OPEN_INFERENCE: open_inference.DIALECT,
+    Protocol.OPENAI: openai.DIALECT,
+    Protocol.MLFLOW: mlflow.DIALECT,
+    Protocol.TFSERVING: tfserving.DIALECT,
+    Protocol.JSON: json_body.DIALECT,
+}
+
+
+class Extractor:
+    """Reads the answers of one route; made once, called for every answer."""
+
+    def __init__(self, protocol: Protocol, expression: str = "") -> None:
+        """Compile the prediction path; `raw` answers have no document, so theirs is ignored.
+
+        Raises:
+            ValueError: `expression` is not JMESPath.
+        """
+        self._dialect = _DIALECTS.get(protocol)
+        self._expression = expression
+        self._find = finder(expression)
+        self._is_plain = is_plain(expression)
+
+    def __call__(self, answer: Answer) -> Extract:
+        """Return what `answer` says."""
+        body = answer.body
+        if answer.content_encoding:
+            try:
+                body = inflate(body, answer.content_encoding)
+            except InflateError as exc:
+                return Extract(reason=str(exc))
+        dialect = self._dialect
+        if dialect is None:
+            return extract_raw(body)
+        if dialect.assemble is not None and sse.is_stream(answer.content_type):
+            value, reason = dialect.assemble(sse.data(body))
+            return self._read(dialect, value, body, reason)
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            value = documents.parse_leniently(body)
+            if value is documents.NO_DOCUMENT:
+                return Extract(reason=documents.NOT_JSON)
+            return _without_infinities(self._read(dialect, value, body, None))
+        return self._read(dialect, value, body, None)
+
+    def _read(self, dialect: Dialect, document: Any, body: bytes, reason: str | None) -> Extract:
+        if self._expression:
+            prediction, path = self._find(document), self._expression
+        else:
+            prediction, path = dialect.prediction(document)
+        if dialect.refine is not None:
+            prediction = dialect.refine(prediction, document, path)
+        facts = dialect.facts(document)
+        if prediction is None:
+            return Extract(None, *facts, reason or NO_PREDICTION, path)
+        if type(prediction) is not str and documents.is_deep(prediction, body):
+            return Extract(None, *facts, documents.TOO_DEEP, path)
+        extract = Extract(prediction, *facts, reason, path)
+        if self._is_plain and dialect.is_finite:
+            return extract
+        if not documents.is_writable(prediction):
+            return Extract(None, *facts, NO_PREDICTION, path)
+        return _without_infinities(extract)
+
+
+def extract(protocol: Protocol, answer: Answer, expression: str = "") -> Extract:
+    """Return what one answer says; `Extractor` is for many of one route."""
+    return _cached(protocol, expression)(answer)
+
+
+_cached = lru_cache(maxsize=256)(Extractor)
+
+
+def _without_infinities(extract: Extract) -> Extract:
+    prediction, found = documents.finite(extract.prediction)
+    if not found:
+        return extract
+    return extract._replace(prediction=prediction, reason=documents.NOT_FINITE)

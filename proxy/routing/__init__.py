@@ -1,0 +1,1 @@
+"""Which route takes a request and who serves and mirrors it. Pure."""

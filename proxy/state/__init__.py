@@ -1,0 +1,1 @@
+"""What processes share: control page, stats pages, kill latch. mmap, no asyncio."""

@@ -1,0 +1,1 @@
+"""HTTP as bytes: heads, framing checks, hop-by-hop hygiene. Pure."""

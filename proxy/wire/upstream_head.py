@@ -1,0 +1,44 @@
+"""The head that goes upstream: one shared block per request, a few lines of its own per leg."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.wire.request_head import RequestHead
+
+MIRROR_LINE: Final = b"x-understudy-mirror: 1\r\n"
+CHUNKED_LINE: Final = b"transfer-encoding: chunked\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def shared_block(head: RequestHead, request_id: bytes, peer_lines: bytes) -> bytes:
+    """Return the request line and the fields that all legs of an exchange have in common.
+
+    Args:
+        head: the checked head.
+        request_id: the client's or ours.
+        peer_lines: `Via` and `X-Forwarded-*` lines, made once per client connection.
+    """
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%bx-request-id: %b\r\n" % (
+        head.method,
+        head.target,
+        head.host,
+        head.lines,
+        peer_lines,
+        request_id,
+    )
+
+
+def leg_head(shared: bytes, trace_line: bytes, framing: bytes, *, mirror: bool) -> bytes:
+    """Return the whole head of one leg; `framing` is a Content-Length or chunked line or empty."""
+    return b"%b%b%b%b\r\n" % (shared, trace_line, framing, MIRROR_LINE if mirror else b"")
+
+
+def length_line(length: int) -> bytes:
+    """Return the Content-Length line of a body of `length` bytes."""
+    return b"content-length: %d\r\n" % length
+
+
+def chunk(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return `data` framed as one chunk, in pieces, so that it is not copied."""
+    return b"%x\r\n" % len(data), data, b"\r\n"

@@ -1,0 +1,115 @@
+"""Content-Encoding undone within bounds, and never beyond them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import random
+import zlib
+
+import pytest
+import zstandard
+from hypothesis import given, strategies as st
+
+from proxy.pairs.inflate import LIMIT_BYTES, TOO_LARGE, UNREADABLE, InflateError, inflate
+
+TEXT = bytes(range(256)) * 4
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Return a deflate stream without zlib's header, as some servers send it."""
+    encoder = zlib.compressobj(wbits=-15)
+    return encoder.compress(data) + encoder.flush()
+
+
+def streamed_zstd(data: bytes) -> bytes:
+    """Return a frame that does not say its size."""
+    encoder = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    return encoder.compress(data) + encoder.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(TEXT)),
+        ("X-GZIP", gzip.compress(TEXT)),
+        ("gzip", gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])),
+        ("deflate", zlib.compress(TEXT)),
+        ("deflate", raw_deflate(TEXT)),
+        ("zstd", zstandard.compress(TEXT)),
+        ("zstd", streamed_zstd(TEXT)),
+        ("zstd", zstandard.compress(TEXT[:100]) + streamed_zstd(TEXT[100:])),
+        ("deflate, gzip", gzip.compress(zlib.compress(TEXT))),
+        ("identity", TEXT),
+        ("identity, ,gzip", gzip.compress(TEXT)),
+    ],
+)
+def test_codings_are_undone_in_reverse_order(encoding: str, body: bytes) -> None:
+    """Also several members or frames after one another."""
+    assert inflate(body, encoding) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_an_empty_body_is_empty_in_any_coding(encoding: str) -> None:
+    """Answers to HEAD carry the header and no body."""
+    assert inflate(b"", encoding) == b""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("br", b"x"),
+        ("gzip", b"not gzip"),
+        ("gzip", gzip.compress(TEXT)[:-3]),
+        ("gzip", gzip.compress(TEXT) + b"trailing"),
+        ("deflate", zlib.compress(TEXT)[:-5]),
+        ("zstd", zstandard.compress(TEXT)[:-2]),
+        ("zstd", streamed_zstd(TEXT)[:-2]),
+        ("gzip, gzip, gzip", TEXT),
+    ],
+)
+def test_what_is_unknown_damaged_or_cut_is_refused(encoding: str, body: bytes) -> None:
+    """With one word for the record."""
+    with pytest.raises(InflateError, match=f"^{UNREADABLE}$"):
+        inflate(body, encoding)
+
+
+BOMB = bytes(16 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(BOMB)),
+        ("deflate", zlib.compress(BOMB)),
+        ("zstd", zstandard.compress(BOMB)),
+        ("zstd", streamed_zstd(BOMB)),
+        ("gzip, gzip", gzip.compress(gzip.compress(BOMB))),
+        ("gzip", gzip.compress(bytes(10_000)) * 3),
+    ],
+    ids=["gzip", "deflate", "zstd", "zstd without size", "gzip in gzip", "members"],
+)
+def test_a_bomb_is_left_alone(encoding: str, body: bytes) -> None:
+    """Neither beyond 8 MiB nor beyond 100 times its size; before the memory is taken."""
+    with pytest.raises(InflateError, match=f"^{TOO_LARGE}$"):
+        inflate(body, encoding)
+
+
+def test_eight_mebibytes_are_allowed_and_no_byte_more() -> None:
+    """Data that compresses about 50:1, so that the ratio is not what refuses it."""
+    noise = random.Random(1).randbytes(LIMIT_BYTES // 50)
+    data = noise + bytes(LIMIT_BYTES)
+    whole, more = gzip.compress(data[:LIMIT_BYTES], 1), gzip.compress(data[: LIMIT_BYTES + 1], 1)
+    assert 100 * len(whole) > LIMIT_BYTES
+    assert len(inflate(whole, "gzip")) == LIMIT_BYTES
+    with pytest.raises(InflateError, match=TOO_LARGE):
+        inflate(more, "gzip")
+
+
+@given(
+    body=st.binary(max_size=60), encoding=st.sampled_from(("gzip", "deflate", "zstd", "zstd,gzip"))
+)
+def test_any_bytes_inflate_or_are_refused(body: bytes, encoding: str) -> None:
+    """Never another error, never more than the bound."""
+    with contextlib.suppress(InflateError):
+        assert len(inflate(body, encoding)) <= 100 * len(body)

@@ -1,0 +1,233 @@
+"""A worker inside the test's own event loop, on a real socket, with its journal readable.
+
+async with dataplane(tmp_path, primary=a.port, candidates={"v2": b.port}) as plane:
+    status, fields, body = await plane.request(b"POST", b"/x", body=b"{}")
+    lines = await plane.pairs(1)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import zstandard
+
+from proxy.config.resolved import (
+    Address,
+    Backend,
+    Bodies,
+    Candidate,
+    Config,
+    Limits,
+    Redact,
+    Route,
+    Split,
+    SplitKind,
+    digest,
+)
+from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.worker import Worker
+from proxy.state.control_page import ControlState, for_config, open_page, update
+from proxy.telemetry import monotonic_s
+from tests.support.resolved_config import small_config
+
+T = TypeVar("T")
+Answer = tuple[int, dict[bytes, bytes], bytes]
+
+
+@dataclass
+class Options:
+    """How the plane of a test differs from the usual: 100% mirror, no canary, short time-outs."""
+
+    mirror_bp: dict[str, int] = field(default_factory=dict)
+    weight_bp: dict[str, int] = field(default_factory=dict)
+    split: Split = field(default_factory=lambda: Split(SplitKind.HEADER, "x-user-id"))
+    timeout_s: float = 5.0
+    max_in_flight: int = 64
+    replicate_bp: int = 0
+    bodies: Bodies = Bodies.RESPONSES
+    redact_json: tuple[str, ...] = ()
+    limits: dict[str, int] = field(default_factory=dict)
+
+
+def plane_config(
+    state_dir: Path, primary: int, candidates: dict[str, int], options: Options
+) -> Config:
+    """Return the config of a plane whose backends listen on the given ports."""
+    base = small_config(state_dir)
+
+    def backend(name: str, port: int) -> Backend:
+        cap = options.max_in_flight if name != "primary" else 1024
+        timeout_s = options.timeout_s
+        return Backend(name, (Address("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
+
+    route: Route = replace(
+        base.routes[0],
+        primary="primary",
+        split=options.split,
+        replicate_bp=options.replicate_bp,
+        candidates=tuple(
+            Candidate(
+                name, name, options.mirror_bp.get(name, 10_000), options.weight_bp.get(name, 0)
+            )
+            for name in candidates
+        ),
+    )
+    ports = {"primary": primary, **candidates}
+    config = replace(
+        base,
+        backends={name: backend(name, port) for name, port in ports.items()},
+        routes=(route,),
+        record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
+        limits=replace(_limits(), **options.limits),
+    )
+    return replace(config, version=digest(config))
+
+
+def _limits() -> Limits:
+    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 2.0)
+
+
+class Plane:
+    """A running worker and the ways to talk to it."""
+
+    def __init__(self, worker: Worker, port: int, state_dir: Path) -> None:
+        self.worker = worker
+        self.port = port
+        self.state_dir = state_dir
+
+    def count(self, name: str, *labels: str) -> int:
+        """Return one counter."""
+        return self.worker.stats.get(name, *labels)
+
+    def change(self, change: Callable[[ControlState], ControlState]) -> None:
+        """Publish a new control state."""
+        page = open_page(self.state_dir)
+        update(page, change)
+        page.close()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a client connection."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def request(
+        self, method: bytes, target: bytes, *, body: bytes = b"", extra: bytes = b""
+    ) -> Answer:
+        """Send one request on a connection of its own; return the answer."""
+        reader, writer = await self.connect()
+        try:
+            writer.write(request_bytes(method, target, body, extra))
+            return await read_answer(reader, method)
+        finally:
+            writer.close()
+
+    async def pairs(self, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+        """Wait until at least `count` journal lines are on disk; return all."""
+        return await until(lambda: self._enough(count), f"{count} pairs", timeout_s)
+
+    def _enough(self, count: int) -> list[dict[str, Any]] | None:
+        lines = self.lines()
+        return lines if len(lines) >= count else None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return the journal lines on disk."""
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.state_dir / "journal").glob("*/*.zst")):
+            with (
+                path.open("rb") as file,
+                zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as reader,
+            ):
+                found += [orjson.loads(line) for line in reader.read().splitlines()]
+        return found
+
+
+async def until(condition: Callable[[], T | None], what: str, timeout_s: float = 5.0) -> T:
+    """Return the first true value of `condition`; fail after `timeout_s` seconds."""
+    deadline_s = monotonic_s() + timeout_s
+    while not (value := condition()):
+        assert monotonic_s() < deadline_s, f"waited {timeout_s:g} s in vain for {what}"
+        await asyncio.sleep(0.005)
+    return value
+
+
+class _ServerState:
+    """What uvicorn shares between its connections."""
+
+    def __init__(self) -> None:
+        self.connections: set[ClientConnection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+@asynccontextmanager
+async def dataplane(
+    state_dir: Path,
+    *,
+    primary: int,
+    candidates: dict[str, int] | None = None,
+    options: Options | None = None,
+) -> AsyncIterator[Plane]:
+    """Run a worker in this loop; at the end stop it and check that nothing is held or open."""
+    config = plane_config(state_dir, primary, candidates or {}, options or Options())
+    state_dir.mkdir(exist_ok=True)
+    page = open_page(state_dir, create=True)
+    update(page, lambda state: for_config(config, state))
+    page.close()
+    loop = asyncio.get_running_loop()
+    worker = Worker(config, 0, loop)
+    state = _ServerState()
+    bound = type("BoundConnection", (ClientConnection,), {"worker": worker, "__slots__": ()})
+    server = await loop.create_server(lambda: bound(config, state, {}, loop), "127.0.0.1", 0)
+    worker.start()
+    try:
+        yield Plane(worker, server.sockets[0].getsockname()[1], state_dir)
+    finally:
+        server.close()
+        for connection in tuple(state.connections):
+            connection.transport.abort()
+        await until(lambda: not state.connections, "the client connections to close")
+        await worker.stop(0.0)
+        assert worker.held_bytes == 0
+        assert all(pool.in_flight == 0 for pool in worker.pools.values())
+
+
+def request_bytes(method: bytes, target: bytes, body: bytes, extra: bytes) -> bytes:
+    """Return a request; `extra` are header lines, each ended by CRLF."""
+    length = b"content-length: %d\r\n" % len(body) if body else b""
+    return b"%b %b HTTP/1.1\r\nhost: test\r\n%b%b\r\n%b" % (method, target, length, extra, body)
+
+
+async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> Answer:
+    """Read one final answer, whatever its framing."""
+    head = b"HTTP/1.1 100"
+    while head.startswith(b"HTTP/1.1 1"):
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    first, *lines = head[:-4].split(b"\r\n")
+    status = int(first.split(b" ")[1])
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(b": ")
+        fields[name.lower()] = value
+    if method == b"HEAD" or status in (204, 304):
+        return status, fields, b""
+    if b"content-length" in fields:
+        body = await asyncio.wait_for(reader.readexactly(int(fields[b"content-length"])), 10)
+    elif fields.get(b"transfer-encoding") == b"chunked":
+        body = await _read_chunks(reader)
+    else:
+        body = await asyncio.wait_for(reader.read(), 10)
+    return status, fields, body
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while True:
+        size = int(await asyncio.wait_for(reader.readline(), 10), 16)
+        data = await asyncio.wait_for(reader.readexactly(size + 2), 10)
+        body += data[:-2]
+        if size == 0:
+            return body
