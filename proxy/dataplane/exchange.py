@@ -47,7 +47,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_body_limit", "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
+        "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
         "_serving", "_shared", "_skip", "captured", "client", "context", "decision", "head",
         "is_aborted", "is_rescued", "is_whole", "keep_limit", "legs", "plan", "ready_s",
         "received_bytes", "replicate", "request_id", "trace_flags", "trace_id", "unit", "wall_us", "worker",
@@ -71,7 +71,6 @@ class Exchange:
         self.is_whole = self.is_aborted = self.is_rescued = False
         self.captured: list[bytes] | None = []
         self.keep_limit = context.keep_limit
-        self._body_limit = worker.config.limits.mirror_body_bytes if context.has_pairs else 0
         self._held = self._live = 0
         self._is_begun = self._is_chunked = self._is_settled = False
         self._pending: list[bytes] = []
@@ -87,15 +86,17 @@ class Exchange:
         size = len(data)
         self.received_bytes += size
         self._pending.append(data)
-        if self.captured is None:
+        captured, worker = self.captured, self.worker
+        if captured is None:
             return
-        if self.received_bytes > self._body_limit:
+        if self.received_bytes > self.context.capture_limit:
             self._stop_capture(Skip.BODY_TOO_LARGE)
-        elif self.worker.held_bytes + size > self.worker.config.limits.memory_bytes:
+        elif worker.held_bytes + size > worker.memory_limit:
             self._stop_capture(Skip.MEMORY)
         else:
-            self.captured.append(data)
-            self.hold(size)
+            captured.append(data)
+            self._held += size
+            worker.held_bytes += size
 
     def complete(self) -> None:
         """The request body is whole."""
@@ -177,7 +178,7 @@ class Exchange:
 
     def _is_too_large(self) -> bool:
         """Tell whether the body cannot be kept: a canary that failed could not be rescued."""
-        return self.captured is None or (self.head.length or 0) > self._body_limit
+        return self.captured is None or (self.head.length or 0) > self.context.capture_limit
 
     def _shed(self, number: int, reason: Skip) -> None:
         """Note a leg that was decided and not started, with its reason."""
@@ -336,7 +337,8 @@ class Exchange:
 
     def _serving_over(self, leg: ServingLeg) -> None:
         cells, counters = self.worker.cells, self.context.cells
-        cells[counters.served[leg.status]] += 1
+        is_ok = leg.status is Outcome.OK
+        cells[counters.served_ok if is_ok else counters.served[leg.status]] += 1
         counters.latency.observe(cells, leg.end_s - self.ready_s)
         if not self.is_whole:
             self._skip = self._skip or Skip.NOT_WHOLE
@@ -364,7 +366,8 @@ class Exchange:
             counters = self.context.cells.candidates[number]
             leg = self.legs.get(number)
             status = leg.status if leg is not None else Outcome.NOT_SENT
-            worker.cells[counters.leg[status]] += 1
+            is_ok = status is Outcome.OK
+            worker.cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
             if leg is not None and leg.end_s:
                 counters.latency.observe(worker.cells, leg.end_s - leg.begun_s)
             if self.plan.is_recorded[number]:

@@ -9,73 +9,114 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
-from proxy.routing.decide import PRIMARY
+from proxy.routing.decide import PRIMARY, Decision
 from proxy.state.stats_page import Outcome
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import Leg
+    from proxy.wire.response_head import ResponseHead
 
 #: Requests up to this size are hashed by the worker under `hash: auto`: 1.5 us, less than it would
 #: cost to journal them for the recorder to hash.
 HASHED_REQUEST_BYTES: Final = 4096
 
-#: The fields of a line in the order of `LineMaker.line`. Formatting bytes costs a third of building
-#: a dict and encoding it, and every value below is safe in a JSON string: checked by the head's
-#: patterns (ids), made here (numbers, hex) or encoded by orjson (`_quoted`).
-_REQUEST: Final = (
-    b'"seq":%d,"ts_us":%d,"request_id":"%b","trace_id":"%b","mode":"%b","served_by":"%b",'
-    b'"rescued":%b,"ramp_step":%d,"ramp_weight_bp":%d,"assign_prob":%.10g,"sample_prob":%.10g,'
-    b'"unit_hash":"%b","segments":{},"method":"%b","path":%b,"content_type":%b,'
-    b'"request_bytes":%d,"request_sha256":%b,"request_body":%b,"request_body_encoding":%b'
+#: A line is one formatting of bytes: a third of the cost of building a dict and encoding it. Every
+#: value is safe in a JSON string: checked by the head's patterns (ids, method), made here (numbers,
+#: hex), or encoded by orjson. What repeats from one exchange to the next comes in ready pieces.
+_LINE: Final = (
+    b'%b"seq":%d,"ts_us":%d,"request_id":"%b","trace_id":"%b","unit_hash":"%b",%b%b'
+    b'"request_bytes":%d,"request_sha256":%b,"request_body":%b,"request_body_encoding":%b,'
+    b'"segments":{}%b%b'
 )
-_LEG: Final = (
-    b',"%(p)b_status":"%%b","%(p)b_http_status":%%b,"%(p)b_error":%%b,'
-    b'"%(p)b_dispatch_delay_us":%%b,"%(p)b_ttfb_us":%%b,"%(p)b_latency_us":%%b,'
-    b'"%(p)b_response_bytes":%%b,"%(p)b_content_type":%%b,"%(p)b_content_encoding":%%b,'
-    b'"%(p)b_body":%%b,"%(p)b_body_state":"%%b","%(p)b_body_encoding":%%b,"%(p)b_chunks":%%d,'
-    b'"%(p)b_stream_complete":%%b'
+_DECIDED: Final = (
+    b'"mode":"%b","served_by":"%b","rescued":%b,"ramp_step":%d,"ramp_weight_bp":%d,'
+    b'"assign_prob":%.10g,"sample_prob":%.10g,'
 )
+_PLACE: Final = b'"method":"%b","path":%b,"content_type":%b,'
 _ROLES: Final = ("primary", "candidate", "replicate")
-_LEGS: Final = {role: _LEG % {b"p": role.encode()} for role in _ROLES}
-#: The same for a leg that answered whole: numbers are numbers, there is no error.
-_WHOLE_LEGS: Final = {
-    role: template.replace(b'_http_status":%b', b'_http_status":%d')
-    .replace(b'_error":%b', b'_error":null')
-    .replace(b'_us":%b', b'_us":%d')
-    .replace(b'_bytes":%b', b'_bytes":%d')
-    .replace(b'_complete":%b', b'_complete":true')
-    for role, template in _LEGS.items()
-}
-_NO_LEG: Final = (b"not_sent", *(b"null",) * 9, b"omitted", b"null", 0, b"false")
-_STATUS: Final = {outcome: outcome.value.encode() for outcome in Outcome}
 
-#: JSON strings of values that repeat (paths, content types); bounded, since clients choose them.
-_QUOTED: dict[bytes, bytes] = {}
-_MAX_QUOTED: Final = 4096
+
+def _for_roles(template: bytes) -> dict[str, bytes]:
+    """Return a template of a leg's fields for each role; `@` stands for the role's name."""
+    return {role: template.replace(b"@", role.encode()) for role in _ROLES}
+
+
+_ENDED: Final = _for_roles(
+    b',"@_status":"%b","@_http_status":%b,"@_content_type":%b,"@_content_encoding":%b'
+)
+#: A leg that answered whole, and one that did not: there, numbers may be null.
+_WHOLE: Final = _for_roles(
+    b'%b,"@_error":null,"@_dispatch_delay_us":%d,"@_ttfb_us":%d,"@_latency_us":%d,'
+    b'"@_response_bytes":%d,"@_body":%b,"@_body_state":"%b","@_body_encoding":%b,'
+    b'"@_chunks":%d,"@_stream_complete":true'
+)
+_BROKEN: Final = _for_roles(
+    b'%b,"@_error":%b,"@_dispatch_delay_us":%b,"@_ttfb_us":%b,"@_latency_us":%b,'
+    b'"@_response_bytes":%b,"@_body":%b,"@_body_state":"%b","@_body_encoding":%b,'
+    b'"@_chunks":%d,"@_stream_complete":false'
+)
+_NO_LEG: Final = {
+    role: _BROKEN[role]
+    % (
+        _ENDED[role] % (b"not_sent", b"null", b"null", b"null"),
+        *(b"null",) * 6,
+        b"omitted",
+        b"null",
+        0,
+    )
+    for role in _ROLES
+}
+#: Ready pieces; bounded, since clients and backends choose what is in them.
+_PIECES: dict[Any, bytes] = {}
+_MAX_PIECES: Final = 8192
+
+
+def _keep(key: Any, piece: bytes) -> bytes:
+    if len(_PIECES) < _MAX_PIECES:
+        _PIECES[key] = piece
+    return piece
 
 
 def _quoted(value: bytes | None) -> bytes:
     """Return `value` as JSON: null, or a string (bytes above 127 read as Latin-1)."""
-    if value is None:
-        return b"null"
-    found = _QUOTED.get(value)
-    if found is None:
-        found = orjson.dumps(value.decode("latin-1"))
-        if len(_QUOTED) < _MAX_QUOTED:
-            _QUOTED[value] = found
-    return found
+    return b"null" if value is None else orjson.dumps(value.decode("latin-1"))
+
+
+def _place(method: bytes, path: bytes, content_type: bytes | None) -> bytes:
+    key = method, path, content_type
+    return _PIECES.get(key) or _keep(key, _PLACE % (method, _quoted(path), _quoted(content_type)))
+
+
+def _whole(role: str, status: Outcome, head: ResponseHead) -> bytes:
+    """Return status and types of an answer that is whole: its HTTP status says how it ended."""
+    key = role, head.status, head.content_type, head.content_encoding
+    return _PIECES.get(key) or _keep(key, _ended(role, status, head))
+
+
+def _ended(role: str, status: Outcome, head: ResponseHead | None) -> bytes:
+    if head is None:
+        return _ENDED[role] % (status.value.encode(), *(b"null",) * 3)
+    return _ENDED[role] % (
+        status.value.encode(),
+        b"%d" % head.status,
+        _quoted(head.content_type),
+        _quoted(head.content_encoding),
+    )
+
+
+_MAX_DECISIONS: Final = 64
 
 
 class LineMaker:
     """Makes the lines of one candidate of one route."""
 
-    __slots__ = ("_constant", "_hash_all", "_with_bodies", "_with_request", "number")
+    __slots__ = ("_constant", "_decisions", "_hash_all", "_with_bodies", "_with_request", "number")
 
     def __init__(self, config: Config, route: Route, number: int, instance: str) -> None:
         candidate = route.candidates[number]
@@ -88,6 +129,7 @@ class LineMaker:
             "candidate_backend": candidate.backend,
         }
         self.number = number
+        self._decisions: dict[int, tuple[Decision, bool, bytes]] = {}
         self._constant = orjson.dumps(constant)[:-1] + b","
         self._with_bodies = config.record.bodies is not Bodies.NONE
         self._with_request = config.record.bodies is Bodies.FULL
@@ -95,44 +137,50 @@ class LineMaker:
 
     def line(self, exchange: Exchange, seq: int) -> bytes:
         """Return the journal line of this candidate for an ended exchange."""
-        number, decision = self.number, exchange.decision
+        decision, head, legs = exchange.decision, exchange.head, exchange.legs
         assert decision is not None
-        is_rescued = exchange.is_rescued and decision.serving == number
-        by_candidate = decision.serving == number and not is_rescued
-        head, legs = exchange.head, exchange.legs
-        step, weight_bp = exchange.plan.ramp[number]
-        pieces = [
+        made = _LINE % (
             self._constant,
-            _REQUEST
-            % (
-                seq,
-                exchange.wall_us,
-                exchange.request_id,
-                exchange.trace_id,
-                b"canary" if weight_bp else b"shadow",
-                b"candidate" if by_candidate else b"primary",
-                b"true" if is_rescued else b"false",
-                step,
-                weight_bp,
-                decision.assign_prob,
-                decision.sample_probs[number],
-                exchange.unit[:8].hex().encode(),
-                head.method,
-                _quoted(head.path),
-                _quoted(head.fields.get(b"content-type")),
-                exchange.received_bytes,
-                *self._request_body(exchange),
-            ),
+            seq,
+            exchange.wall_us,
+            exchange.request_id,
+            exchange.trace_id,
+            exchange.unit[:8].hex().encode(),
+            self._decided(exchange, decision),
+            _place(head.method, head.path, head.fields.get(b"content-type")),
+            exchange.received_bytes,
+            *self._request_body(exchange),
             self._leg("primary", legs.get(PRIMARY), exchange),
-            self._leg("candidate", legs.get(number), exchange),
-        ]
+            self._leg("candidate", legs.get(self.number), exchange),
+        )
         replicate = exchange.replicate
         if replicate is not None:
             backend = orjson.dumps(replicate.pool.backend.name)
-            pieces.append(b',"replicate_backend":%b' % backend)
-            pieces.append(self._leg("replicate", replicate, exchange))
-        pieces.append(b"}")
-        return b"".join(pieces)
+            made += b',"replicate_backend":%b' % backend
+            made += self._leg("replicate", replicate, exchange)
+        return made + b"}"
+
+    def _decided(self, exchange: Exchange, decision: Decision) -> bytes:
+        """Return what the decision says; there are few decisions, each shared by many exchanges."""
+        number, is_rescued = self.number, exchange.is_rescued
+        known = self._decisions.get(id(decision))
+        if known is not None and known[0] is decision and known[1] is is_rescued:
+            return known[2]
+        is_serving = decision.serving == number
+        step, weight_bp = exchange.plan.ramp[number]
+        piece = _DECIDED % (
+            b"canary" if weight_bp else b"shadow",
+            b"candidate" if is_serving and not is_rescued else b"primary",
+            b"true" if is_serving and is_rescued else b"false",
+            step,
+            weight_bp,
+            decision.assign_prob,
+            decision.sample_probs[number],
+        )
+        if len(self._decisions) >= _MAX_DECISIONS:
+            self._decisions.clear()  # those of plans that are gone
+        self._decisions[id(decision)] = decision, is_rescued, piece
+        return piece
 
     def _request_body(self, exchange: Exchange) -> tuple[bytes, bytes, bytes]:
         """Return (hash, body, encoding) of the request as JSON values."""
@@ -146,42 +194,34 @@ class LineMaker:
         ):  # with redaction no hash: that of a short secret can be guessed
             digest = b'"%b"' % _sha256(captured)
         if self._with_request and exchange.received_bytes <= exchange.keep_limit:
-            kept: bytes | None = b"".join(captured)
-            if redactor is not None:
-                kept = redactor.apply(kept, _latin(exchange.head.fields.get(b"content-type")))
+            whole = b"".join(captured)
+            content_type = _latin(exchange.head.fields.get(b"content-type"))
+            kept = whole if redactor is None else redactor.apply(whole, content_type)
             if kept is not None:
                 body, encoding = _text(kept)
         return digest, body, encoding
 
     def _leg(self, role: str, leg: Leg | None, exchange: Exchange) -> bytes:
         if leg is None:
-            return _LEGS[role] % _NO_LEG
+            return _NO_LEG[role]
         body, state, encoding = self._body(leg, exchange)
         status, head, begun_s = leg.status, leg.head, leg.begun_s
-        is_whole = status is Outcome.OK or status is Outcome.HTTP_ERROR
-        if head is None or not is_whole:
-            return _LEGS[role] % (
-                _STATUS[status],
-                b"%d" % head.status if head else b"null",
+        if head is None or not (status is Outcome.OK or status is Outcome.HTTP_ERROR):
+            return _BROKEN[role] % (
+                _ended(role, status, head),
                 b"null" if leg.error is None else orjson.dumps(leg.error),
                 _micros(exchange.ready_s, leg.sent_s),
                 _micros(begun_s, leg.first_s),
                 _micros(begun_s, leg.end_s),
                 b"%d" % leg.response_bytes if head else b"null",
-                _quoted(head.content_type) if head else b"null",
-                _quoted(head.content_encoding) if head else b"null",
-                *(body, state, encoding, leg.chunks, b"false"),
+                *(body, state, encoding, leg.chunks),
             )
-        content_type, coding = head.content_type, head.content_encoding
-        made = _WHOLE_LEGS[role] % (
-            _STATUS[status],
-            head.status,
+        made = _WHOLE[role] % (
+            _whole(role, status, head),
             (leg.sent_s - exchange.ready_s) * 1e6,
             (leg.first_s - begun_s) * 1e6,
             (leg.end_s - begun_s) * 1e6,
             leg.response_bytes,
-            b"null" if content_type is None else _QUOTED.get(content_type) or _quoted(content_type),
-            b"null" if coding is None else _quoted(coding),
             body,
             state,
             encoding,
@@ -221,8 +261,8 @@ def _latin(value: bytes | None) -> str | None:
 
 
 def _sha256(pieces: list[bytes]) -> bytes:
-    digest = hashlib.sha256()
-    for piece in pieces:
+    digest = hashlib.sha256(pieces[0] if pieces else b"")
+    for piece in pieces[1:]:
         digest.update(piece)
     return digest.hexdigest().encode()
 

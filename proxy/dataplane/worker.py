@@ -48,7 +48,7 @@ class RouteContext:
     """
 
     __slots__ = (
-        "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
+        "capture_limit", "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
         "route", "waits_for_body",
     )  # fmt: skip
 
@@ -65,6 +65,7 @@ class RouteContext:
         self.read_key = key_reader(route.split)
         self.waits_for_body = needs_body(route.split) and bool(route.candidates)
         self.has_pairs = bool(route.candidates)
+        self.capture_limit = config.limits.mirror_body_bytes if self.has_pairs else 0
         keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
         self.keep_limit = config.limits.record_body_bytes if keeps else 0
         self.plan = make_plan(route, worker.state)
@@ -103,6 +104,7 @@ class Worker:
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.shadows: set[Leg] = set()
         self.held_bytes = 0
+        self.memory_limit = config.limits.memory_bytes
         self._loop = loop
         self._state_dir = state_dir
         self._seq = 0

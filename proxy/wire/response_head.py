@@ -7,7 +7,7 @@ HTTP/1.1 client and "until the connection closes" for an HTTP/1.0 one.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from proxy.wire.request_head import HOP_BY_HOP, PRIVATE, Field
 
@@ -130,6 +130,9 @@ def read_whole_answer(data: bytes) -> tuple[ResponseHead, int] | None:
     end = data.find(b"\r\n\r\n")
     if end < 0 or not data.startswith(b"HTTP/1.1 "):
         return None
+    if data[:end] == _LAST[0]:
+        head = _LAST[1]
+        return (head, end + 4) if len(data) - end - 4 == head.length else None
     fields = data[:end].lower() + b"\r\n"
     length = _field(data, fields, b"\r\ncontent-length:")
     digits = data[9:12]
@@ -148,7 +151,12 @@ def read_whole_answer(data: bytes) -> tuple[ResponseHead, int] | None:
     head.length = int(length)
     head.content_type = _field(data, fields, b"\r\ncontent-type:")
     head.content_encoding = _field(data, fields, b"\r\ncontent-encoding:")
+    _LAST[:] = data[:end], head
     return head, end + 4
+
+
+#: The last head read the short way, and what it says: heads of one server often differ only in Date.
+_LAST: list[Any] = [None, ResponseHead(0)]
 
 
 def _field(data: bytes, fields: bytes, name: bytes) -> bytes | None:

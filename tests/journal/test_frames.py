@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import zstandard
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from proxy.journal.frame_file import compressor
 from proxy.journal.frames import (
@@ -49,7 +49,6 @@ def test_frames_are_walked_without_decompressing(parts: list[bytes]) -> None:
         position = end
 
 
-@settings(max_examples=40)
 @given(contents, st.data())
 def test_a_prefix_yields_whole_frames_only(parts: list[bytes], data: st.DataObject) -> None:
     """Cut anywhere, what is found is exactly the frames that lie before the cut."""
@@ -62,7 +61,6 @@ def test_a_prefix_yields_whole_frames_only(parts: list[bytes], data: st.DataObje
     assert _all_contents(prefix) == parts[: len(whole)]
 
 
-@settings(max_examples=40)
 @given(contents, st.data())
 def test_a_flipped_byte_never_yields_a_corrupt_frame(
     parts: list[bytes], data: st.DataObject

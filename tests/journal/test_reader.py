@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from proxy.errors import StateError
 from proxy.journal.reader import JournalReader
@@ -204,7 +204,6 @@ def test_garbage_larger_than_a_window_is_stepped_over(directory: Path) -> None:
     reader.close()
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damage_costs_the_frame_it_hits_and_is_counted(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -195,6 +195,21 @@ def test_what_was_shipped_is_not_counted_as_dropped(directory: Path) -> None:
     assert shipped + writer.statistics().dropped_pairs + left == 200
 
 
+def test_what_the_reader_shipped_and_did_not_remove_is_no_loss(directory: Path) -> None:
+    """A recorder killed between its commit and the removal leaves segments that cost nothing."""
+    writer = JournalWriter(directory, segment_bytes=1, disk_budget_bytes=3_000)
+    for number in range(10):
+        writer.append(b'{"seq":%d,"x":"%s"}' % (number, os.urandom(50).hex().encode()))
+        writer.flush()
+    store_shipped(directory, Shipped(Position(8, 0)))
+    for number in range(10, 30):
+        writer.append(b'{"seq":%d,"x":"%s"}' % (number, os.urandom(50).hex().encode()))
+        writer.flush()
+    writer.close()
+    left = lines_of(directory)
+    assert writer.statistics().dropped_pairs + len(left) == 30 - 7
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Let the kernel refuse to make a file larger than `size`, as a full disk would."""

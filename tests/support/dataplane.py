@@ -89,6 +89,14 @@ def plane_config(
     return replace(config, version=digest(config))
 
 
+def prepare(config: Config) -> None:
+    """Make the state directory and its control page, as the launcher does."""
+    Path(config.state_dir).mkdir(exist_ok=True)
+    page = open_page(Path(config.state_dir), create=True)
+    update(page, lambda state: for_config(config, state))
+    page.close()
+
+
 def _limits() -> Limits:
     return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 2.0)
 
@@ -173,10 +181,7 @@ async def dataplane(
 ) -> AsyncIterator[Plane]:
     """Run a worker in this loop; at the end stop it and check that nothing is held or open."""
     config = plane_config(state_dir, primary, candidates or {}, options or Options())
-    state_dir.mkdir(exist_ok=True)
-    page = open_page(state_dir, create=True)
-    update(page, lambda state: for_config(config, state))
-    page.close()
+    prepare(config)
     loop = asyncio.get_running_loop()
     worker = Worker(config, 0, loop)
     state = _ServerState()

@@ -1,0 +1,98 @@
+"""Runs the benchmarks: `python -m benchmarks [NAME ...] [--quick] [--sizes ...] [--markdown]`.
+
+Exit code 0 when all ran and did what they measure, 1 when one could not, or had faults.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import machine, report
+from benchmarks.catalogue import BENCHMARKS
+from benchmarks.fleet import BenchmarkError, ended_by_signals
+from benchmarks.load import wrk_path
+from benchmarks.options import Options, parse
+from benchmarks.stage import chosen_peers
+from proxy.telemetry import wall_ns
+
+RESULTS = Path(__file__).parent / "results"
+_WIDTH = 150
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the command line asks for and return the exit code."""
+    options = parse(arguments)
+    console = _console(options)
+    if options.is_list:
+        for name, benchmark in BENCHMARKS.items():
+            summary = (sys.modules[benchmark.__module__].__doc__ or "").partition("\n")[0]
+            console.print(f"{name:16} {summary}")
+        return 0
+    try:
+        with ended_by_signals():
+            return _run_all(console, options, arguments)
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
+    """Run the chosen benchmarks, print and write what they found."""
+    if not sys.platform.startswith("linux"):
+        raise BenchmarkError("CPU times are read from /proc: the benchmarks need Linux")
+    wrk_path()
+    unknown = [name for name in options.names if name not in BENCHMARKS]
+    if unknown:
+        raise BenchmarkError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
+    peers, notes = chosen_peers(options.peers)
+    run = report.Run(
+        started=datetime.datetime.fromtimestamp(wall_ns() // 10**9, datetime.UTC).isoformat(),
+        machine=machine.describe(peers),
+        command=shlex.join(["python", "-m", "benchmarks", *arguments]),
+        notes=[*notes, *machine.notes()],
+    )
+    console.print(", ".join(f"{key} {value}" for key, value in run.machine.items()))
+    _warn(console, run.notes)
+    for name in options.names or list(BENCHMARKS)[: 1 if options.is_quick else None]:
+        run.reports.append(_run_one(console, name, options))
+    path = report.write_json(run, RESULTS)
+    if options.is_markdown:
+        print(report.markdown(run))
+    console.print(f"written to {path}")
+    return 1 if any(one.faults for one in run.reports) else 0
+
+
+def _run_one(console: Console, name: str, options: Options) -> report.Report:
+    """Run one benchmark in a folder of its own, and show its result."""
+    with (
+        tempfile.TemporaryDirectory(prefix=f"understudy-bench-{name}-") as folder,
+        console.status(name) as status,
+    ):
+        found = BENCHMARKS[name](options, Path(folder), status.update)
+    console.rule(name)
+    report.show(console, found)
+    return found
+
+
+def _console(options: Options) -> Console:
+    """Return where to print; wide enough for the tables when it is a file or a pipe."""
+    console = Console(stderr=options.is_markdown)
+    return console if console.is_terminal else Console(stderr=options.is_markdown, width=_WIDTH)
+
+
+def _warn(console: Console, notes: list[str]) -> None:
+    """Print notes."""
+    for note in notes:
+        console.print(f"[yellow]note: {note}[/yellow]")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

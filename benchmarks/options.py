@@ -1,0 +1,84 @@
+"""What a person may choose for a run."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from benchmarks.figures import parse_size
+
+FULL_SIZES = (1 << 10, 16 << 10, 64 << 10, 1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a run.
+
+    Attributes:
+        names: benchmarks to run; empty for all.
+        is_quick: without names only the first benchmark is run.
+        sizes: request bodies in bytes.
+        rounds: repetitions of everything.
+        seconds: length of one load, whole seconds.
+        connections: keep-alive connections of the load.
+        peers: names of the proxies; empty for all that are installed.
+        is_pinned: proxies on the first core alone.
+        is_markdown: print Markdown in place of terminal tables.
+        is_list: only list the benchmarks.
+    """
+
+    names: tuple[str, ...]
+    is_quick: bool
+    sizes: tuple[int, ...]
+    rounds: int
+    seconds: int
+    connections: int
+    peers: tuple[str, ...]
+    is_pinned: bool
+    is_markdown: bool
+    is_list: bool
+
+
+def parse(arguments: list[str]) -> Options:
+    """Return the options of a command line; ends the program with a message when it is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure Understudy against other proxies, side by side in one run.",
+    )
+    parser.add_argument("names", nargs="*", help="benchmarks to run (default: all; see --list)")
+    parser.add_argument(
+        "--quick", action="store_true", help="the first benchmark, 1 KB, 2 rounds of 1 s"
+    )
+    parser.add_argument("--sizes", help="request bodies, such as 1KB,16KB,64KB,1MB")
+    parser.add_argument("--rounds", type=_positive, help="repetitions (default 5; quick 2)")
+    parser.add_argument("--seconds", type=_positive, help="length of one load (default 2; quick 1)")
+    parser.add_argument("--connections", type=_positive, default=32)
+    parser.add_argument("--peers", default="", help="such as understudy,envoy (default: all)")
+    parser.add_argument("--pin", action="store_true", help="proxies on the first core alone")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and end")
+    given = parser.parse_args(arguments)
+    try:
+        sizes = tuple(parse_size(size) for size in given.sizes.split(",")) if given.sizes else None
+    except ValueError:
+        parser.error(f"--sizes {given.sizes}: give sizes such as 1KB,64KB,1MB")
+    return Options(
+        names=tuple(given.names),
+        is_quick=given.quick,
+        sizes=sizes or (FULL_SIZES[:1] if given.quick else FULL_SIZES),
+        rounds=given.rounds or (2 if given.quick else 5),
+        seconds=given.seconds or (1 if given.quick else 2),
+        connections=given.connections,
+        peers=tuple(name for name in given.peers.split(",") if name),
+        is_pinned=given.pin,
+        is_markdown=given.markdown,
+        is_list=given.list,
+    )
+
+
+def _positive(text: str) -> int:
+    """Return a whole number of 1 or more."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("1 or more")
+    return number

@@ -1,0 +1,1 @@
+"""What analysts run: sources of pairs, comparison reports, exports."""

@@ -1,0 +1,253 @@
+"""Pairs from a Kafka topic: from its beginning to where it ended when the reading began.
+
+Reads without a consumer group, so it commits nothing, joins nothing and disturbs nobody. Every
+call to the broker has a deadline of ours, because aiokafka retries some of them for ever; a
+broker that goes silent ends the reading with an error instead of a hang. The event loop runs only
+while a batch is being fetched, inside the caller's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from proxy.analysis.sources import Record, Source, SourceStatistics
+from proxy.errors import SourceError
+from proxy.telemetry import monotonic_s
+
+DEFAULT_PORT: Final = 9092
+#: For connecting, for metadata and for offsets.
+CALL_S: Final = 15.0
+#: How long no partition may advance before the broker counts as gone.
+STALL_S: Final = 30.0
+#: For closing: the work is done by then, so it is cut short quietly.
+CLOSE_S: Final = 3.0
+BATCH_RECORDS: Final = 2_000
+_POLL_MS: Final = 500
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic and the brokers to ask for it, as `HOST:PORT`."""
+
+    bootstrap_servers: tuple[str, ...]
+    name: str
+
+    def __str__(self) -> str:
+        return f"kafka://{','.join(self.bootstrap_servers)}/{self.name}"
+
+
+def parse_topic(name: str) -> Topic:
+    """Return the topic that `kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC` means.
+
+    Raises:
+        SourceError: a part is missing or is no port.
+    """
+    servers, _, topic = name.removeprefix("kafka://").partition("/")
+    if not topic or "/" in topic or not all(servers.split(",")):
+        raise SourceError(f"{name}: write kafka://HOST:PORT/TOPIC")
+    return Topic(tuple(_with_port(server, name) for server in servers.split(",")), topic)
+
+
+def _with_port(server: str, name: str) -> str:
+    host, colon, port = server.rpartition(":")
+    if not colon or server.endswith("]"):
+        return f"{server}:{DEFAULT_PORT}"
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise SourceError(f"{name}: {server!r} is not HOST:PORT")
+    return server
+
+
+class KafkaSource(Source):
+    """The records of a topic up to its end offsets as of the first read.
+
+    Args:
+        topic: what to read.
+        since_ms: start each partition at the first record the broker stamped at or after it.
+        call_s: how long the broker may take to answer one question.
+        stall_s: how long it may send nothing while records are due.
+    """
+
+    def __init__(
+        self,
+        topic: Topic,
+        *,
+        since_ms: int | None = None,
+        call_s: float = CALL_S,
+        stall_s: float = STALL_S,
+    ) -> None:
+        super().__init__(SourceStatistics(str(topic), "kafka", is_window=since_ms is not None))
+        self._topic = topic
+        self._since_ms = since_ms
+        self._call_s = call_s
+        self._stall_s = stall_s
+
+    def __iter__(self) -> Iterator[Record]:
+        with asyncio.Runner() as runner:
+            reader = _Reader(self._topic, self._call_s, self._stall_s)
+            try:
+                runner.run(reader.open(self._since_ms))
+                self._statistics.parts = reader.partitions
+                self._statistics.total = reader.total
+                while (batch := runner.run(reader.batch())) is not None:
+                    for partition, offset, values in batch:
+                        yield from self.parse(values, f"{self._topic.name}[{partition}]", offset)
+                    self._statistics.done = reader.done
+            except (KafkaError, TimeoutError) as exc:
+                raise SourceError(f"{self._topic}: {exc or 'no answer in time'}") from exc
+            finally:
+                runner.run(reader.close())
+
+
+#: Partition, offset of the first value, values.
+Batch = list[tuple[int, int, list[bytes]]]
+
+
+class _Reader:
+    """Reads each partition from its start to its end offset, in batches."""
+
+    def __init__(self, topic: Topic, call_s: float, stall_s: float) -> None:
+        self._topic = topic
+        self._call_s = call_s
+        self._stall_s = stall_s
+        self._consumer: AIOKafkaConsumer | None = None
+        self._starts: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._advanced_s = 0.0
+
+    @property
+    def partitions(self) -> int:
+        return len(self._ends)
+
+    @property
+    def total(self) -> int:
+        return sum(end - self._starts[tp] for tp, end in self._ends.items())
+
+    @property
+    def done(self) -> int:
+        return sum(
+            min(position, self._ends[tp]) - self._starts[tp]
+            for tp, position in self._positions.items()
+        )
+
+    async def open(self, since_ms: int | None) -> None:
+        """Connect and find where each partition starts and ends."""
+        self._consumer = consumer = AIOKafkaConsumer(
+            bootstrap_servers=list(self._topic.bootstrap_servers),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            client_id="understudy-compare",
+            request_timeout_ms=int(self._call_s * 1000),
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), self._call_s)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            brokers = ", ".join(self._topic.bootstrap_servers)
+            raise SourceError(f"cannot reach a Kafka broker at {brokers}") from exc
+        partitions = await self._find_partitions(consumer)
+        consumer.assign(partitions)
+        self._starts = await self._in_time(consumer.beginning_offsets(partitions))
+        self._ends = await self._in_time(consumer.end_offsets(partitions))
+        if since_ms is not None:
+            await self._skip_before(consumer, since_ms)
+        for partition, start in self._starts.items():
+            consumer.seek(partition, start)
+        self._positions = dict(self._starts)
+        self._pause_finished(consumer)
+        self._advanced_s = monotonic_s()
+
+    async def batch(self) -> Batch | None:
+        """Return what has arrived, possibly nothing; None when every partition is at its end.
+
+        Raises:
+            SourceError: nothing has arrived for too long.
+        """
+        consumer = self._consumer
+        assert consumer is not None
+        if all(position >= self._ends[tp] for tp, position in self._positions.items()):
+            return None
+        fetched = await consumer.getmany(timeout_ms=_POLL_MS, max_records=BATCH_RECORDS)
+        batch: Batch = []
+        for partition, messages in fetched.items():
+            end = self._ends[partition]
+            values = [m.value for m in messages if m.offset < end and m.value is not None]
+            batch.append((partition.partition, messages[0].offset, values))
+        await self._advance(consumer)
+        return batch
+
+    async def close(self) -> None:
+        """Disconnect; what does not close in time is left behind, for the process to end soon."""
+        if self._consumer is not None:
+            try:
+                await asyncio.wait_for(self._consumer.stop(), CLOSE_S)
+            except (KafkaError, TimeoutError, OSError):
+                return
+            except asyncio.CancelledError:
+                # aiokafka lets the cancellation of its own fetch tasks out when a broker hangs.
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+
+    async def _find_partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
+        # Listing all topics never creates one; asking for one by name may, on a lenient broker.
+        topics = await self._in_time(consumer.topics())
+        if self._topic.name not in topics:
+            similar = ", ".join(sorted(t for t in topics if not t.startswith("__"))[:10])
+            raise SourceError(
+                f"there is no topic {self._topic.name!r} at "
+                f"{', '.join(self._topic.bootstrap_servers)}; there are: {similar or 'none'}"
+            )
+        # The client keeps metadata of assigned topics only; asking for an offset waits for it.
+        first = TopicPartition(self._topic.name, 0)
+        consumer.assign([first])
+        await self._in_time(consumer.end_offsets([first]))
+        numbers = consumer.partitions_for_topic(self._topic.name)
+        if not numbers:
+            raise SourceError(f"{self._topic}: the broker names no partitions; try again")
+        return [TopicPartition(self._topic.name, number) for number in sorted(numbers)]
+
+    async def _skip_before(self, consumer: AIOKafkaConsumer, since_ms: int) -> None:
+        found = await self._in_time(
+            consumer.offsets_for_times(dict.fromkeys(self._starts, since_ms))
+        )
+        for partition, entry in found.items():
+            end = self._ends[partition]
+            self._starts[partition] = end if entry is None else min(entry.offset, end)
+
+    async def _advance(self, consumer: AIOKafkaConsumer) -> None:
+        """Note how far each partition is; positions move past compacted and control records too."""
+        before = sum(self._positions.values())
+        for partition in self._positions:
+            self._positions[partition] = await self._in_time(consumer.position(partition))
+        self._pause_finished(consumer)
+        now_s = monotonic_s()
+        if sum(self._positions.values()) > before:
+            self._advanced_s = now_s
+        elif now_s - self._advanced_s > self._stall_s:
+            raise SourceError(
+                f"{self._topic}: the broker stopped answering after {self.done:,} of "
+                f"{self.total:,} records"
+            )
+
+    def _pause_finished(self, consumer: AIOKafkaConsumer) -> None:
+        finished = [tp for tp, position in self._positions.items() if position >= self._ends[tp]]
+        if finished:
+            consumer.pause(*finished)
+
+    async def _in_time(self, call: Awaitable[_T]) -> _T:
+        try:
+            return await asyncio.wait_for(call, self._call_s)
+        except TimeoutError as exc:
+            raise SourceError(
+                f"{self._topic}: the broker did not answer in {self._call_s:g} s"
+            ) from exc

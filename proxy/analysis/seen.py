@@ -1,0 +1,187 @@
+"""Which pairs have been read already, and which are missing: exactly, in little memory.
+
+The recorder delivers at least once, so a log may hold a pair twice. A pair is known by its
+instance, its number there (`seq`) and its candidate: `pair_id` is made of exactly these. Numbers
+are dense, so a set of them is one contiguous run plus bitmaps for what arrived out of order: a
+million pairs read in order take nothing, in any other order at most 125 KB. What is left out
+between the first and the last number of an instance was lost, or never written to this log.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+#: Numbers per bitmap.
+CHUNK: Final = 32_768
+_CHUNK_BYTES = CHUNK // 8
+_ALL = (1 << CHUNK) - 1
+
+#: Bitmaps at once, 4 KB each. 64 MiB of them hold half a billion pairs in any order; only numbers
+#: scattered over the whole range of an integer, which no worker writes, use them up.
+MAX_CHUNKS: Final = 16_384
+#: Sets at once: one for each candidate in each run of a worker.
+MAX_SETS: Final = 100_000
+
+
+@dataclass(slots=True)
+class ChunkBudget:
+    """How many more bitmaps may be made."""
+
+    left: int = MAX_CHUNKS
+
+    def take(self) -> bool:
+        """Take one, if there is one left."""
+        self.left -= 1
+        return self.left >= 0
+
+
+class SequenceSet:
+    """A set of non-negative integers that are mostly dense.
+
+    Attributes:
+        count: numbers in the set.
+        first, last: the least and the greatest number; meaningless while the set is empty.
+    """
+
+    __slots__ = ("_budget", "_chunks", "_start", "_stop", "count", "first", "last")
+
+    def __init__(self, budget: ChunkBudget) -> None:
+        self.count = 0
+        self.first = 0
+        self.last = 0
+        # The run is [_start, _stop). No bitmap holds _stop, or the run would include it.
+        self._start = 0
+        self._stop = 0
+        self._chunks: dict[int, bytearray] = {}
+        self._budget = budget
+
+    def add(self, number: int) -> bool:
+        """Add `number`; return whether it was new (True too when the budget is used up)."""
+        if number == self._stop and self.count:
+            self._stop = number + 1
+            if self._chunks:
+                self._absorb()
+        elif self._start <= number < self._stop:
+            return False
+        elif not self.count:
+            self._start, self._stop = number, number + 1
+            self.first = self.last = number
+        elif not self._add_to_chunk(number):
+            return False
+        self.count += 1
+        if number > self.last:
+            self.last = number
+        elif number < self.first:
+            self.first = number
+        return True
+
+    def masks(self) -> Iterator[tuple[int, int]]:
+        """Yield `(chunk, mask)`: bit `i` of `mask` says that `chunk * CHUNK + i` is in the set.
+
+        A chunk may come twice, with overlapping masks; together they are complete.
+        """
+        for chunk, bits in self._chunks.items():
+            yield chunk, int.from_bytes(bits, "little")
+        for chunk in range(self._start // CHUNK, -(-self._stop // CHUNK)):
+            low = max(self._start - chunk * CHUNK, 0)
+            high = min(self._stop - chunk * CHUNK, CHUNK)
+            yield chunk, (_ALL >> (CHUNK - high)) & (_ALL << low)
+
+    def _add_to_chunk(self, number: int) -> bool:
+        chunk, offset = divmod(number, CHUNK)
+        bits = self._chunks.get(chunk)
+        if bits is None:
+            if not self._budget.take():
+                return True
+            bits = self._chunks[chunk] = bytearray(_CHUNK_BYTES)
+        byte, bit = offset >> 3, 1 << (offset & 7)
+        if bits[byte] & bit:
+            return False
+        bits[byte] |= bit
+        return True
+
+    def _absorb(self) -> None:
+        """Extend the run over the numbers that bitmaps already hold, and drop spent bitmaps."""
+        while bits := self._chunks.get(self._stop // CHUNK):
+            chunk, offset = divmod(self._stop, CHUNK)
+            while offset < CHUNK and bits[offset >> 3] & (1 << (offset & 7)):
+                offset += 1
+            self._stop = chunk * CHUNK + offset
+            if offset < CHUNK:
+                return
+            if chunk * CHUNK >= self._start:  # else it holds numbers before the run, too
+                del self._chunks[chunk]
+                self._budget.left += 1
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceGaps:
+    """Numbers that an instance's pairs leave out.
+
+    Attributes:
+        pairs: distinct numbers seen.
+        missing: numbers between the first and the last that were not seen.
+    """
+
+    instance: str
+    pairs: int
+    missing: int
+
+
+class SeenPairs:
+    """The pairs read so far, by instance, candidate and number.
+
+    Attributes:
+        duplicates: pairs that `is_new` refused.
+    """
+
+    def __init__(self, *, max_chunks: int = MAX_CHUNKS, max_sets: int = MAX_SETS) -> None:
+        self.duplicates = 0
+        self._budget = ChunkBudget(max_chunks)
+        self._max_sets = max_sets
+        self._sets: dict[tuple[str, str], SequenceSet] = {}
+        self._is_overfull = False
+
+    def is_new(self, instance: str, candidate: str, seq: int) -> bool:
+        """Note a pair and return whether it is the first of its kind."""
+        numbers = self._sets.get((instance, candidate))
+        if numbers is None:
+            if len(self._sets) >= self._max_sets:
+                self._is_overfull = True
+                return True
+            numbers = self._sets[instance, candidate] = SequenceSet(self._budget)
+        if numbers.add(seq):
+            return True
+        self.duplicates += 1
+        return False
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every pair was remembered; else duplicates may be left, and gaps are unknown."""
+        return self._budget.left >= 0 and not self._is_overfull
+
+    def gaps(self) -> tuple[InstanceGaps, ...]:
+        """Return what each instance is missing, over all its candidates; most missing first."""
+        by_instance: defaultdict[str, list[SequenceSet]] = defaultdict(list)
+        for (instance, _), numbers in self._sets.items():
+            by_instance[instance].append(numbers)
+        found = (_gaps(instance, sets) for instance, sets in by_instance.items())
+        return tuple(sorted(found, key=lambda gap: (-gap.missing, gap.instance)))
+
+
+def _gaps(instance: str, sets: list[SequenceSet]) -> InstanceGaps:
+    first, last = min(s.first for s in sets), max(s.last for s in sets)
+    pairs = sets[0].count if len(sets) == 1 else _union_count(sets)
+    return InstanceGaps(instance, pairs, last - first + 1 - pairs)
+
+
+def _union_count(sets: Iterable[SequenceSet]) -> int:
+    # Candidates of one exchange may share its number, so counts do not simply add up.
+    union: defaultdict[int, int] = defaultdict(int)
+    for numbers in sets:
+        for chunk, mask in numbers.masks():
+            union[chunk] |= mask
+    return sum(mask.bit_count() for mask in union.values())

@@ -1,0 +1,123 @@
+"""The command line's frame: names, help lines, `--version`, and how errors are shown.
+
+A command's module is imported only when that command runs, so `understudy kill` does not wait for
+what `understudy compare` needs. A module `proxy.cli.NAME` has a function called NAME that typer can
+read, or, for a command with subcommands, a `typer.Typer` of that name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from proxy import __version__
+from proxy.cli.terminal import complain
+from proxy.errors import ConfigError, UnderstudyError
+
+#: Every command in the order of `--help`, with the line that says what it is for.
+COMMANDS = {
+    "init": "Write a commented config to start from.",
+    "check": "Check a config and say what it does, or everything that is wrong with it.",
+    "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",
+    "schema": "Print the JSON Schema of the config or of the pair record.",
+    "serve": "Run the proxy.",
+    "status": "Show what runs, where traffic goes, and whether the books balance.",
+    "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
+    "revive": "Open a kill again.",
+    "weight": "Set the share of live traffic that a candidate serves.",
+    "compare": "Compare the answers of primary and candidates in recorded pairs.",
+    "demo": "Train three models, mirror between them, shift traffic, pull the kill switch.",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return the exit code.
+
+    Errors made on purpose are one line each on stderr and exit code 1; wrong usage is 2. Any other
+    exception is a defect of ours and shows its traceback.
+    """
+    try:
+        typer.main.get_command(app).main(arguments, prog_name="understudy")
+    except ConfigError as exc:
+        for fault in exc.faults:
+            complain(str(fault))
+        return 1
+    except UnderstudyError as exc:
+        complain(str(exc))
+        return 1
+    except SystemExit as exc:  # how typer ends, also when all went well
+        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+    return 0
+
+
+class LazyCommands(typer.core.TyperGroup):
+    """A command group that lists its commands from `COMMANDS` and imports only the one it runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a stand-in with the name and help of a command, which is all a listing needs."""
+        if cmd_name not in COMMANDS:
+            return None
+        return _as_command(cmd_name, lambda: None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command itself: typer asks this way when it is about to run it."""
+        name = args[0]
+        if name in COMMANDS:
+            return name, _load(name), args[1:]
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "see `understudy --help`"
+        return ctx.fail(f"There is no command {name!r}; {hint}")
+
+
+def _load(name: str) -> Any:
+    found = getattr(importlib.import_module(f"proxy.cli.{name}"), name)
+    return (
+        typer.main.get_command(found)
+        if isinstance(found, typer.Typer)
+        else _as_command(name, found)
+    )
+
+
+def _as_command(name: str, function: Any) -> Any:
+    single = typer.Typer(add_completion=False)
+    help_text = None if function.__doc__ else COMMANDS[name]
+    single.command(name, help=help_text)(function)
+    return typer.main.get_command(single)
+
+
+def _print_version(*, is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"understudy {__version__} (Python {sys.version.split()[0]})")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=LazyCommands, pretty_exceptions_enable=False, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+@app.callback()
+def understudy(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version.",
+            is_eager=True,
+            callback=lambda value: _print_version(is_wanted=value),
+        ),
+    ] = False,
+) -> None:
+    """Shadow and canary proxy for model inference: mirror, pair, log, compare, shift, kill."""

@@ -1,0 +1,176 @@
+"""`understudy check`: whether a config is good, what it does, or everything wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from proxy.cli.terminal import BOLD, GREEN, complain, paint
+from proxy.config.load import load_config
+from proxy.config.resolved import Candidate, Config, Match, Route, Split
+from proxy.config.units import duration, percent
+from proxy.errors import ConfigError
+
+
+def check(
+    config: Annotated[Path, typer.Argument(help="The config file (YAML).", metavar="CONFIG")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Check a config and say what it does, or everything that is wrong with it.
+
+    Opens no socket and writes no file. Exit code 1 when there is a fault.
+    """
+    try:
+        resolved = load_config(config)
+    except ConfigError as exc:
+        _tell_faults(exc, as_json=as_json)
+        raise typer.Exit(1) from exc
+    if as_json:
+        print(orjson.dumps(summary(resolved), option=orjson.OPT_INDENT_2).decode())
+        return
+    print(f"{paint('good:', GREEN)} {config} (version {resolved.version})\n")
+    print("\n".join(lines(resolved)))
+
+
+def summary(config: Config) -> dict[str, Any]:
+    """Return what a config does, without secrets."""
+    kafka = config.record.kafka
+    return {
+        "ok": True,
+        "config_version": config.version,
+        "instance": config.instance,
+        "listen": str(config.listen),
+        "workers": config.workers,
+        "admin": {"listen": str(config.admin.listen), "needs_token": bool(config.admin.token)},
+        "state_dir": config.state_dir,
+        "routes": [_route_summary(route) for route in config.routes],
+        "pairs": {
+            "sink": "local log" if kafka is None else "kafka",
+            "where": _pairs_place(config),
+            "bodies": str(config.record.bodies),
+        },
+        "unused_backends": _unused(config),
+    }
+
+
+def lines(config: Config) -> list[str]:
+    """Return what a config does, for a person."""
+    token = "with a token" if config.admin.token else "without a token, loopback only"
+    found = [
+        f"listens   {config.listen}, {_count(config.workers, 'worker')}",
+        f"admin     {config.admin.listen}, {token}",
+        f"state     {config.state_dir}",
+        f"pairs     {_pairs_place(config)}; bodies: {config.record.bodies}",
+    ]
+    for route in config.routes:
+        found += ["", *_route_lines(config, route)]
+    unused = _unused(config)
+    if unused:
+        found += ["", f"no route uses the backend {', '.join(unused)}"]
+    return found
+
+
+def match_text(match: Match) -> str:
+    """Return which requests a match takes, in one line."""
+    path = match.path or (f"{match.path_prefix.rstrip('/')}/…" if match.path_prefix else "any path")
+    words = ["|".join(match.methods), match.host + path if match.host else path]
+    words += [f"{name}: {value}" for name, value in match.headers.items()]
+    return " ".join(word for word in words if word)
+
+
+def split_text(split: Split) -> str:
+    """Return a split key as the config writes it."""
+    return f"{split.kind}:{split.name}" if split.name else str(split.kind)
+
+
+def _tell_faults(exc: ConfigError, *, as_json: bool) -> None:
+    if as_json:
+        document = {"ok": False, "faults": exc.faults}
+        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        return
+    for fault in exc.faults:
+        complain(str(fault))
+    complain(_count(len(exc.faults), "fault"))
+
+
+def _route_lines(config: Config, route: Route) -> list[str]:
+    compare = f"compared by {route.compare.comparator}"
+    if route.compare.prediction:
+        compare += f" on {route.compare.prediction}"
+    found = [
+        f"{paint(f'route {route.name}', BOLD)}: {match_text(route.match)} ({route.protocol})",
+        f"  primary {_backend_text(config, route.primary)}",
+        *(f"  candidate {_candidate_text(config, each)}" for each in route.candidates),
+    ]
+    if not route.candidates:
+        return [*found, "  no candidates: nothing is mirrored or recorded"]
+    found.append(
+        f"  split by {split_text(route.split)}; {compare}; replicate {percent(route.replicate_bp)}"
+    )
+    if route.ramp is not None:
+        weights = " → ".join(percent(step.weight_bp) for step in route.ramp.steps)
+        found.append(f"  ramp {weights}; gates: {_gates_text(route)}")
+    return found
+
+
+def _candidate_text(config: Config, candidate: Candidate) -> str:
+    return (
+        f"{candidate.name} → {_backend_text(config, candidate.backend)}, "
+        f"mirror {percent(candidate.mirror_bp)}, weight {percent(candidate.weight_bp)}"
+    )
+
+
+def _gates_text(route: Route) -> str:
+    assert route.ramp is not None
+    return ", ".join(
+        f"{gate.metric} ± {gate.margin:g}"
+        + (f" within {duration(gate.budget_s)}" if gate.budget_s else "")
+        for gate in route.ramp.gates
+    )
+
+
+def _backend_text(config: Config, name: str) -> str:
+    endpoints = ", ".join(f"http://{address}" for address in config.backends[name].endpoints)
+    return f"{name} ({endpoints})"
+
+
+def _pairs_place(config: Config) -> str:
+    kafka = config.record.kafka
+    if kafka is None:
+        return str(Path(config.state_dir) / "pairs")
+    return f"kafka {', '.join(kafka.bootstrap_servers)}, topic {kafka.topic_prefix}.pairs.v1"
+
+
+def _route_summary(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "match": match_text(route.match),
+        "protocol": str(route.protocol),
+        "primary": route.primary,
+        "split_by": split_text(route.split),
+        "replicate_percent": route.replicate_bp / 100,
+        "comparator": route.compare.comparator,
+        "candidates": [
+            {
+                "name": each.name,
+                "backend": each.backend,
+                "mirror_percent": each.mirror_bp / 100,
+                "weight_percent": each.weight_bp / 100,
+            }
+            for each in route.candidates
+        ],
+    }
+
+
+def _unused(config: Config) -> list[str]:
+    used = {route.primary for route in config.routes}
+    used |= {candidate.backend for route in config.routes for candidate in route.candidates}
+    return [name for name in config.backends if name not in used]
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

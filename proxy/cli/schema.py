@@ -1,0 +1,23 @@
+"""`understudy schema`: the JSON Schemas, as `config/` has them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+#: Where each schema comes from; imported only when it is asked for.
+_SOURCES = {"config": "proxy.config.json_schema", "pair": "proxy.pairs.record"}
+
+
+def schema(
+    what: Annotated[
+        Literal["config", "pair"],
+        typer.Argument(help="config: the YAML file. pair: a recorded pair.", metavar="config|pair"),
+    ],
+) -> None:
+    """Print the JSON Schema of the config or of the pair record."""
+    text: bytes = importlib.import_module(_SOURCES[what]).schema_text()
+    sys.stdout.write(text.decode())

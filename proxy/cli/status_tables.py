@@ -1,0 +1,128 @@
+"""The status document as tables on a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+
+def print_status(status: dict[str, Any]) -> None:
+    """Print the tables once."""
+    Console().print(render(status))
+
+
+def watch_status(fetch: Callable[[], dict[str, Any]], every_s: float) -> None:
+    """Show the tables until Ctrl-C, fetched again every `every_s` seconds."""
+    with suppress(KeyboardInterrupt), Live(render(fetch()), screen=False) as live:
+        while True:
+            time.sleep(every_s)
+            live.update(render(fetch()), refresh=True)
+
+
+def render(status: dict[str, Any]) -> RenderableType:
+    """Return the whole status as something rich can print."""
+    parts: list[RenderableType] = [_headline(status)]
+    parts += [
+        Text(f"KILLED {scope}: {', '.join(kinds)}  ({status['notes'].get(scope, '')})", "bold red")
+        for scope, kinds in status["killed"].items()
+    ]
+    parts += [Text(f"problem: {problem}", "yellow") for problem in status["problems"]]
+    parts += [_state(status), _traffic(status), _processes(status), _ledger(status)]
+    return Group(*parts)
+
+
+def _headline(status: dict[str, Any]) -> Text:
+    word, style = ("ready", "bold green") if status["ready"] else ("NOT READY", "bold red")
+    totals = status["totals"]
+    return Text.assemble(
+        (word, style),
+        f"  {status['instance']}  http://{status['listen']}  config {status['config_version']}"
+        f"  requests {totals['received']}  connections {totals['connections_open']}"
+        f"  rejected {sum(totals['rejected'].values())}",
+    )
+
+
+def _state(status: dict[str, Any]) -> Table:
+    table = Table(title="routes", title_justify="left")
+    for name in ("leg", "backend", "weight", "mirror", "killed"):
+        table.add_column(name)
+    for route in status["routes"]:
+        table.add_row(f"{route['name']}/primary", route["primary"])
+        for candidate in route["candidates"]:
+            table.add_row(
+                f"{route['name']}/{candidate['name']}",
+                candidate["backend"],
+                _share(candidate["effective_weight_bp"], candidate["weight_bp"]),
+                _share(candidate["effective_mirror_bp"], candidate["mirror_bp"]),
+                Text(", ".join(candidate["killed"]), "red"),
+            )
+    return table
+
+
+def _traffic(status: dict[str, Any]) -> Table:
+    table = Table(title="traffic", title_justify="left")
+    table.add_column("leg")
+    for name in ("served", "mirrored", "skipped", "pairs", "lost", "p50 ms", "p99 ms"):
+        table.add_column(name, justify="right")
+    for route in status["routes"]:
+        by_candidates = sum(candidate["canary"] for candidate in route["candidates"])
+        by_primary = str(route["routed"] - by_candidates)
+        quantiles = _quantiles(route["latency"])
+        table.add_row(f"{route['name']}/primary", by_primary, "", "", "", "", *quantiles)
+        for candidate in route["candidates"]:
+            table.add_row(
+                f"{route['name']}/{candidate['name']}",
+                str(candidate["canary"]),
+                str(candidate["mirror_sent"]),
+                str(sum(candidate["mirror_skipped"].values())),
+                str(candidate["pairs_journaled"]),
+                str(sum(candidate["pairs_lost"].values())),
+                *_quantiles(candidate["latency"]),
+            )
+    return table
+
+
+def _processes(status: dict[str, Any]) -> Table:
+    table = Table(title="processes", title_justify="left")
+    for name in ("process", "pid", "state", "restarts", "last end"):
+        table.add_column(name)
+    for process in status["processes"]:
+        state = Text("up", "green") if process["is_alive"] else Text("DOWN", "bold red")
+        table.add_row(
+            process["name"], str(process["pid"]), state, str(process["restarts"]),
+            process["last_end"],
+        )  # fmt: skip
+    for recorder in filter(None, status["recorders"]):
+        table.add_row(
+            f"recorder {recorder['recorder']} sink", "", recorder["state"], "", recorder["sink"]
+        )
+    return table
+
+
+def _ledger(status: dict[str, Any]) -> Table:
+    table = Table(title="ledger", title_justify="left")
+    table.add_column("account")
+    table.add_column("total", justify="right")
+    table.add_column("settled")
+    table.add_column("under way", justify="right")
+    for account in status["ledger"]:
+        parts = ", ".join(f"{name} {count}" for name, count in account["parts"].items())
+        table.add_row(account["name"], str(account["total"]), parts, str(account["open"]))
+    return table
+
+
+def _share(effective_bp: int, live_bp: int) -> str:
+    if effective_bp == live_bp:
+        return f"{live_bp / 100:g}%"
+    return f"{effective_bp / 100:g}% (set {live_bp / 100:g}%)"
+
+
+def _quantiles(latency: dict[str, Any]) -> list[str]:
+    return ["" if latency[q] is None else f"{latency[q]:.1f}" for q in ("p50_ms", "p99_ms")]

@@ -1,0 +1,245 @@
+"""What must fit together between two places of a config. Pure: a valid file in, faults out.
+
+Every check yields a path and a sentence; the lines are `proxy.config.load`'s business. Warnings do
+not exist here: what a check reports is a mistake that no operator can have meant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+from proxy.config.addresses import can_reach, collide, is_loopback
+from proxy.config.resolved import FULL_BP, Protocol
+from proxy.config.schema import (
+    BackendFile,
+    ConfigFile,
+    GateFile,
+    LimitsFile,
+    MatchFile,
+    RampFile,
+    RouteFile,
+)
+from proxy.config.units import duration, percent, size
+from proxy.config.values import KAFKA_OPTIONS
+from proxy.config.yaml_tree import Path
+
+Found = Iterator[tuple[Path, str]]
+_Item = TypeVar("_Item", bound=Hashable)
+
+#: The control page holds every candidate's live state in a buffer of fixed size.
+MAX_CANDIDATES = 256
+
+
+def cross_check(file: ConfigFile) -> Found:
+    """Yield the path and the explanation of everything that does not fit together."""
+    yield from _listeners(file)
+    yield from _limits(file.limits)
+    for name, backend in file.backends.items():
+        yield from _backend(("backends", name), backend, file)
+    for index, name in _repeated(route.name for route in file.routes):
+        yield ("routes", index, "name"), f"there is already a route called {name!r}"
+    for index, route in enumerate(file.routes):
+        yield from _route(("routes", index), route, file)
+        yield from _reachable(index, file.routes)
+    if file.record.kafka is not None:
+        yield from _kafka_options(("record", "kafka", "options"), file.record.kafka.options)
+    if sum(len(route.candidates) for route in file.routes) > MAX_CANDIDATES:
+        yield ("routes",), f"all routes together have more than {MAX_CANDIDATES} candidates"
+
+
+def _listeners(file: ConfigFile) -> Found:
+    if collide(file.listen, file.admin.listen):
+        yield ("admin", "listen"), f"{file.admin.listen} is taken by `listen: {file.listen}`"
+    if not file.admin.token and not is_loopback(file.admin.listen.host):
+        yield (
+            ("admin", "token"),
+            (
+                f"the admin API on {file.admin.listen} can be reached from other machines, so it needs "
+                'a token; set one, such as "${UNDERSTUDY_TOKEN}", or listen on 127.0.0.1'
+            ),
+        )
+    if file.recorders > file.workers:
+        yield (
+            ("recorders",),
+            (
+                f"{file.recorders} recorders have nothing to share between {file.workers} worker(s); "
+                "use at most one per worker"
+            ),
+        )
+
+
+def _limits(limits: LimitsFile) -> Found:
+    for key, value in (("mirror_body", limits.mirror_body), ("record_body", limits.record_body)):
+        if value > limits.memory:
+            yield (
+                ("limits", key),
+                (
+                    f"{size(value)} is more than `memory: {size(limits.memory)}`, so such a body could "
+                    "never be kept"
+                ),
+            )
+
+
+def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:
+    if backend.connect_timeout > backend.timeout:
+        yield (
+            (*path, "connect_timeout"),
+            (
+                f"{duration(backend.connect_timeout)} is longer than the whole call may take "
+                f"(`timeout: {duration(backend.timeout)}`)"
+            ),
+        )
+    for index, address in _repeated(backend.endpoints):
+        yield (*path, "endpoints", index), f"http://{address} is listed twice"
+    for index, address in enumerate(backend.endpoints):
+        for key, listening in (("listen", file.listen), ("admin.listen", file.admin.listen)):
+            if can_reach(address, listening):
+                yield (
+                    (*path, "endpoints", index),
+                    f"http://{address} is Understudy itself (`{key}`); name the model's server",
+                )
+
+
+def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
+    if route.match.path and route.match.path_prefix:
+        yield (*path, "match", "path_prefix"), "give either path or path_prefix, not both"
+    yield from _known_backend((*path, "primary"), route.primary, file)
+    yield from _candidates((*path, "candidates"), route, file)
+    yield from _compare((*path, "compare"), route)
+    if route.replicate and not route.candidates:
+        yield (*path, "replicate"), "a route without candidates has no pairs to replicate for"
+    if route.ramp is not None:
+        if not route.candidates:
+            yield (*path, "ramp"), "a route without candidates has nothing to ramp"
+        yield from _ramp((*path, "ramp"), route.ramp)
+
+
+def _candidates(path: Path, route: RouteFile, file: ConfigFile) -> Found:
+    for index, name in _repeated(candidate.name for candidate in route.candidates):
+        yield (*path, index, "name"), f"there is already a candidate called {name!r} in this route"
+    total_bp = 0
+    for index, candidate in enumerate(route.candidates):
+        yield from _known_backend((*path, index, "backend"), candidate.backend, file)
+        if candidate.backend == route.primary:
+            yield (
+                (*path, index, "backend"),
+                (
+                    f"{candidate.backend!r} is the primary of this route; a candidate needs another "
+                    "backend (use `replicate` to compare the primary with itself)"
+                ),
+            )
+        total_bp += candidate.weight
+        if total_bp > FULL_BP >= total_bp - candidate.weight:
+            yield (
+                (*path, index, "weight"),
+                f"the weights of this route add up to {percent(total_bp)}, more than 100%",
+            )
+
+
+def _compare(path: Path, route: RouteFile) -> Found:
+    compare = route.compare
+    if compare.comparator != "numeric":
+        for key in ("rel_tol", "abs_tol"):
+            if key in compare.model_fields_set:
+                yield (
+                    (*path, key),
+                    f"{key} is for `comparator: numeric`; {compare.comparator} has no tolerance",
+                )
+    if compare.prediction and route.protocol is Protocol.RAW:
+        yield (
+            (*path, "prediction"),
+            "`protocol: raw` compares whole bodies; use `protocol: json` to find a prediction",
+        )
+
+
+def _ramp(path: Path, ramp: RampFile) -> Found:
+    before_bp = 0
+    for index, step in enumerate(ramp.steps):
+        at = (*path, "steps", index)
+        if step.weight <= before_bp:
+            yield (
+                (*at, "weight"),
+                (
+                    f"{percent(step.weight)} does not rise above the step before "
+                    f"({percent(before_bp)}); steps go up"
+                ),
+            )
+        if 0 < step.max_duration < step.min_duration:
+            yield (
+                (*at, "max_duration"),
+                (
+                    f"{duration(step.max_duration)} is shorter than "
+                    f"`min_duration: {duration(step.min_duration)}`"
+                ),
+            )
+        before_bp = step.weight
+    for index, metric in _repeated(gate.metric for gate in ramp.gates):
+        yield (*path, "gates", index, "metric"), f"there is already a gate on {metric}"
+    for index, gate in enumerate(ramp.gates):
+        yield from _gate((*path, "gates", index), gate)
+
+
+def _gate(path: Path, gate: GateFile) -> Found:
+    if gate.metric == "latency" and gate.budget is None:
+        yield (*path, "metric"), "a latency gate needs a budget, such as `budget: 50ms`"
+    if gate.metric != "latency" and gate.budget is not None:
+        yield (*path, "budget"), f"only a latency gate has a budget; {gate.metric} has none"
+
+
+def _kafka_options(path: Path, options: Mapping[str, str]) -> Found:
+    for name, value in options.items():
+        allowed = KAFKA_OPTIONS[name]
+        if allowed is int and not (value.isascii() and value.isdigit()):
+            yield (*path, name), f"{value[:20]!r} is not a whole number of milliseconds"
+        if isinstance(allowed, tuple) and value.lower() not in [each.lower() for each in allowed]:
+            yield (*path, name), f"{value[:20]!r} is not one of {', '.join(allowed)}"
+
+
+def _known_backend(path: Path, name: str, file: ConfigFile) -> Found:
+    if name in file.backends:
+        return
+    near = difflib.get_close_matches(name, file.backends, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(file.backends)}"
+    yield path, f"there is no backend called {name!r}; {hint}"
+
+
+def _reachable(index: int, routes: tuple[RouteFile, ...]) -> Found:
+    for earlier in routes[:index]:
+        if _covers(earlier.match, routes[index].match):
+            yield (
+                ("routes", index, "match"),
+                (
+                    f"no request gets here: the route {earlier.name!r} above takes all of them; put "
+                    "the narrower route first"
+                ),
+            )
+            return
+
+
+def _covers(wide: MatchFile, narrow: MatchFile) -> bool:
+    """Tell whether every request that `narrow` takes is taken by `wide`."""
+    headers = {name.lower(): value for name, value in narrow.headers.items()}
+    return (
+        wide.host in ("", narrow.host)
+        and (not wide.methods or (bool(narrow.methods) and {*narrow.methods} <= {*wide.methods}))
+        and all(headers.get(name.lower()) == value for name, value in wide.headers.items())
+        and _covers_path(wide, narrow)
+    )
+
+
+def _covers_path(wide: MatchFile, narrow: MatchFile) -> bool:
+    if wide.path:
+        return wide.path == narrow.path
+    inner = narrow.path or narrow.path_prefix
+    prefix = wide.path_prefix
+    return not prefix or inner == prefix or inner.startswith(prefix.rstrip("/") + "/")
+
+
+def _repeated(items: Iterable[_Item]) -> Iterator[tuple[int, _Item]]:
+    seen: set[_Item] = set()
+    for index, item in enumerate(items):
+        if item in seen:
+            yield index, item
+        seen.add(item)

@@ -1,0 +1,265 @@
+"""The kinds of values in the YAML: how each is written, checked and explained when it is wrong.
+
+A kind decides about one scalar by itself; `proxy.config.schema` puts them together and says which
+range a key accepts. Each has a pattern for editors in the JSON Schema, looser than the check here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import jmespath
+import jmespath.exceptions
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from proxy.config.addresses import endpoint, listener
+from proxy.config.resolved import Address, Split, SplitKind
+from proxy.config.units import (
+    DURATION_PATTERN,
+    PERCENT_PATTERN,
+    SIZE_PATTERN,
+    basis_points,
+    seconds,
+    size_bytes,
+)
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
+#: A field name of HTTP (RFC 9110 section 5.1) and a method (section 9.1) are tokens.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: The grammar of `proxy.pairs.paths`, which stands above this package; a test holds both together.
+_STEP = r'(?:[A-Za-z_][A-Za-z0-9_]*|"(?:[^"\\]|\\["\\])+"|\*)'
+_INDEX = r"\[(?:0|[1-9][0-9]{0,8}|\*)\]"
+_JSON_PATH = re.compile(rf"(?:{_STEP}|{_INDEX})(?:\.{_STEP}|{_INDEX})*")
+
+#: Names that mean a leg in records and metrics, so no candidate may have them.
+RESERVED_NAMES = ("primary", "replicate")
+
+
+#: The settings of `record.kafka.options` with the values each may have; None: any text. The recorder
+#: gives them to its client; a test holds both lists together.
+KAFKA_OPTIONS: dict[str, tuple[str, ...] | type[int] | None] = {
+    "client.id": None,
+    "compression.type": ("none", "gzip", "snappy", "lz4", "zstd"),
+    "connections.max.idle.ms": int,
+    "metadata.max.age.ms": int,
+    "request.timeout.ms": int,
+    "retry.backoff.ms": int,
+    "security.protocol": ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
+    "sasl.mechanism": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+    "sasl.username": None,
+    "sasl.password": None,
+    "ssl.ca.location": None,
+    "ssl.certificate.location": None,
+    "ssl.key.location": None,
+    "ssl.key.password": None,
+    "ssl.endpoint.identification.algorithm": None,
+}
+
+#: Shorter tokens fall to a patient guesser; `understudy init` suggests 32 random characters.
+MIN_TOKEN_LENGTH = 8
+_MAX_NAME_LENGTH = 63
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value):
+        raise ValueError(
+            f"{value!r} is no name; use lower-case letters, digits, '-' and '_', starting with a "
+            "letter or digit (names become parts of file names and metrics)"
+        )
+    if len(value) > _MAX_NAME_LENGTH:
+        raise ValueError(f"{value[:20]!r}… is longer than {_MAX_NAME_LENGTH} characters")
+    return value
+
+
+def _candidate_name(value: str) -> str:
+    if value in RESERVED_NAMES:
+        raise ValueError(f"{value!r} has a meaning of its own in records; choose another name")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a valid header name")
+    return value
+
+
+def _header_value(value: str) -> str:
+    if value != value.strip() or not value.isprintable():
+        raise ValueError("a header value has no line breaks and no spaces at its ends")
+    return value
+
+
+def _method(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError(f"{value!r} is not a valid method")
+    if value != value.upper():
+        raise ValueError(f"methods are in capitals; write {value.upper()}")
+    return value
+
+
+def _host(value: str) -> str:
+    if value and not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+", value):
+        raise ValueError(f"{value!r} is not a host name; leave out scheme, port and path")
+    return value.lower()
+
+
+def _url_path(value: str) -> str:
+    if value and not re.fullmatch(r"/[!-~]*", value):
+        raise ValueError(f"{value!r} must start with '/', percent-encoded as it is sent")
+    if "?" in value or "#" in value:
+        raise ValueError(f"{value!r} must not have a query; only the path is matched")
+    return value
+
+
+def _jmespath(value: str) -> str:
+    try:
+        if value:
+            jmespath.compile(value)
+    except jmespath.exceptions.JMESPathError as exc:
+        reason = str(exc).splitlines()[0].removesuffix(", for expression:")
+        raise ValueError(f"{value!r} is not a JMESPath expression: {reason}") from exc
+    return value
+
+
+def _json_path(value: str) -> str:
+    if not _JSON_PATH.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a path; write keys as a.b, array elements as a[0] or a[*], and "
+            'other keys in quotes as a."x-y"'
+        )
+    return value
+
+
+def _bootstrap(value: str) -> str:
+    match = re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", value)
+    if match is None or not 1 <= int(match[1]) <= 65535:
+        raise ValueError(f"{value!r} is not a broker; write host:port, such as 127.0.0.1:9092")
+    return value
+
+
+def _topic_prefix(value: str) -> str:
+    # Kafka's own rule for topic names, less the length of the longest suffix we add.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,200}", value) or value in (".", ".."):
+        raise ValueError(f"{value[:40]!r} is no topic prefix; use letters, digits, '.', '_', '-'")
+    return value
+
+
+def _kafka_option(value: str) -> str:
+    if value not in KAFKA_OPTIONS:
+        near = difflib.get_close_matches(value.replace("_", "."), KAFKA_OPTIONS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KAFKA_OPTIONS)}"
+        raise ValueError(f"unknown client setting {value[:60]!r}; {hint}")
+    return value
+
+
+def _instance_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", value):
+        raise ValueError(f"{value[:40]!r} is no instance name; use letters, digits, '.', '_', '-'")
+    return value
+
+
+def _folder(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("a folder's name has no control characters")
+    try:
+        Path(value).expanduser()
+    except RuntimeError as exc:
+        raise ValueError(f"{value[:40]!r}: there is no such home folder") from exc
+    return value
+
+
+def _no_bool(value: Any) -> Any:
+    """Refuse true and false as numbers, which pydantic would read as 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {str(value).lower()}")  # noqa: TRY004 - pydantic reports ValueError
+    return value
+
+
+_HAVE_NAME = (SplitKind.HEADER, SplitKind.COOKIE, SplitKind.JSON)
+
+
+def _split(value: Any) -> Split:
+    if isinstance(value, Split):
+        return value
+    kind, has_name, name = str(value).partition(":")
+    if kind not in list(SplitKind):
+        raise ValueError(
+            f"{value!r} is no split key; write header:NAME, cookie:NAME, json:PATH, client_ip or "
+            "request_id"
+        )
+    wants_name = kind in _HAVE_NAME
+    if wants_name and not name.strip():
+        raise ValueError(f"write which one, such as {kind}:{'user.id' if kind == 'json' else 'x'}")
+    if has_name and not wants_name:
+        raise ValueError(f"{kind} takes no name; write {kind} alone")
+    if kind == SplitKind.JSON:
+        _jmespath(name)
+    elif wants_name:
+        _header_name(name)
+    return Split(SplitKind(kind), name)
+
+
+def _option_text(value: Any) -> Any:
+    """Return a number or bool as the text a client library expects; anything else as it is."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _bearer_token(value: str) -> str:
+    # Never say the value: faults are printed, and logged on reload.
+    if not re.fullmatch(r"[!-~]*", value):
+        raise ValueError("a token has only visible ASCII characters, no spaces or line breaks")
+    if value and len(value) < MIN_TOKEN_LENGTH:
+        raise ValueError(f"a token needs at least {MIN_TOKEN_LENGTH} characters, or it is guessed")
+    return value
+
+
+def _unit(convert: Callable[[Any], float], schema: dict[str, Any]) -> tuple[Any, Any]:
+    return BeforeValidator(convert), WithJsonSchema(schema)
+
+
+def _text(check: Callable[[str], str], schema: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    return AfterValidator(check), Field(json_schema_extra=schema)
+
+
+_DURATION = {"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"const": 0}]}
+_SIZE = {"anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "minimum": 0}]}
+_PERCENT = {"anyOf": [{"type": "string", "pattern": PERCENT_PATTERN}, {"const": 0}]}
+_SPLIT = {"type": "string", "pattern": "^((header|cookie|json):.+|client_ip|request_id)$"}
+
+Seconds = Annotated[float, *_unit(seconds, _DURATION)]
+Bytes = Annotated[int, *_unit(size_bytes, _SIZE)]
+BasisPoints = Annotated[int, *_unit(basis_points, _PERCENT)]
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+
+Name = Annotated[str, *_text(_name, {"pattern": NAME_PATTERN})]
+CandidateName = Annotated[Name, AfterValidator(_candidate_name)]
+HeaderName = Annotated[str, *_text(_header_name)]
+HeaderValue = Annotated[str, *_text(_header_value)]
+Method = Annotated[str, *_text(_method, {"pattern": "^[^a-z]+$"})]
+Host = Annotated[str, *_text(_host)]
+UrlPath = Annotated[str, *_text(_url_path, {"pattern": "^(/[^?#]*)?$"})]
+JmesPath = Annotated[str, *_text(_jmespath)]
+JsonPath = Annotated[str, *_text(_json_path)]
+Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
+TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
+InstanceName = Annotated[str, *_text(_instance_name)]
+Folder = Annotated[str, *_text(_folder), Field(min_length=1)]
+Token = Annotated[str, *_text(_bearer_token)]
+KafkaOption = Annotated[str, *_text(_kafka_option)]
+OptionText = Annotated[
+    str, BeforeValidator(_option_text), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
+SplitKey = Annotated[Split, BeforeValidator(_split), WithJsonSchema(_SPLIT)]
+Endpoint = Annotated[
+    Address, BeforeValidator(endpoint), WithJsonSchema({"type": "string", "pattern": "^http://"})
+]
+Listener = Annotated[
+    Address, BeforeValidator(listener), WithJsonSchema({"type": "string", "pattern": ":[0-9]+$"})
+]

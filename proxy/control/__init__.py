@@ -1,0 +1,1 @@
+"""The admin process: API, metrics, kill switch, config."""

@@ -1,0 +1,88 @@
+"""The control process: `python -m proxy.control --config PATH --fd FD`.
+
+Serves the admin application on the socket that the launcher bound. Users notice nothing when it is
+dead, hung or being replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from setproctitle import setproctitle
+
+from proxy.config.resolved import Config, loads
+from proxy.control.app import build_app
+from proxy.control.log import configure_logging
+from proxy.control.snapshot import Observer
+
+#: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
+PARENT_POLL_S = 1.0
+#: Connections at once; enough for dashboards and scrapers, little enough to stay small.
+CONNECTION_LIMIT = 256
+
+
+async def serve(config: Config, listener: socket.socket) -> None:
+    """Serve until SIGTERM, SIGINT or the launcher's end."""
+    observer = Observer(config)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(config, observer),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=CONNECTION_LIMIT,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    gc.collect()
+    gc.freeze()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_watch_parent(server))
+            await server.serve(sockets=[listener])
+            watch.cancel()
+    finally:
+        observer.close()
+
+
+async def _watch_parent(server: uvicorn.Server) -> None:
+    parent = os.getppid()
+    # Nothing tells a process portably that its parent has died; polling is what there is.
+    while os.getppid() == parent:  # noqa: ASYNC110 - see above
+        await asyncio.sleep(PARENT_POLL_S)
+    server.should_exit = True
+
+
+def main() -> int:
+    """Run control; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m proxy.control", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved config (JSON)")
+    parser.add_argument("--fd", type=int, required=True, help="inherited admin socket")
+    arguments = parser.parse_args()
+    setproctitle("understudy: control")
+    configure_logging()
+    # uvicorn raises the signal again once it has stopped, which must not end us with it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    config = loads(arguments.config.read_bytes())
+    listener = socket.socket(fileno=arguments.fd)
+    listener.settimeout(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, listener))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The bodies of the admin API: what an order must hold, and how a bad one is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.requests import Request
+
+from proxy.state.control_page import Part
+from proxy.state.kill import Scope
+
+#: An order is a few hundred bytes; more is a mistake or an attack.
+BODY_LIMIT_BYTES = 64 * 1024
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Body = TypeVar("Body", bound=BaseModel)
+
+#: Three decimals of a percent are finer than a basis point can say.
+_WHOLE_BP_TOLERANCE = 1e-6
+
+
+class ApiError(Exception):
+    """A request that is answered with `status` and a sentence that says what and how to mend."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class LatchOrder(BaseModel):
+    """The body of `kill` and `revive`: no route means everything, no part both live ones."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    route: Name | None = Field(None, description="one route; left out: everything")
+    candidate: Name | None = Field(None, description="one candidate of the route")
+    only: Literal["mirror", "canary", "record"] | None = Field(
+        None, description="one part; left out: kill stops mirror and canary, revive opens all three"
+    )
+    reason: Reason = Field(description="why; kept in the decisions log")
+
+    def scope(self) -> Scope:
+        """Return what the order covers.
+
+        Raises:
+            ApiError: a candidate without its route.
+        """
+        if self.candidate and not self.route:
+            raise ApiError(422, "candidate needs its route as well")
+        return Scope(self.route or "", self.candidate or "")
+
+    def part(self, default: Part) -> Part:
+        """Return the part that the order names, else `default`."""
+        return default if self.only is None else Part[self.only.upper()]
+
+
+class WeightOrder(BaseModel):
+    """The body of a weight change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    percent: float = Field(ge=0, le=100, allow_inf_nan=False, description="0 to 100, step 0.01")
+    reason: Reason = Field(description="why; kept in the decisions log")
+
+    def weight_bp(self) -> int:
+        """Return the weight in basis points.
+
+        Raises:
+            ApiError: it is finer than a basis point.
+        """
+        weight_bp = round(self.percent * 100)
+        if abs(weight_bp - self.percent * 100) > _WHOLE_BP_TOLERANCE:
+            raise ApiError(422, f"percent: {self.percent:g} is finer than the step of 0.01")
+        return weight_bp
+
+
+async def read_body(request: Request, kind: type[Body]) -> Body:
+    """Return the request's body as `kind`.
+
+    Raises:
+        ApiError: it is not JSON by its type (415), too large (413) or not valid (400, 422).
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise ApiError(415, "send the order as `Content-Type: application/json`")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > BODY_LIMIT_BYTES:
+            raise ApiError(413, f"an order has at most {BODY_LIMIT_BYTES} bytes")
+    try:
+        return kind.model_validate_json(bytes(data))
+    except ValidationError as exc:
+        raise _explain(exc, kind) from exc
+
+
+def _explain(exc: ValidationError, kind: type[BaseModel]) -> ApiError:
+    faults = exc.errors(include_url=False, include_context=False)
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return ApiError(400, f"the body is not JSON: {faults[0]['msg']}")
+    return ApiError(422, "; ".join(_sentence(fault, kind) for fault in faults))
+
+
+def _sentence(fault: Any, kind: type[BaseModel]) -> str:
+    key = ".".join(map(str, fault["loc"])) or "body"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: no such key; there are: {', '.join(kind.model_fields)}"
+    return f"{key}: {fault['msg']}"

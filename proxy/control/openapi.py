@@ -1,0 +1,94 @@
+"""`GET /openapi.json`: the admin API described, bodies from the models that check them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from proxy import __version__
+from proxy.control.bodies import LatchOrder, WeightOrder
+
+_REF = "#/components/schemas/{model}"
+
+#: Method, path, summary, body model, statuses beside 200.
+OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]], ...] = (
+    ("get", "/healthz", "Control answers.", None, ()),
+    ("get", "/readyz", "Users are served; says what else is wrong.", None, (503,)),
+    ("get", "/metrics", "Metrics, Prometheus or OpenMetrics format.", None, (401,)),
+    ("get", "/openapi.json", "This document.", None, (401,)),
+    ("get", "/api/v1/status", "Everything: processes, routes, counters, ledger.", None, (401,)),
+    ("get", "/api/v1/routes", "Routes and candidates with live state.", None, (401,)),
+    ("get", "/api/v1/decisions", "The last decisions, newest first.", None, (401, 422)),
+    ("post", "/api/v1/kill", "Latch the kill switch.", LatchOrder, (401, 403, 404, 415, 422, 503)),
+    ("post", "/api/v1/revive", "Open the latch.", LatchOrder, (401, 403, 404, 415, 422, 503)),
+    (
+        "put",
+        "/api/v1/routes/{route}/candidates/{candidate}/weight",
+        "Set a candidate's live canary weight.",
+        WeightOrder,
+        (401, 403, 404, 409, 415, 422, 503),
+    ),
+)
+
+
+def document() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for method, path, summary, body, errors in OPERATIONS:
+        paths.setdefault(path, {})[method] = _operation(path, summary, body, errors)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Understudy admin API", "version": __version__},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {
+                "Error": {
+                    "type": "object",
+                    "required": ["error"],
+                    "properties": {"error": {"type": "string"}},
+                },
+                **{
+                    model.__name__: model.model_json_schema(ref_template=_REF)
+                    for model in (LatchOrder, WeightOrder)
+                },
+            },
+        },
+    }
+
+
+def _operation(
+    path: str, summary: str, body: type[BaseModel] | None, errors: tuple[int, ...]
+) -> dict[str, Any]:
+    error = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "Done."},
+            **{
+                str(code): {"description": "Refused; says why.", "content": error}
+                for code in errors
+            },
+        },
+    }
+    names = [word[1:-1] for word in path.split("/") if word.startswith("{")]
+    if names:
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    if path == "/api/v1/decisions":
+        operation["parameters"] = [
+            {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 1000}}
+        ]
+    if path in ("/healthz", "/readyz"):
+        operation["security"] = []
+    if body is not None:
+        reference = {"$ref": _REF.format(model=body.__name__)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": reference}},
+        }
+    return operation

@@ -1,0 +1,239 @@
+"""What an operator is told: the status document, the ledger and the readiness. Pure.
+
+Ready means that users are served. What is wrong beside that (a corrupt page, a recorder that cannot
+reach its sink) is told as problems and does not take the instance out of rotation: the primary
+still answers, and a probe that failed for Kafka's sake would turn a harmless fault into an outage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from proxy import __version__
+from proxy.config.resolved import Candidate, Route
+from proxy.control.snapshot import Snapshot
+from proxy.state.control_page import CandidateState, Part, RouteState
+from proxy.state.kill import ALL_PARTS, part_names
+from proxy.state.orders import still_killed
+from proxy.state.stats_page import LATENCY_BOUNDS_US
+
+#: A recorder writes its statistics each second; older than this, it hangs or is gone.
+RECORDER_STALE_MS = 5_000
+#: States of a recorder's sink that need nobody.
+QUIET_STATES = frozenset({"ok"})
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One line of the ledger: `total` = the sum of `parts` + `open`.
+
+    Attributes:
+        open: what is still under way; a negative one means that something was counted twice.
+    """
+
+    name: str
+    total: int
+    parts: dict[str, int]
+    open: int
+
+
+def ledger(snapshot: Snapshot) -> list[Account]:
+    """Return the ledger of DESIGN section 4; counters are read while workers run, so `open` moves."""
+    recorders = [r for r in snapshot.recorders if r is not None]
+    dropped: dict[str, int] = {}
+    for recorder in recorders:
+        for reason, count in recorder.get("dropped", {}).items():
+            # Pairs that the writers dropped for their disk budget were never read.
+            if reason != "journal_full":
+                dropped[f"dropped {reason}"] = dropped.get(f"dropped {reason}", 0) + count
+    return [
+        _account("requests routed", snapshot.count("routed"), _by_reason(snapshot, "served")),
+        _account(
+            "mirrors decided",
+            snapshot.count("mirror_decided"),
+            {
+                "sent": snapshot.count("mirror_sent"),
+                **_by_reason(snapshot, "mirror_skipped", "skipped "),
+            },
+        ),
+        _account(
+            "pairs decided",
+            snapshot.count("pairs_decided"),
+            {
+                "journaled": snapshot.count("pairs_journaled"),
+                **_by_reason(snapshot, "pairs_lost", "lost "),
+            },
+        ),
+        _account(
+            "pairs read by the recorder",
+            sum(r.get("journaled_read", 0) for r in recorders),
+            {"acknowledged": sum(r.get("acknowledged", 0) for r in recorders), **dropped},
+        ),
+    ]
+
+
+def problems(snapshot: Snapshot) -> list[str]:
+    """Return what is wrong, one sentence each, the worst first."""
+    found = []
+    if not snapshot.runtime:
+        found.append("no runtime.json: the launcher is gone, or cannot write the state directory")
+    if snapshot.page_error:
+        found.append(f"{snapshot.page_error}; until then only the primary serves")
+    found += [
+        f"{process.name} is down ({process.last_end or 'not started yet'})"
+        for process in snapshot.processes
+        if not process.is_alive
+    ]
+    for index, recorder in enumerate(snapshot.recorders):
+        if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
+            found.append(f"recorder {index}: {trouble}")
+    return found
+
+
+def is_ready(snapshot: Snapshot) -> bool:
+    """Return whether users are served: at least one worker lives."""
+    return any(p.is_alive for p in snapshot.processes if p.name.startswith("worker "))
+
+
+def status(snapshot: Snapshot) -> dict[str, Any]:
+    """Return the whole status document of `GET /api/v1/status`."""
+    config, state = snapshot.config, snapshot.state
+    return {
+        "version": __version__,
+        "instance": config.instance,
+        "config_version": config.version,
+        "state_dir": config.state_dir,
+        "listen": snapshot.runtime.get("listen", ""),
+        "admin": snapshot.runtime.get("admin", ""),
+        "now_ms": snapshot.now_ms,
+        "ready": is_ready(snapshot),
+        "problems": problems(snapshot),
+        "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
+        "killed": still_killed(state) if state else {},
+        "notes": state.notes if state else {},
+        "processes": [asdict(process) for process in snapshot.processes],
+        "routes": routes(snapshot),
+        "totals": _totals(snapshot),
+        "ledger": [asdict(account) for account in ledger(snapshot)],
+        "recorders": list(snapshot.recorders),
+    }
+
+
+def routes(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return each route with its live state and counters."""
+    return [_route(snapshot, route) for route in snapshot.config.routes]
+
+
+def quantile_ms(cells: list[int], q: float) -> float | None:
+    """Return the `q` quantile of a latency histogram in milliseconds, interpolated; None if empty.
+
+    Args:
+        cells: counts by bucket (not cumulative), one more than `LATENCY_BOUNDS_US`; in the last,
+            which has no upper bound, the answer is its lower one.
+        q: from 0 to 1.
+    """
+    rank = q * sum(cells)
+    if not rank:
+        return None
+    lower_us = 0
+    for count, upper_us in zip(cells, LATENCY_BOUNDS_US, strict=False):
+        if count and rank <= count:
+            return (lower_us + (upper_us - lower_us) * rank / count) / 1000
+        rank -= count
+        lower_us = upper_us
+    return lower_us / 1000
+
+
+def _route(snapshot: Snapshot, route: Route) -> dict[str, Any]:
+    state = snapshot.state.routes.get(route.name, RouteState()) if snapshot.state else None
+    return {
+        "name": route.name,
+        "match": asdict(route.match),
+        "protocol": route.protocol,
+        "primary": route.primary,
+        "split_by": {"kind": route.split.kind, "name": route.split.name},
+        "replicate_bp": route.replicate_bp,
+        "experiment_id": route.experiment_id,
+        "killed": part_names(state.killed) if state else None,
+        "routed": snapshot.count("routed", route.name),
+        "in_flight": snapshot.count("in_flight", route.name),
+        "served": snapshot.by_last_label("served", route.name),
+        "latency": _latency(snapshot, route.name, "primary"),
+        "candidates": [_candidate(snapshot, route, candidate) for candidate in route.candidates],
+    }
+
+
+def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[str, Any]:
+    names = (route.name, candidate.name)
+    live, killed = CandidateState(), ALL_PARTS  # an unreadable page: primary only
+    if snapshot.state is not None:
+        killed = snapshot.state.killed_parts(*names)
+        live = snapshot.state.routes.get(route.name, RouteState()).candidates.get(
+            candidate.name, live
+        )
+    return {
+        "name": candidate.name,
+        "backend": candidate.backend,
+        "weight_bp": live.weight_bp,
+        "mirror_bp": live.mirror_bp,
+        "effective_weight_bp": 0 if killed & Part.CANARY else live.weight_bp,
+        "effective_mirror_bp": 0 if killed & Part.MIRROR else live.mirror_bp,
+        "config_weight_bp": candidate.weight_bp,
+        "config_mirror_bp": candidate.mirror_bp,
+        "ramp_step": live.ramp_step,
+        "killed": part_names(killed),
+        "canary": snapshot.count("canary", *names),
+        "rescued": snapshot.count("rescued", *names),
+        "mirror_decided": snapshot.count("mirror_decided", *names),
+        "mirror_sent": snapshot.count("mirror_sent", *names),
+        "mirror_skipped": snapshot.by_last_label("mirror_skipped", *names),
+        "legs": snapshot.by_last_label("leg", *names),
+        "pairs_decided": snapshot.count("pairs_decided", *names),
+        "pairs_journaled": snapshot.count("pairs_journaled", *names),
+        "pairs_lost": snapshot.by_last_label("pairs_lost", *names),
+        "latency": _latency(snapshot, *names),
+    }
+
+
+def _latency(snapshot: Snapshot, route: str, leg: str) -> dict[str, float | int | None]:
+    bounds = [*map(str, LATENCY_BOUNDS_US), "+Inf"]
+    cells = [snapshot.counters.get(("latency_us", route, leg, bound), 0) for bound in bounds]
+    return {
+        "count": sum(cells),
+        "p50_ms": quantile_ms(cells, 0.5),
+        "p99_ms": quantile_ms(cells, 0.99),
+    }
+
+
+def _totals(snapshot: Snapshot) -> dict[str, Any]:
+    plain = ("connections", "connections_open", "received", "journal_bytes", "captured_bytes")
+    return {
+        **{name: snapshot.count(name) for name in plain},
+        "rejected": snapshot.by_last_label("rejected"),
+        "backend_in_flight": snapshot.by_last_label("backend_in_flight"),
+    }
+
+
+def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> str | None:
+    if recorder is None:
+        return "it has written no statistics yet"
+    age_ms = snapshot.now_ms - recorder.get("updated_ms", 0)
+    if age_ms > RECORDER_STALE_MS:
+        return f"its statistics are {age_ms / 1000:.0f} s old: it hangs or is down"
+    if recorder.get("state") not in QUIET_STATES or recorder.get("message"):
+        return f"{recorder.get('state')}: {recorder.get('message') or 'no message'}"
+    return None
+
+
+def _account(name: str, total: int, parts: dict[str, int]) -> Account:
+    return Account(name, total, parts, total - sum(parts.values()))
+
+
+def _by_reason(snapshot: Snapshot, family: str, prefix: str = "") -> dict[str, int]:
+    """Return a family summed by its last label, zeros left out."""
+    found: dict[str, int] = {}
+    for key, count in snapshot.counters.items():
+        if key[0] == family and count:
+            found[prefix + key[-1]] = found.get(prefix + key[-1], 0) + count
+    return found

@@ -1,0 +1,98 @@
+"""One child process: what it runs, and how it comes to life.
+
+Plain fork and exec: `subprocess` cannot set a parent-death signal without a `preexec_fn`, and costs
+the launcher memory for features that it does not use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from typing import NoReturn
+
+#: `prctl(2)`: the signal that a process gets when its parent has died.
+_PR_SET_PDEATHSIG = 1
+_CANNOT_RUN = 127
+
+
+class Role(Enum):
+    """What a child does; the value is its name in logs and in `runtime.json`."""
+
+    WORKER = "worker"
+    RECORDER = "recorder"
+    CONTROL = "control"
+
+
+MODULES = {
+    Role.WORKER: "proxy.dataplane",
+    Role.RECORDER: "proxy.recorder",
+    Role.CONTROL: "proxy.control",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A process to keep alive: its name, its command and the descriptor it inherits (or -1)."""
+
+    role: Role
+    index: int
+    command: tuple[str, ...]
+    descriptor: int = -1
+
+    @property
+    def name(self) -> str:
+        """Return the name people see: `worker 0`, `recorder 0`, `control`."""
+        return self.role.value if self.role is Role.CONTROL else f"{self.role.value} {self.index}"
+
+
+def python_command(role: Role) -> tuple[str, ...]:
+    """Return how the module of a role is run: by this interpreter, with its path rule."""
+    safe_path = ("-P",) if sys.flags.safe_path else ()
+    return (sys.executable, *safe_path, "-m", MODULES[role])
+
+
+def spawn(child: Child) -> int:
+    """Start a child and return its process id.
+
+    The child leads a process group of its own, so that Ctrl-C in a terminal reaches the launcher
+    alone, which then stops the others in order. On Linux it gets SIGTERM when the launcher dies.
+
+    Raises:
+        OSError: the system has no room for another process.
+    """
+    parent = os.getpid()
+    # Without this, a signal that meets the child before exec would be written to the wake-up
+    # pipe that it shares with the launcher.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        process_id = os.fork()
+        if process_id == 0:
+            _become(child, parent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return process_id
+
+
+def _become(child: Child, parent: int) -> NoReturn:
+    """Turn the forked process into the child; never returns."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before prctl
+            os._exit(0)
+        if child.descriptor >= 0:
+            os.set_inheritable(child.descriptor, True)  # noqa: FBT003 - the only form there is
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execv(child.command[0], child.command)  # noqa: S606 - no shell is what we want
+    except OSError as exc:
+        os.write(2, f"cannot run {child.command[0]}: {exc.strerror}\n".encode())
+    finally:
+        os._exit(_CANNOT_RUN)

@@ -1,0 +1,215 @@
+"""The launcher's life: prepare, start, watch, stop.
+
+One loop with a tick of 20 ms: signals, ended children, kill files. It waits for nobody and holds no
+policy: restarts are `supervisor`'s, the order of a stop `stop`'s, kills `kill_watch`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from setproctitle import setproctitle
+
+from proxy.config.resolved import Config, loads
+from proxy.errors import StateError
+from proxy.launcher.children import Child, Role, python_command
+from proxy.launcher.kill_watch import KillWatch
+from proxy.launcher.log import log
+from proxy.launcher.runtime import FILE_NAME, take_lock, write_runtime
+from proxy.launcher.sockets import LaunchError, bound_address, listen
+from proxy.launcher.stop import MARGIN_S, Stop
+from proxy.launcher.supervisor import Supervisor
+from proxy.state.control_page import ControlPage, for_config, open_page, update
+from proxy.telemetry import monotonic_s, wall_ns
+
+#: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff.
+TICK_S = 0.02
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
+
+
+def run(config_path: Path, command: Callable[[Role], tuple[str, ...]] = python_command) -> int:
+    """Run an instance until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        config_path: a resolved config, written by `proxy.config.load.write_resolved`.
+        command: how a role is run, to which the arguments of the contract are added.
+
+    Raises:
+        LaunchError: a port or `state_dir` cannot be used; nothing was started then.
+    """
+    setproctitle("understudy: launcher")
+    wakeup = _Wakeup()
+    config = _load(config_path)
+    state_dir = Path(config.state_dir)
+    lock = take_lock(state_dir)
+    # A runtime.json that nobody removed: a launcher was killed here, and its workers may still be
+    # finishing their requests on our port.
+    was_killed = (state_dir / FILE_NAME).exists()
+    patience_s = config.limits.shutdown_s + MARGIN_S if was_killed else 0.0
+    with (
+        listen(config.listen, "listen", patience_s=patience_s) as public,
+        listen(config.admin.listen, "admin.listen", patience_s=patience_s) as admin,
+    ):
+        page = _prepare_page(state_dir, config)
+        launcher = _Launcher(config, config_path, (public, admin), page, command)
+        try:
+            launcher.announce()
+            launcher.loop(wakeup)
+        finally:
+            (state_dir / FILE_NAME).unlink(missing_ok=True)
+            os.close(lock)
+    log("info", "stopped")
+    return 0
+
+
+def _load(config_path: Path) -> Config:
+    try:
+        config = loads(config_path.read_bytes())
+        Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise LaunchError(f"cannot use {exc.filename}: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise LaunchError(
+            f"{config_path} is no resolved config of this version ({exc!r}); "
+            "start with `understudy serve CONFIG`, which writes one"
+        ) from exc
+    return config
+
+
+def _prepare_page(state_dir: Path, config: Config) -> ControlPage | None:
+    """Open the control page and adapt it to `config`; leave a corrupt one exactly as it is."""
+    try:
+        page = open_page(state_dir, create=True)
+    except StateError as exc:
+        _complain_of_page(exc)
+        return None
+    try:
+        update(page, lambda before: for_config(config, before))
+    except StateError as exc:
+        _complain_of_page(exc)
+    return page
+
+
+def _complain_of_page(exc: StateError) -> None:
+    log(
+        "error",
+        "control_page_unusable",
+        why=str(exc),
+        effect="workers serve the primary only; nothing is mirrored",
+        mend="understudy revive --reason TEXT",
+    )
+
+
+class _Wakeup:
+    """Signals as bytes on a pipe, so that the loop can wait for them and for time at once."""
+
+    def __init__(self) -> None:
+        self._read_end, write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self, timeout_s: float) -> bytes:
+        """Return the numbers of the signals that came, after at most `timeout_s`."""
+        ready, _, _ = select.select([self._read_end], [], [], timeout_s)
+        return os.read(self._read_end, 4096) if ready else b""
+
+
+class _Launcher:
+    """The children, their stop and the kill watch of one instance."""
+
+    def __init__(
+        self,
+        config: Config,
+        config_path: Path,
+        listeners: tuple[socket.socket, socket.socket],
+        page: ControlPage | None,
+        command: Callable[[Role], tuple[str, ...]],
+    ) -> None:
+        self._config = config
+        self._config_path = config_path
+        self._public, self._admin = listeners
+        self._state_dir = Path(config.state_dir)
+        self._supervisor = Supervisor(self._children(command), self._publish)
+        self._stop = Stop(self._supervisor, config.limits.shutdown_s)
+        self._kill_watch = KillWatch(self._state_dir, page)
+
+    def _children(self, command: Callable[[Role], tuple[str, ...]]) -> list[Child]:
+        path = str(self._config_path)
+
+        def child(role: Role, index: int, listener: socket.socket | None = None) -> Child:
+            words = [*command(role), "--config", path]
+            if role is not Role.CONTROL:
+                words += ["--index", str(index)]
+            descriptor = listener.fileno() if listener else -1
+            if listener:
+                words += ["--fd", str(descriptor)]
+            return Child(role, index, tuple(words), descriptor)
+
+        return [
+            *(child(Role.WORKER, index, self._public) for index in range(self._config.workers)),
+            child(Role.CONTROL, 0, self._admin),
+            *(child(Role.RECORDER, index) for index in range(self._config.recorders)),
+        ]
+
+    def announce(self) -> None:
+        """Say where the instance listens: to programs, in the log and to the person who waits."""
+        public, admin = bound_address(self._public), bound_address(self._admin)
+        self._publish()
+        log(
+            "info", "listening", listen=str(public), admin=str(admin), pid=os.getpid(),
+            config_version=self._config.version, state_dir=str(self._state_dir),
+            workers=self._config.workers,
+        )  # fmt: skip
+        line = f"understudy listens on http://{public}, admin on http://{admin}\n"
+        try:
+            os.write(sys.stdout.fileno(), line.encode())
+        except (OSError, ValueError):  # no stdout, or nobody reads it
+            return
+
+    def loop(self, wakeup: _Wakeup) -> None:
+        """Run until everything has stopped."""
+        numbers = b""
+        while not self._stop.is_over:
+            now_s, wall_ms = monotonic_s(), wall_ns() // 1_000_000
+            for number in numbers:
+                self._on_signal(number, now_s)
+            self._supervisor.reap(now_s)
+            self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
+            self._supervisor.start_due(now_s, wall_ms)
+            self._stop.advance(now_s)
+            if not self._stop.is_over:
+                numbers = wakeup.wait(TICK_S)
+
+    def _on_signal(self, number: int, now_s: float) -> None:
+        name = signal.Signals(number).name
+        if number in (signal.SIGTERM, signal.SIGINT):
+            self._stop.request(now_s, name)
+        elif number == signal.SIGUSR1:
+            self._kill_watch.kill_everything(name)
+        elif number == signal.SIGHUP:
+            log("info", "signal_ignored", signal=name, why="a closed terminal ends no proxy")
+
+    def _publish(self) -> None:
+        runtime: dict[str, Any] = {
+            "pid": os.getpid(),
+            "listen": str(bound_address(self._public)),
+            "admin": str(bound_address(self._admin)),
+            "config_version": self._config.version,
+            "workers": self._config.workers,
+            "processes": self._supervisor.statistics(),
+        }
+        try:
+            write_runtime(self._state_dir, runtime)
+        except OSError as exc:
+            # The proxy serves without it; only commands find it less easily.
+            log("error", "runtime_not_written", why=exc.strerror)

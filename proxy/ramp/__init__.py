@@ -1,0 +1,1 @@
+"""Phases, gates and policy of a gradual roll-out. Pure."""

@@ -1,0 +1,1 @@
+"""The process that compares journaled pairs and ships them to a sink."""

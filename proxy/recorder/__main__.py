@@ -1,0 +1,60 @@
+"""The recorder process: `python -m proxy.recorder --config PATH --index I`.
+
+SIGTERM and SIGINT end it after it has shipped what the workers have flushed, within
+`limits.shutdown_s`. It exits 0 then; 1 with a sentence on stderr when it cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+from setproctitle import setproctitle
+
+from proxy.config.resolved import Config, loads
+from proxy.errors import UnderstudyError
+from proxy.recorder.loop import Recorder
+from proxy.recorder.sink import open_sink
+from proxy.recorder.statistics import store, unusable
+
+
+async def run(config: Config, index: int) -> None:
+    """Run one recorder until a signal stops it.
+
+    Raises:
+        UnderstudyError: the sink cannot be opened; the statistics file says so, too.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        sink = open_sink(config, index)
+    except UnderstudyError as exc:
+        store(Path(config.state_dir), unusable(index, str(exc)))
+        raise
+    await Recorder(config, index, sink).run(stop)
+
+
+def main() -> int:
+    """Parse the arguments and run; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m proxy.recorder", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the resolved config (JSON)")
+    parser.add_argument("--index", type=int, required=True, help="which recorder this is, from 0")
+    arguments = parser.parse_args()
+    setproctitle(f"understudy: recorder {arguments.index}")
+    config = loads(arguments.config.read_bytes())
+    try:
+        uvloop.run(run(config, arguments.index))
+    except UnderstudyError as exc:
+        sys.stderr.write(f"error: {exc}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

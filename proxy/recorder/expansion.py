@@ -1,0 +1,113 @@
+"""From journal lines to pairs ready to ship, each by the config revision it was made under.
+
+It decides which revision and route a line belongs to, and that a line which cannot be expanded is
+counted and never fatal: one bad record must not hold up the evidence behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from proxy import __version__
+from proxy.config.resolved import Config, loads
+from proxy.pairs.expand import Expander
+from proxy.recorder.sink import Pair
+
+#: Revisions kept in memory; an operator who reloads more often than this re-reads a small file.
+_MAX_REVISIONS = 16
+
+_VERSION = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+@dataclass(slots=True)
+class Expansion:
+    """What became of some lines.
+
+    Attributes:
+        pairs: those that could be expanded.
+        rejected: how many could not, by reason: `not_json`, `unknown_route`, `not_expandable`.
+        unknown_config: expanded by the current revision, because their own is not known.
+        error: what was wrong with the last rejected one.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    unknown_config: int = 0
+    error: str = ""
+
+
+class PairMaker:
+    """Expands journal lines, with one prepared `Expander` per revision and route."""
+
+    def __init__(self, config: Config) -> None:
+        self._current = _expanders(config)
+        self._current_version = config.version
+        self._directory = Path(config.state_dir) / "config"
+        self._revisions: dict[str, dict[str, Expander] | None] = {config.version: self._current}
+
+    def expand(self, lines: list[bytes], into: Expansion) -> None:
+        """Add what becomes of `lines` to `into`."""
+        for line in lines:
+            try:
+                fields = orjson.loads(line)
+            except orjson.JSONDecodeError as exc:
+                into.rejected["not_json"] += 1
+                into.error = f"a line is not JSON: {exc}"
+                continue
+            try:
+                into.pairs.append(self._pair(fields, into))
+            except _UnknownRouteError as exc:
+                into.rejected["unknown_route"] += 1
+                into.error = f"no route {exc} in the line's config"
+            except Exception as exc:  # noqa: BLE001 - whatever one line does, the next one counts
+                into.rejected["not_expandable"] += 1
+                into.error = f"a line cannot be expanded: {type(exc).__name__}: {exc}"
+
+    def _pair(self, fields: dict[str, Any], into: Expansion) -> Pair:
+        expanders = self._revision(fields["config_version"])
+        if expanders is None:
+            into.unknown_config += 1
+            expanders = self._current
+        expander = expanders.get(fields["route"])
+        if expander is None:
+            raise _UnknownRouteError(repr(fields["route"]))
+        record = expander.expand(fields)
+        return Pair(
+            record["pair_id"],
+            record["request_id"],
+            record["trace_id"],
+            record["instance"],
+            record["ts"],
+            record["ts_ms"],
+            orjson.dumps(record),
+        )
+
+    def _revision(self, version: str) -> dict[str, Expander] | None:
+        """Return the expanders of a revision by route; None when it is not known."""
+        if version not in self._revisions:
+            while len(self._revisions) >= _MAX_REVISIONS:
+                self._revisions.pop(next(iter(self._revisions)))
+            self._revisions[version] = self._load(version)
+        return self._revisions[version]
+
+    def _load(self, version: str) -> dict[str, Expander] | None:
+        if not _VERSION.fullmatch(version):
+            return None  # it becomes part of a path
+        try:
+            return _expanders(loads((self._directory / f"{version}.json").read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class _UnknownRouteError(LookupError):
+    """A line names a route that its config does not have."""
+
+
+def _expanders(config: Config) -> dict[str, Expander]:
+    return {route.name: Expander(route, config.record, __version__) for route in config.routes}

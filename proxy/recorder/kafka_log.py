@@ -1,0 +1,43 @@
+"""What aiokafka says about its troubles, kept for `status` instead of scrolling by.
+
+The client hides why it cannot connect (a refused password ends as "unable to bootstrap") and tells
+only its logger. The last warning and the exceptions in it are kept, and nothing is printed: a
+broker that is down for hours must not fill the launcher's log.
+"""
+
+from __future__ import annotations
+
+import logging
+
+_MAX_CAUSES = 8
+
+
+class ClientLog(logging.Handler):
+    """Listens to the `aiokafka` logger from its creation until `close`."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.latest = ""
+        self.causes: list[BaseException] = []
+        self._logger = logging.getLogger("aiokafka")
+        self._logger.addHandler(self)
+        self._logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message and the exceptions it was made of."""
+        self.latest = record.getMessage()
+        found = [arg for arg in record.args or () if isinstance(arg, BaseException)]
+        if record.exc_info and record.exc_info[1] is not None:
+            found.append(record.exc_info[1])
+        self.causes = [*self.causes, *found][-_MAX_CAUSES:]
+
+    def clear(self) -> None:
+        """Forget: what was said before is over."""
+        self.latest = ""
+        self.causes = []
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._logger.removeHandler(self)
+        self._logger.propagate = True
+        super().close()

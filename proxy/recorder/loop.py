@@ -1,0 +1,221 @@
+"""The recorder's loop: read the journals, expand, ship, commit; nothing is held but one window.
+
+It decides the order of work and when to stop. What a pair is (`expansion`), where it goes (`sink`)
+and what has been read (`proxy.journal.reader`) are decided elsewhere.
+
+A position is committed only after the sink has acknowledged everything before it, and with it the
+accounts that hold there. So a recorder killed at any moment counts nothing twice and loses nothing;
+it may send some pairs twice, under the same `pair_id`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxy.config.resolved import Config
+from proxy.errors import StateError
+from proxy.journal.reader import Batch, JournalReader
+from proxy.journal.segments import load_dropped
+from proxy.recorder import statistics
+from proxy.recorder.expansion import Expansion, PairMaker
+from proxy.recorder.sink import Delivery, Drop, Sink
+from proxy.telemetry import monotonic_s
+
+#: Uncompressed bytes of journal lines in flight at once: what bounds the recorder's memory.
+WINDOW_BYTES = 4 * 1024 * 1024
+
+#: Wait between looks at idle journals: doubled from the first to the second while nothing comes.
+POLL_S = 0.05
+IDLE_POLL_S = 0.4
+
+#: A worker's journal can appear at any time; looked for this often.
+_DISCOVER_S = 1.0
+_REPORT_S = 1.0
+
+# Lines expanded before signals and sockets get a turn: about 5 ms.
+_SLICE_LINES = 128
+
+_WORKER = re.compile(r"worker-(\d+)")
+
+
+@dataclass(slots=True)
+class _Tail:
+    """One worker's journal."""
+
+    reader: JournalReader
+    directory: Path
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one pass over the journals found; `has_more` when a window was full."""
+
+    lines: int = 0
+    has_more: bool = False
+
+
+class Recorder:
+    """Ships the journals of the workers `w` with `w % recorders == index`."""
+
+    def __init__(self, config: Config, index: int, sink: Sink) -> None:
+        self._config = config
+        self._index = index
+        self._sink = sink
+        self._state_dir = Path(config.state_dir)
+        self._maker = PairMaker(config)
+        self._tails: dict[int, _Tail] = {}
+        self._discovered_s = -_DISCOVER_S
+        self._journal_errors = 0
+        self._message = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ship until `stop` is set, then what the workers have flushed, for `limits.shutdown_s`.
+
+        Cancelled, it lets the sink and the journals go and leaves uncommitted pairs for the next
+        recorder.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                reporter = group.create_task(self._report(stop))
+                await self._ship_until(group, stop)
+                reporter.cancel()
+        finally:
+            await self._sink.close()
+            self._store_statistics()
+            for tail in self._tails.values():
+                tail.reader.close()
+
+    def statistics(self) -> statistics.RecorderStatistics:
+        """Return a snapshot."""
+        tails = list(self._tails.values())
+        return statistics.RecorderStatistics(
+            recorder=self._index,
+            sink=self._sink.name,
+            status=self._sink.status,
+            accounts=statistics.total([tail.reader.accounts for tail in tails]),
+            journal_full=sum(load_dropped(tail.directory).pairs for tail in tails),
+            backlog_bytes=sum(tail.reader.statistics().backlog_bytes for tail in tails),
+            journals=len(tails),
+            journal_errors=self._journal_errors,
+            message=self._message,
+            sink_counters=self._sink.statistics(),
+        )
+
+    async def _ship_until(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
+        """Ship, and be done `limits.shutdown_s` after `stop` whatever the sink is doing."""
+        deadline = asyncio.timeout(None)
+        bound = None
+        try:
+            async with deadline:
+                bound = group.create_task(self._bound_shutdown(stop, deadline))
+                await self._ship(stop)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        finally:
+            if bound is not None:
+                bound.cancel()
+
+    async def _ship(self, stop: asyncio.Event) -> None:
+        """Ship until stopped, and then until the journals are empty."""
+        delay_s = POLL_S
+        while True:
+            self._discover(now_s=monotonic_s(), at_once=stop.is_set())
+            found = await self._pass()
+            if found.has_more:
+                continue
+            if stop.is_set():
+                if not found.lines:
+                    return
+                continue
+            if not found.lines:
+                await self._sink.prepare()
+            delay_s = POLL_S if found.lines else min(2 * delay_s, IDLE_POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay_s):
+                    await stop.wait()
+
+    async def _bound_shutdown(self, stop: asyncio.Event, deadline: asyncio.Timeout) -> None:
+        await stop.wait()
+        now_s = asyncio.get_running_loop().time()
+        deadline.reschedule(now_s + self._config.limits.shutdown_s)
+
+    async def _pass(self) -> _Found:
+        """Ship one window of every journal."""
+        found = _Found()
+        for tail in self._tails.values():
+            try:
+                batch = tail.reader.read(WINDOW_BYTES)
+            except OSError as exc:
+                self._note(f"cannot read {tail.directory}: {exc}")
+                continue
+            found.lines += len(batch.lines)
+            found.has_more |= batch.content_bytes >= WINDOW_BYTES
+            await self._ship_batch(tail, batch)
+        return found
+
+    async def _ship_batch(self, tail: _Tail, batch: Batch) -> None:
+        expansion = Expansion()
+        for start in range(0, len(batch.lines), _SLICE_LINES):
+            self._maker.expand(batch.lines[start : start + _SLICE_LINES], expansion)
+            await asyncio.sleep(0)
+        delivery = await self._sink.write(expansion.pairs) if expansion.pairs else Delivery(0)
+        if expansion.rejected:
+            self._message = expansion.error
+        if batch.position == tail.reader.committed:
+            return
+        accounts = Counter(tail.reader.accounts)
+        accounts[statistics.READ] += len(batch.lines)
+        accounts[statistics.ACKNOWLEDGED] += delivery.acknowledged
+        accounts[statistics.UNKNOWN_CONFIG] += expansion.unknown_config
+        accounts[statistics.SKIPPED_BYTES] += batch.skipped_bytes
+        for reason, count in expansion.rejected.items():
+            accounts[f"{statistics.DROPPED}{Drop.REJECTED}_{reason}"] += count
+        for drop, count in delivery.dropped.items():
+            accounts[f"{statistics.DROPPED}{drop}"] += count
+        try:
+            tail.reader.commit(batch.position, accounts)
+        except OSError as exc:
+            # The next commit covers this one; a crash before it sends these pairs again.
+            self._note(f"cannot commit in {tail.directory}: {exc}")
+
+    def _discover(self, *, now_s: float, at_once: bool) -> None:
+        """Open the journals that have appeared; looks each second, and `at_once` when stopping."""
+        if now_s - self._discovered_s < _DISCOVER_S and not at_once:
+            return
+        self._discovered_s = now_s
+        for directory in (self._state_dir / "journal").glob("worker-*"):
+            match = _WORKER.fullmatch(directory.name)
+            if not match or int(match[1]) in self._tails:
+                continue
+            if int(match[1]) % self._config.recorders != self._index:
+                continue
+            try:
+                self._tails[int(match[1])] = _Tail(JournalReader(directory), directory)
+            except StateError as exc:
+                self._note(str(exc))
+
+    def _note(self, message: str) -> None:
+        self._journal_errors += 1
+        self._message = message
+
+    async def _report(self, stop: asyncio.Event) -> None:
+        """Write the statistics each second; stop when the launcher is gone."""
+        parent = os.getppid()
+        while True:
+            self._store_statistics()
+            if os.getppid() != parent:
+                stop.set()
+            await asyncio.sleep(_REPORT_S)
+
+    def _store_statistics(self) -> None:
+        try:
+            statistics.store(self._state_dir, self.statistics())
+        except OSError as exc:
+            self._note(f"cannot write the statistics: {exc}")

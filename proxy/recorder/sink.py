@@ -1,0 +1,126 @@
+"""What a sink of pairs is, whichever kind: the words and the contract, no I/O.
+
+A sink takes whole batches and returns when every pair of one is safe or given up with a reason.
+While its far end is down it waits and retries for ever: the journal is the buffer, and it is the
+caller that ends the wait by cancelling.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from proxy.config.resolved import Config
+
+#: The topic of pair records, behind the configured prefix (DESIGN section 5).
+PAIRS_TOPIC = "pairs.v1"
+
+
+class Pair(NamedTuple):
+    """One pair, ready to be shipped: the record as JSON, and what sinks need beside it."""
+
+    pair_id: str
+    request_id: str
+    trace_id: str
+    instance: str
+    ts: str
+    ts_ms: int
+    value: bytes
+
+
+class SinkState(StrEnum):
+    """How a sink is doing, in one word that an operator can act on."""
+
+    CONNECTING = "connecting"
+    OK = "ok"
+    RETRYING = "retrying"
+    STUCK = "stuck"
+    TOPIC_MISSING = "topic_missing"
+    UNAUTHORIZED = "unauthorized"
+    MISCONFIGURED = "misconfigured"
+    DISK_ERROR = "disk_error"
+    CLOSED = "closed"
+
+
+class Drop(StrEnum):
+    """Why a pair that was journaled is not in the sink."""
+
+    REJECTED = "rejected"
+    TOO_LARGE = "too_large"
+    JOURNAL_FULL = "journal_full"
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStatus:
+    """A sink's state and a sentence about it; the sentence is empty when all is well."""
+
+    state: SinkState
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a batch: acknowledged plus dropped is its length."""
+
+    acknowledged: int
+    dropped: Mapping[Drop, int] = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """Where pairs go."""
+
+    @property
+    def name(self) -> str:
+        """Say what kind of sink it is, and where: for status and logs."""
+        ...
+
+    @property
+    def status(self) -> SinkStatus:
+        """Say how the sink is doing now."""
+        ...
+
+    async def prepare(self) -> None:
+        """Try to be ready, and know it, while there is nothing to write; called when idle."""
+        ...
+
+    async def write(self, pairs: Sequence[Pair]) -> Delivery:
+        """Return when every pair is acknowledged or given up.
+
+        Cancelled, some pairs may be delivered although nobody is told: they will be sent again,
+        under the same `pair_id`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let all resources go, within a few seconds, whatever state the far end is in."""
+        ...
+
+    def statistics(self) -> Mapping[str, int]:
+        """Return the sink's own counters by name."""
+        ...
+
+
+def open_sink(config: Config, index: int) -> Sink:
+    """Return the sink that the config asks for.
+
+    The module is imported here and not at the top: aiokafka is 20 MB that a sidecar which writes a
+    local log should not carry.
+
+    Raises:
+        ConfigError: the Kafka options make no sense.
+        StateError: the local log's directory cannot be used.
+    """
+    if config.record.kafka is not None:
+        kafka = importlib.import_module("proxy.recorder.kafka")
+        sink: Sink = kafka.KafkaSink(config.record.kafka)
+        return sink
+    local_log = importlib.import_module("proxy.recorder.local_log")
+    directory = Path(config.state_dir) / "pairs"
+    local: Sink = local_log.LocalLog(
+        directory, index, disk_budget_bytes=config.limits.journal_disk_bytes
+    )
+    return local

@@ -1,0 +1,68 @@
+"""`understudy status` and `weight` against a running instance."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.counting_backend import Load
+from tests.support.deadline import wait_for
+from tests.support.instance import running, understudy
+
+#: Whole process trees on a busy machine take their time to start.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+
+def test_status_shows_the_instance_and_weight_changes_it(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Tables for people, JSON for programs, the same from the folder alone."""
+    with running(config, tmp_path, env={"UNDERSTUDY_TOKEN": "geheimes-wort"}) as instance:
+        refused = instance.cli("status", env={"UNDERSTUDY_TOKEN": "wrong"})
+        assert refused.returncode == 1
+        assert "set UNDERSTUDY_TOKEN" in refused.stderr
+        with Load(instance.base_url) as load:
+            wait_for(lambda: load.total > 50, "answers")
+        done = instance.cli("weight", "iris", "v2", "2.5%")
+        assert done.returncode == 0, done.stderr
+        assert "20% -> 2.5%" in done.stdout
+        assert instance.cli("weight", "iris", "v2", "120").returncode == 1
+        shown = instance.cli("status", env={"COLUMNS": "120"})
+        assert shown.returncode == 0, shown.stderr
+        assert "2.5%" in shown.stdout
+        assert "worker 1" in shown.stdout
+        by_api = json.loads(instance.cli("status", "--json").stdout)
+        by_folder = json.loads(
+            understudy("status", "--json", "--state-dir", str(instance.state_dir)).stdout
+        )
+        assert by_api["routes"] == by_folder["routes"]
+        assert by_api["routes"][0]["candidates"][0]["weight_bp"] == 250
+        instance.send("control", signal.SIGSTOP)
+        near = understudy("status", "--json", cwd=instance.state_dir.parent)
+        instance.send("control", signal.SIGCONT)
+        assert json.loads(near.stdout)["instance"] == by_api["instance"]
+        assert "cannot reach" in near.stderr
+
+
+def test_a_command_without_an_instance_says_where_it_looked(tmp_path: Path) -> None:
+    """One line, exit 1."""
+    for words in (["status"], ["kill", "--reason", "r"], ["weight", "a", "b", "1"]):
+        done = understudy(*words, cwd=tmp_path)
+        assert done.returncode == 1
+        assert "UNDERSTUDY_ADMIN" in done.stderr
+    done = understudy("status", "--admin", "http://127.0.0.1:1")
+    assert "cannot reach http://127.0.0.1:1" in done.stderr
+    done = understudy("kill", "--reason", "r", "--state-dir", str(tmp_path / "none"))
+    assert "is no folder" in done.stderr
+
+
+def test_a_kill_without_a_page_leaves_the_kill_file(tmp_path: Path) -> None:
+    """For the launcher that starts next; nothing stands in the way of a kill."""
+    done = understudy("kill", "--route", "iris", "--reason", "why", "--state-dir", str(tmp_path))
+    assert done.returncode == 0
+    assert (tmp_path / "KILL.iris").read_text() == "why\n"
+    assert "kill file" in done.stdout

@@ -1,0 +1,176 @@
+"""Loading a good config: complete, with defaults, and written for the other processes."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from proxy.config.load import load_config, write_resolved
+from proxy.config.resolved import (
+    Address,
+    Bodies,
+    HashPolicy,
+    Protocol,
+    Split,
+    SplitKind,
+    digest,
+    loads,
+)
+from proxy.errors import ConfigError, StateError
+
+SMALLEST = """\
+backends:
+  v1: {endpoints: [http://127.0.0.1:9001]}
+  v2: {endpoints: ["http://[::1]:9002/"]}
+routes:
+  - name: iris
+    primary: v1
+    candidates: [{name: new, backend: v2}]
+"""
+
+
+@pytest.fixture
+def smallest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the smallest config with a candidate, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "smallest.yaml"
+    path.write_text(SMALLEST)
+    return path
+
+
+def test_everything_left_out_has_a_safe_default(smallest: Path, tmp_path: Path) -> None:
+    """Loopback only, everything mirrored, nothing live, pairs in files."""
+    config = load_config(smallest, {})
+    assert config.listen == Address("127.0.0.1", 8080)
+    assert config.admin.listen == Address("127.0.0.1", 9090)
+    assert config.workers == config.recorders == 1
+    assert config.instance == socket.gethostname()
+    assert config.state_dir == str(tmp_path / "state")
+    backend = config.backends["v2"]
+    assert backend.endpoints == (Address("::1", 9002),)
+    assert (backend.connect_timeout_s, backend.timeout_s, backend.keepalive_s) == (1.0, 30.0, 4.0)
+    assert backend.max_in_flight == 1024
+    route = config.routes[0]
+    assert (route.protocol, route.split) == (Protocol.JSON, Split(SplitKind.REQUEST_ID, ""))
+    assert (route.experiment_id, route.replicate_bp, route.ramp) == ("iris", 0, None)
+    assert (route.candidates[0].mirror_bp, route.candidates[0].weight_bp) == (10_000, 0)
+    assert route.compare.comparator == "exact"
+    assert config.record.kafka is None
+    assert (config.record.bodies, config.record.hash) == (Bodies.RESPONSES, HashPolicy.AUTO)
+    assert "authorization" in config.record.redact.headers
+    assert config.limits.journal_disk_bytes == 10 * 2**30
+    assert config.limits.shutdown_s == 10.0
+
+
+def test_keys_without_a_value_count_as_left_out(smallest: Path) -> None:
+    """As when every line below `limits:` is commented out."""
+    plain = load_config(smallest, {})
+    smallest.write_text(SMALLEST + "limits:\nrecord:\n  redact:\n  kafka: ~\nadmin: {token: }\n")
+    assert load_config(smallest, {}) == plain
+
+
+def test_header_names_are_matched_in_lower_case(smallest: Path) -> None:
+    """Clients write them in any case."""
+    text = SMALLEST.replace(
+        "primary:", "match: {host: EXAMPLE.org, headers: {X-Tier: Gold}}\n    primary:"
+    )
+    smallest.write_text(text + "record: {redact: {headers: [X-Secret]}}\n")
+    config = load_config(smallest, {})
+    assert config.routes[0].match.headers == {"x-tier": "Gold"}
+    assert config.routes[0].match.host == "example.org"
+    assert config.record.redact.headers == ("x-secret",)
+
+
+def test_numbers_may_come_from_the_environment(smallest: Path) -> None:
+    """A reference is text; numeric keys read it."""
+    smallest.write_text(f"workers: ${{WORKERS:-3}}\nstate_dir: '${{DIR}}/x'\n{SMALLEST}")
+    config = load_config(smallest, {"DIR": "/var/lib/understudy"})
+    assert (config.workers, config.state_dir) == (3, "/var/lib/understudy/x")
+
+
+def test_kafka_options_are_text_whatever_they_look_like(smallest: Path) -> None:
+    """Client libraries take text; YAML would make numbers of it."""
+    kafka = "{bootstrap_servers: [b:9092], options: {request.timeout.ms: 500, client.id: true}}"
+    smallest.write_text(f"{SMALLEST}record: {{kafka: {kafka}}}\n")
+    sink = load_config(smallest, {}).record.kafka
+    assert sink is not None
+    assert sink.options == {"request.timeout.ms": "500", "client.id": "true"}
+    assert sink.topic_prefix == "shadow"
+
+
+def test_routes_that_are_told_apart_by_anything_are_all_reachable(smallest: Path) -> None:
+    """Only a route that can never be reached is a mistake."""
+    smallest.write_text(
+        "backends: {v1: {endpoints: [http://a:1]}}\nroutes:\n"
+        "  - {name: a, primary: v1, match: {path_prefix: /a, methods: [POST]}}\n"
+        "  - {name: b, primary: v1, match: {path_prefix: /a}}\n"
+        "  - {name: c, primary: v1, match: {path_prefix: /ab, headers: {x: y}}}\n"
+        "  - {name: d, primary: v1, match: {path_prefix: /ab, host: h}}\n"
+        "  - {name: e, primary: v1}\n"
+    )
+    assert len(load_config(smallest, {}).routes) == 5
+
+
+def test_the_version_follows_the_meaning_and_not_the_text(smallest: Path) -> None:
+    """Comments and order change nothing; a value or a default written out does not either."""
+    version = load_config(smallest, {}).version
+    smallest.write_text(f"# a comment\n{SMALLEST}workers: 1\nadmin: {{token: abcdefgh}}\n")
+    assert load_config(smallest, {}).version == version
+    smallest.write_text(f"{SMALLEST}workers: 2\n")
+    assert load_config(smallest, {}).version != version
+
+
+def test_the_resolved_config_is_written_for_its_owner_only(smallest: Path, tmp_path: Path) -> None:
+    """It holds the admin token, and other processes read back the same config."""
+    config = load_config(smallest, {})
+    path = write_resolved(config)
+    assert path == tmp_path / "state" / "config" / f"{config.version}.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
+    assert loads(path.read_bytes()) == config
+    assert digest(config) == config.version
+    assert write_resolved(config) == path
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_state_dir_that_cannot_be_written_is_said(smallest: Path, tmp_path: Path) -> None:
+    """Not a traceback: the folder's name and the reason."""
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(StateError, match=r"cannot write .*state.*must be a folder"):
+        write_resolved(load_config(smallest, {}))
+
+
+def test_weights_may_add_up_to_everything(smallest: Path) -> None:
+    """100% in all is a promotion, not a mistake."""
+    two = "[{name: a, backend: v2, weight: 60%}, {name: b, backend: v2, weight: 40%}]"
+    smallest.write_text(SMALLEST.replace("[{name: new, backend: v2}]", two))
+    assert [each.weight_bp for each in load_config(smallest, {}).routes[0].candidates] == [
+        6000,
+        4000,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "admin", "is_good"),
+    [
+        ("127.0.0.1:0", "127.0.0.1:0", True),
+        ("127.0.0.1:8080", "127.0.0.2:8080", True),
+        ("0.0.0.0:8080", "127.0.0.1:8080", False),
+        ("'[::1]:8080'", "'[::1]:8080'", False),
+        ("localhost:8080", "'[::1]:9090'", True),
+    ],
+)
+def test_two_sockets_may_not_want_the_same_port(
+    smallest: Path, listen: str, admin: str, is_good: bool
+) -> None:
+    """Port 0 never collides; a wildcard collides with every address."""
+    smallest.write_text(f"listen: {listen}\nadmin: {{listen: {admin}}}\n{SMALLEST}")
+    if is_good:
+        load_config(smallest, {})
+    else:
+        with pytest.raises(ConfigError, match="is taken by"):
+            load_config(smallest, {})

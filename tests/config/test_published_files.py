@@ -1,0 +1,159 @@
+"""What lies in config/: current, complete, and true to the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from proxy.comparison.comparators import names
+from proxy.config import json_schema, kinds, yaml_tree
+from proxy.config.load import load_config
+from proxy.config.schema import CompareFile, ConfigFile
+from proxy.config.values import KAFKA_OPTIONS, _json_path
+from proxy.errors import ConfigError
+from proxy.pairs import paths
+from proxy.recorder.kafka_options import NAMES, client_settings
+
+CONFIG = Path(__file__).parents[2] / "config"
+FILES = ("sidecar", "gateway", "reference")
+
+#: Shown with an example in reference.yaml, because by default they are left out.
+EXAMPLES = {"instance", "routes.candidates", "routes.ramp", "routes.experiment_id", "record.kafka",
+            "routes.ramp.gates.budget"}  # fmt: skip
+#: Shown as comments, because they fit only one comparator.
+COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_files_in_config_are_good(name: str) -> None:
+    """With nothing set in the environment."""
+    assert load_config(CONFIG / f"{name}.yaml", {}).routes
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_editors_accept_the_files_in_config(name: str) -> None:
+    """The JSON Schema takes them as they are, references to the environment included."""
+    schema = json_schema.json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    value = yaml.load((CONFIG / f"{name}.yaml").read_text(), yaml_tree._Loader)
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def test_editors_refuse_what_they_can() -> None:
+    """Unknown keys, wrong units and missing keys show while typing."""
+    validator = jsonschema.Draft202012Validator(json_schema.json_schema())
+    good = yaml.load((CONFIG / "reference.yaml").read_text(), yaml_tree._Loader)
+    changes: list[dict[str, Any]] = [
+        {"lisen": "x"},
+        {"workers": 0},
+        {"limits": {"memory": "2K"}},
+        {"backends": {}},
+    ]
+    for change in changes:
+        assert not validator.is_valid({**good, **change}), change
+
+
+def test_the_schema_in_config_is_current() -> None:
+    """Refresh it with: understudy schema config > config/config.schema.json."""
+    assert (CONFIG / "config.schema.json").read_bytes() == json_schema.schema_text()
+
+
+def test_every_key_has_a_description() -> None:
+    """It is what editors show."""
+    schema = json_schema.json_schema()
+    for name, place in {"": schema, **schema["$defs"]}.items():
+        for key, value in place.get("properties", {}).items():
+            assert "description" in value or "$ref" in value, f"{name}.{key}"
+
+
+def _keys(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any, Any]]:
+    """Yield every key of a model: its dotted name, its field and its type."""
+    for key, field in model.model_fields.items():
+        here = (*path, field.alias or key)
+        kind = kinds.kind_at(model, (here[-1],))
+        yield ".".join(here), field, kind
+        inner = kinds.model_in(kind) or kinds.model_in(kinds.item_of(kind))
+        if inner is not None:
+            yield from _keys(inner, here)
+
+
+def _first(value: Any, dotted: str) -> Any:
+    """Return the value of a key in the first item that has it."""
+    for key in dotted.split("."):
+        if isinstance(value, dict) and key not in value:
+            value = next(iter(value.values()))  # a mapping by name, such as backends
+        value = value[0] if isinstance(value, list) else value
+        value = value[key]
+    return value
+
+
+def test_the_reference_shows_every_key_with_its_default() -> None:
+    """Where there is none, an example, and the comment says so."""
+    text = (CONFIG / "reference.yaml").read_text()
+    value = yaml.load(text, yaml_tree._Loader)
+    for dotted, field, kind in _keys(ConfigFile):
+        key = dotted.rpartition(".")[2]
+        if dotted in COMMENTED:
+            assert f"# {key}: {field.default:.0e}".replace("e-0", "e-") in text
+            continue
+        shown = _first(value, dotted)
+        if not field.is_required() and dotted not in EXAMPLES and kinds.model_in(kind) is None:
+            assert shown == kinds.as_written(kind, field.default), dotted
+
+
+def test_templates_are_the_files_in_config() -> None:
+    """`understudy init` writes what the repository shows."""
+    for name in ("sidecar", "gateway"):
+        template = CONFIG.parent / "proxy" / "cli" / "templates" / f"{name}.yaml"
+        assert template.read_bytes() == (CONFIG / f"{name}.yaml").read_bytes()
+
+
+def test_the_schema_knows_the_comparators_there_are() -> None:
+    """The list is written twice, because config stands below comparison."""
+    annotation = CompareFile.model_fields["comparator"].annotation
+    assert sorted(annotation.__args__) == sorted(names())  # type: ignore[union-attr]  # a Literal
+
+
+def test_the_schema_knows_the_kafka_options_there_are() -> None:
+    """The list is written twice, because config stands below the recorder."""
+    assert tuple(sorted(KAFKA_OPTIONS)) == tuple(sorted(NAMES))
+    for name, allowed in KAFKA_OPTIONS.items():
+        if name.startswith("ssl."):
+            continue
+        for value in allowed if isinstance(allowed, tuple) else ("1",):
+            client_settings({name: value})
+        if allowed is not None:
+            with pytest.raises(ConfigError):
+                client_settings({name: "nonsense"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a", "a.b", "a[*].b", "[0].a", "[*]", "a[0][1]", 'a."x-y"', '"x y"', "*", "a.*", "", ".a",
+     "a.", "a..b", "a[-1]", "a[01]", "a b", "a[x]", "$.a", '"', "a[", "[0]a", 'a"b"', "**", "a[1].[2]"],
+)  # fmt: skip
+def test_the_schema_takes_the_redaction_paths_there_are(path: str) -> None:
+    """The grammar is written twice, because config stands below pairs."""
+
+    def can(parse: Any) -> bool:
+        try:
+            parse(path)
+        except ValueError:
+            return False
+        return True
+
+    assert can(_json_path) == can(paths.parse)
+
+
+def test_the_schema_file_is_plain_json() -> None:
+    """Editors read it without us."""
+    assert (
+        orjson.loads((CONFIG / "config.schema.json").read_bytes())["title"] == "Understudy config"
+    )

@@ -1,0 +1,115 @@
+"""The metrics: what Prometheus gets to read."""
+
+from __future__ import annotations
+
+import httpx
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.state.control_page import Part
+from proxy.state.kill import Scope
+from proxy.state.orders import Source, order_kill
+from proxy.state.stats_page import LATENCY_BOUNDS_US, open_stats
+from tests.support.admin import Instance
+
+
+async def _samples(
+    client: httpx.AsyncClient,
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = (await client.get("/metrics")).text
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def _key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+async def test_counters_of_all_workers_are_added_up(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """Past workers' totals stay, their gauges do not."""
+    instance.stats.add(3, "mirror_sent", "iris", "v2")
+    instance.stats.add(2, "connections_open")
+    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
+    past.add(4, "mirror_sent", "iris", "v2")
+    past.add(5, "connections_open")
+    samples = await _samples(client)
+    past.close()
+    assert samples[_key("understudy_mirror_sent_total", route="iris", candidate="v2")] == 7
+    assert samples[_key("understudy_connections_open")] == 2
+
+
+async def test_latency_is_a_cumulative_histogram_in_seconds(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """The cells hold counts by bucket; Prometheus wants them added up."""
+    for bound, count in ((500, 1), (1_000, 2), (30_000_000, 3)):
+        instance.stats.add(count, "latency_us", "iris", "v2", str(bound))
+    instance.stats.add(4, "latency_us", "iris", "v2", "+Inf")
+    instance.stats.add(2_500_000, "latency_sum_us", "iris", "v2")
+    samples = await _samples(client)
+    name, labels = "understudy_leg_latency_seconds", {"route": "iris", "leg": "v2"}
+    assert samples[_key(f"{name}_bucket", **labels, le="0.0005")] == 1
+    assert samples[_key(f"{name}_bucket", **labels, le="0.001")] == 3
+    assert samples[_key(f"{name}_bucket", **labels, le="10.0")] == 3
+    assert samples[_key(f"{name}_bucket", **labels, le="30.0")] == 6
+    assert samples[_key(f"{name}_bucket", **labels, le="+Inf")] == 10
+    assert samples[_key(f"{name}_count", **labels)] == 10
+    assert samples[_key(f"{name}_sum", **labels)] == 2.5
+    assert len(LATENCY_BOUNDS_US) == 15
+
+
+async def test_live_state_processes_and_recorders_are_told(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """What an alert needs: kills, weights, processes, drops."""
+    order_kill(instance.page, Scope("iris", "v2"), Part.CANARY, Source("a", "b", "c", 1))
+    samples = await _samples(client)
+    v2 = {"route": "iris", "candidate": "v2"}
+    assert samples[_key("understudy_killed", **v2, part="canary")] == 1
+    assert samples[_key("understudy_killed", **v2, part="mirror")] == 0
+    assert samples[_key("understudy_weight_ratio", **v2)] == 0
+    assert samples[_key("understudy_mirror_ratio", **v2)] == 1
+    assert samples[_key("understudy_process_up", process="worker 0")] == 1
+    assert samples[_key("understudy_process_restarts_total", process="worker 0")] == 2
+    assert samples[_key("understudy_recorder_acknowledged_pairs_total", recorder="0")] == 4
+    assert (
+        samples[_key("understudy_recorder_dropped_pairs_total", recorder="0", reason="rejected")]
+        == 2
+    )
+    assert samples[_key("understudy_recorder_state", recorder="0", state="ok")] == 1
+    assert samples[_key("understudy_ready")] == 1
+
+
+async def test_a_corrupt_page_shows_as_everything_killed(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """That is what the workers do then."""
+    with instance.page.path.open("r+b") as file:
+        file.write(b"\0" * 64)
+    samples = await _samples(client)
+    assert samples[_key("understudy_control_page_readable")] == 0
+    assert samples[_key("understudy_killed", route="iris", candidate="v2", part="mirror")] == 1
+
+
+async def test_openmetrics_is_spoken_when_asked_for(
+    client: httpx.AsyncClient,
+) -> None:
+    """And is valid."""
+    answer = await client.get(
+        "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+    )
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    families = list(open_families(answer.text))  # type: ignore[no-untyped-call]  # the library has no types here
+    assert len(families) > 20
+
+
+async def test_refused_requests_are_counted(client: httpx.AsyncClient) -> None:
+    """By reason."""
+    await client.get("/api/v1/status", headers={"origin": "http://evil.example"})
+    samples = await _samples(client)
+    assert samples[_key("understudy_admin_refused_total", reason="cross_site")] == 1

@@ -1,0 +1,256 @@
+"""Through a real broker: every pair arrives, whatever the broker or the recorder go through."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.config.resolved import Kafka
+from proxy.journal.segments import load_shipped
+from proxy.recorder.kafka import Deadlines, KafkaSink
+from proxy.recorder.sink import Delivery, Drop, SinkState
+from tests.recorder.support import (
+    config_for,
+    journal,
+    pair,
+    recorder,
+    statistics,
+    stop,
+    wait_for_acknowledged,
+)
+from tests.support.deadline import wait_for
+from tests.support.kafka import Broker, broker, consume, create_topic
+
+#: Short enough to see a frozen broker within a test.
+SHORT = Deadlines(
+    connect_s=4, deliver_s=2, close_s=0.5, request_s=1, backoff_s=0.1, backoff_limit_s=0.5
+)
+
+SASL = {
+    "security.protocol": "SASL_PLAINTEXT",
+    "sasl.mechanism": "PLAIN",
+    "sasl.username": "alice",
+    "sasl.password": "alice-secret",
+}
+
+
+@pytest.fixture(scope="module")
+def own_broker(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give a broker that a test may stop and freeze; it creates no topic by itself."""
+    settings = {"auto.create.topics.enable": "false"}
+    with broker(kafka_cache, tmp_path_factory.mktemp("own") / "data", settings) as found:
+        yield found
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Return a topic prefix that no other test uses."""
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@asynccontextmanager
+async def opened(
+    bootstrap: str, prefix: str, options: dict[str, str] | None = None
+) -> AsyncIterator[KafkaSink]:
+    """Give a sink with short deadlines, closed at the end."""
+    sink = KafkaSink(Kafka((bootstrap,), prefix, options or {}), SHORT)
+    try:
+        yield sink
+    finally:
+        async with asyncio.timeout(5):
+            await sink.close()
+
+
+async def until(sink: KafkaSink, *states: SinkState) -> None:
+    """Return when the sink is in one of `states`."""
+    async with asyncio.timeout(15):
+        while sink.status.state not in states:  # noqa: ASYNC110 - a state is no event
+            await asyncio.sleep(0.02)
+
+
+def library_tasks() -> list[str]:
+    """Return the tasks of aiokafka that are still there."""
+    return [str(task) for task in asyncio.all_tasks() if "aiokafka" in str(task)]
+
+
+@pytest.mark.kafka
+def test_every_journaled_pair_arrives_once(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path
+) -> None:
+    """With the request id as key, CloudEvents headers and the record as plain JSON."""
+    config = config_for(tmp_path, kafka=Kafka((kafka_bootstrap,), prefix, {}))
+    journal(config, range(2_000))
+    journal(config, range(500), worker=1)
+    with recorder(config) as process:
+        found = wait_for_acknowledged(config, 2_500)
+        assert stop(process) == (0, b"")
+
+    messages = consume(kafka_bootstrap, f"{prefix}.pairs.v1", 2_500)
+    records = [orjson.loads(message.value() or b"") for message in messages]
+    assert len(records) == len({record["pair_id"] for record in records}) == 2_500
+    for message, record in zip(messages, records, strict=True):
+        assert message.key() == record["request_id"].encode()
+        assert message.timestamp()[1] == record["ts_ms"]
+        headers = dict(message.headers() or [])
+        assert headers["ce_id"] == record["pair_id"].encode()
+        assert headers["ce_type"] == b"understudy.pair.v1"
+    assert len({message.partition() for message in messages}) > 1
+    assert (found["state"], found["message"]) == ("ok", "")
+    assert found["backlog_bytes"] == 0
+
+
+@pytest.mark.kafka
+def test_an_idle_recorder_knows_its_broker(
+    kafka_bootstrap: str, prefix: str, tmp_path: Path
+) -> None:
+    """`status` says ok, or why not, before the first pair."""
+    config = config_for(tmp_path, kafka=Kafka((kafka_bootstrap,), prefix, {}))
+    with recorder(config) as process:
+        wait_for(lambda: statistics(config).get("state") == "ok", "the broker to be found")
+        assert stop(process) == (0, b"")
+    nobody = config_for(tmp_path, kafka=Kafka(("127.0.0.1:1",), prefix, {}))
+    with recorder(nobody) as process:
+        wait_for(lambda: statistics(nobody).get("state") == "retrying", "a word about it")
+        assert stop(process) == (0, b"")
+
+
+@pytest.mark.kafka
+def test_a_killed_recorder_loses_nothing(kafka_bootstrap: str, prefix: str, tmp_path: Path) -> None:
+    """What it had sent and not committed comes again, under the same id."""
+    config = config_for(tmp_path, kafka=Kafka((kafka_bootstrap,), prefix, {}))
+    journal(config, range(8_000))
+    worker = tmp_path / "journal" / "worker-0"
+    with recorder(config) as process:
+        wait_for(lambda: load_shipped(worker).accounts.get("acknowledged"), "some progress")
+        process.kill()
+    assert load_shipped(worker).accounts["acknowledged"] < 8_000
+    with recorder(config) as process:
+        found = wait_for_acknowledged(config, 8_000)
+        assert stop(process)[0] == 0
+    assert found["acknowledged"] == found["journaled_read"] == 8_000
+
+    messages = consume(kafka_bootstrap, f"{prefix}.pairs.v1", 8_000)
+    ids = [orjson.loads(message.value() or b"")["pair_id"] for message in messages]
+    assert len(set(ids)) == 8_000
+
+
+@pytest.mark.real_kafka
+def test_a_broker_that_comes_later_gets_everything(
+    own_broker: Broker, prefix: str, tmp_path: Path
+) -> None:
+    """The recorder waits, says so, and stops in time when asked to meanwhile."""
+    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
+    own_broker.kill()
+    config = config_for(tmp_path, kafka=Kafka((own_broker.bootstrap,), prefix, {}))
+    journal(config, range(500))
+    try:
+        with recorder(config) as process:
+            wait_for(lambda: statistics(config).get("state") == "retrying", "a word about it")
+            assert own_broker.bootstrap in statistics(config)["message"].replace("', ", ":")
+            assert stop(process) == (0, b"")
+        with recorder(config) as process:
+            wait_for(lambda: statistics(config).get("state") == "retrying", "a word about it")
+            own_broker.start()
+            found = wait_for_acknowledged(config, 500, timeout_s=30)
+            assert stop(process) == (0, b"")
+    finally:
+        if not own_broker.is_running:
+            own_broker.start()
+    assert found["acknowledged"] == 500
+    messages = consume(own_broker.bootstrap, f"{prefix}.pairs.v1", 500)
+    assert len({message.key() for message in messages}) == 500
+
+
+@pytest.mark.real_kafka
+async def test_a_frozen_broker_is_told_apart_and_outlived(own_broker: Broker, prefix: str) -> None:
+    """Stuck clients are thrown away whole; thawed, the broker has every pair."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic)
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.TaskGroup() as group:
+        await sink.write([pair(number) for number in range(100)])
+        own_broker.freeze()
+        try:
+            writing = group.create_task(
+                sink.write([pair(number, 5_000) for number in range(100, 1_000)])
+            )
+            await until(sink, SinkState.STUCK)
+            while sink.statistics()["clients"] < 3:  # noqa: ASYNC110 - a counter is no event
+                await asyncio.sleep(0.05)
+            assert not writing.done()
+        finally:
+            own_broker.thaw()
+        async with asyncio.timeout(20):
+            assert await writing == Delivery(900)
+        assert sink.status.state is SinkState.OK
+    assert library_tasks() == []
+    messages = consume(own_broker.bootstrap, topic, 1_000)
+    assert len({message.key() for message in messages}) == 1_000
+
+
+@pytest.mark.real_kafka
+async def test_a_missing_topic_is_named_and_used_once_it_exists(
+    own_broker: Broker, prefix: str
+) -> None:
+    """With the command that creates it."""
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.TaskGroup() as group:
+        writing = group.create_task(sink.write([pair(1)]))
+        await until(sink, SinkState.TOPIC_MISSING)
+        assert f"{prefix}.pairs.v1" in sink.status.message
+        assert "topics create" in sink.status.message
+        create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
+        assert await writing == Delivery(1)
+        assert sink.status.state is SinkState.OK
+
+
+@pytest.mark.real_kafka
+async def test_a_pair_that_no_broker_takes_is_dropped_and_counted(
+    own_broker: Broker, prefix: str
+) -> None:
+    """The others of its batch arrive, in smaller batches."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic, 1)
+    huge = pair(500)._replace(value=os.urandom(1_500_000))
+    pairs = [*(pair(number, 2_000) for number in range(100)), huge, pair(501)]
+    async with opened(own_broker.bootstrap, prefix) as sink:
+        async with asyncio.timeout(20):
+            assert await sink.write(pairs) == Delivery(101, {Drop.TOO_LARGE: 1})
+        assert await sink.write([pair(502)]) == Delivery(1)
+    messages = consume(own_broker.bootstrap, topic, 102)
+    assert {m.key() for m in messages} == {
+        p.request_id.encode() for p in [*pairs[:100], pair(501), pair(502)]
+    }
+
+
+@pytest.mark.real_kafka
+async def test_a_refused_password_is_said_to_be_one(
+    kafka_cache: Path, prefix: str, tmp_path: Path
+) -> None:
+    """And the right one works: SASL settings go by the names Kafka gives them."""
+    jaas = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        'username="alice" password="alice-secret" user_alice="alice-secret";'
+    )
+    settings = {
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": jaas,
+    }
+    with broker(kafka_cache, tmp_path / "data", settings, SASL) as found:
+        wrong = SASL | {"sasl.password": "wrong"}
+        async with opened(found.bootstrap, prefix, wrong) as sink, asyncio.TaskGroup() as group:
+            writing = group.create_task(sink.write([pair(1)]))
+            await until(sink, SinkState.UNAUTHORIZED)
+            assert "wrong" not in sink.status.message
+            writing.cancel()
+        async with opened(found.bootstrap, prefix, SASL) as sink:
+            async with asyncio.timeout(20):
+                assert await sink.write([pair(1)]) == Delivery(1)

@@ -1,0 +1,195 @@
+"""The control page: what a writer publishes, a reader sees whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import StateError
+from proxy.state import control_page
+from proxy.state.control_page import (
+    PAGE_BYTES,
+    CandidateState,
+    ControlState,
+    Part,
+    RouteState,
+    for_config,
+    locked,
+    open_page,
+    rewrite_page,
+    update,
+)
+from tests.support.resolved_config import small_config
+
+
+def _state(note: str = "n") -> ControlState:
+    candidates = {"v2": CandidateState(Part.CANARY, 100, 10_000, 100, 10_000, 3)}
+    return ControlState(
+        "c1", Part.RECORD, {"iris": RouteState(Part.MIRROR, candidates)}, {"*": note}
+    )
+
+
+def test_a_written_state_is_read_back_by_another_mapping(tmp_path: Path) -> None:
+    """What one process publishes, another reads, field for field."""
+    writer = open_page(tmp_path, create=True)
+    reader = open_page(tmp_path)
+    before = reader.generation()
+    update(writer, lambda _: _state())
+    assert reader.read() == _state()
+    assert reader.generation() == before + 1
+    writer.close()
+    reader.close()
+
+
+def test_a_new_page_is_private_whole_and_empty(tmp_path: Path) -> None:
+    """Created 0600, every block allocated, no temporary file left."""
+    page = open_page(tmp_path, create=True)
+    assert page.read() == ControlState()
+    page.close()
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_size == PAGE_BYTES
+
+
+def test_creating_a_page_keeps_the_one_that_is_there(tmp_path: Path) -> None:
+    """A restart with `create` finds the kill that was latched before it."""
+    page = open_page(tmp_path, create=True)
+    update(page, lambda _: _state())
+    page.close()
+    again = open_page(tmp_path, create=True)
+    assert again.read() == _state()
+    again.close()
+
+
+@pytest.mark.parametrize("size", [0, 10, PAGE_BYTES - 1])
+def test_a_short_page_is_corrupt_and_never_silently_made_afresh(tmp_path: Path, size: int) -> None:
+    """It may have held a kill, so only an operator's word replaces it."""
+    page = open_page(tmp_path, create=True)
+    page.close()
+    os.truncate(page.path, size)
+    with pytest.raises(StateError, match="corrupt"):
+        open_page(tmp_path, create=True)
+    assert page.path.stat().st_size == size
+
+
+@pytest.mark.parametrize("offset", [0, 8, 64 + 8, 64 + 12, 64 + 20])
+def test_a_damaged_page_is_refused(tmp_path: Path, offset: int) -> None:
+    """Magic, generation, length, checksum, payload: damage anywhere is found."""
+    page = open_page(tmp_path, create=True)
+    for _ in range(2):
+        update(page, lambda _: _state())
+    start = 64 + (page.generation() % 2) * control_page.BUFFER_BYTES if offset >= 64 else 0
+    at = offset if offset < 64 else start + offset - 64
+    with page.path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 0x11]))
+    with pytest.raises(StateError, match="revive"):
+        page.read()
+    page.close()
+
+
+def test_rewriting_a_damaged_page_reaches_those_who_have_it_mapped(tmp_path: Path) -> None:
+    """It is written in place: a worker's old mapping sees the new state and a new generation."""
+    page = open_page(tmp_path, create=True)
+    with page.path.open("r+b") as file:
+        file.write(b"\xff" * PAGE_BYTES)
+    before = page.generation()
+    rewrite_page(tmp_path, _state("afresh"))
+    assert page.read() == _state("afresh")
+    assert page.generation() != before
+    page.close()
+
+
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_rewriting_mends_a_short_or_missing_page(tmp_path: Path, size: int | None) -> None:
+    """`revive` works whatever is left of the file."""
+    page = open_page(tmp_path, create=True)
+    page.close()
+    if size is None:
+        page.path.unlink()
+    else:
+        os.truncate(page.path, size)
+    rewrite_page(tmp_path, _state())
+    again = open_page(tmp_path)
+    assert again.read() == _state()
+    again.close()
+
+
+def test_a_state_that_does_not_fit_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    """An overlong state changes nothing."""
+    page = open_page(tmp_path, create=True)
+    update(page, lambda _: _state())
+    with pytest.raises(StateError, match="bytes"):
+        update(page, lambda state: replace(state, notes={"*": "x" * PAGE_BYTES}))
+    assert page.read() == _state()
+    page.close()
+
+
+def test_concurrent_writers_lose_no_change(tmp_path: Path) -> None:
+    """Read, change and write happen under one lock."""
+    open_page(tmp_path, create=True).close()
+
+    def write(name: str) -> None:
+        page = open_page(tmp_path)
+        for number in range(50):
+            update(page, lambda s, key=f"{name}{number}": replace(s, notes={**s.notes, key: ""}))  # type: ignore[misc]  # the default binds the loop's value
+        page.close()
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    page = open_page(tmp_path)
+    assert len(page.read().notes) == 100
+    page.close()
+
+
+def test_a_lock_that_is_never_given_back_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped holder makes a kill fail with a word, not hang."""
+    monkeypatch.setattr(control_page, "LOCK_TIMEOUT_S", 0.05)
+    holder = os.open(tmp_path / "control.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with pytest.raises(StateError, match="held by another process"), locked(tmp_path):
+        pass
+    os.close(holder)
+    with locked(tmp_path):
+        pass
+
+
+def test_a_config_change_keeps_kills_and_live_weights_unless_edited(tmp_path: Path) -> None:
+    """An unchanged config value leaves the live one; an edited one replaces it."""
+    config = small_config(tmp_path)
+    first = for_config(config, ControlState())
+    v2 = replace(first.routes["iris"].candidates["v2"], weight_bp=4_200, killed=Part.MIRROR)
+    live = replace(
+        first,
+        killed=Part.CANARY,
+        routes={"iris": RouteState(Part.RECORD, {"v2": v2}), "gone": RouteState()},
+    )
+    same = for_config(config, live)
+    assert same.killed == Part.CANARY
+    assert same.routes["iris"].killed == Part.RECORD
+    assert same.routes["iris"].candidates["v2"] == v2
+    assert set(same.routes) == {"iris"}
+    edited = replace(config.routes[0].candidates[0], weight_bp=2_000)
+    route = replace(config.routes[0], candidates=(edited,))
+    changed = for_config(replace(config, routes=(route,)), same).routes["iris"].candidates
+    assert changed["v2"].weight_bp == 2_000
+    assert changed["v2"].killed == Part.MIRROR
+    assert set(changed) == {"v2"}
+
+
+def test_any_of_the_three_scopes_kills_a_candidate() -> None:
+    """The parts of everything, the route and the candidate add up."""
+    assert _state().killed_parts("iris", "v2") == Part.RECORD | Part.MIRROR | Part.CANARY
+    assert _state().killed_parts("other", "x") == Part.RECORD
