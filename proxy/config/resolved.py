@@ -241,10 +241,17 @@ class Config:
 
 
 def digest(config: Config) -> str:
-    """Return the config version: 16 hex digits over everything but the version and the token."""
+    """Return the config version: 16 hex digits over all that bears on answers and pairs.
+
+    Left out is what differs between replicas of one configuration (names, addresses, folders,
+    numbers of processes) and what is secret (the token, the Kafka client's options): the version
+    is in every record, and a hash of a password can be guessed at leisure.
+    """
     plain = orjson.loads(orjson.dumps(config))
-    plain.pop("version")
-    plain["admin"].pop("token")
+    for key in ("version", "instance", "listen", "admin", "state_dir", "workers", "recorders"):
+        plain.pop(key)
+    if plain["record"]["kafka"] is not None:
+        plain["record"]["kafka"].pop("options")
     canonical = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 

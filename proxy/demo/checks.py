@@ -121,7 +121,7 @@ def _kill(measured: Measured) -> Check:
     if kill is None:
         return Check("kill switch", is_passed=False, detail="it was never ordered")
     detail = (
-        f"candidates got their last request {kill.effect_s * 1000:.0f} ms after the order, "
+        f"candidates got their last request {kill.effect_s * 1000:.1f} ms after the order, "
         f"{kill.arrived_late} while {len(measured.after_kill)} more were served"
     )
     is_passed = kill.effect_s <= KILL_EFFECT_S and not kill.arrived_late
@@ -140,11 +140,11 @@ def _revive(measured: Measured) -> Check:
 def _one_pair_each(measured: Measured) -> Check:
     """The good candidate is in every exchange, but for those that the kill kept from it."""
     requests = measured.log.candidates[GOOD].requests
-    kill = measured.kill
-    killed = set(measured.after_kill)
-    last_certain = kill.first_after if kill else measured.sent
-    certain = kill.certain if kill else frozenset(range(measured.sent))
-    due = {n for n in range(measured.sent) if n in certain or n >= last_certain} - killed
+    kill, killed = measured.kill, set(measured.after_kill)
+    everything = range(measured.sent)
+    # What was under way while the order was given may be on either side of it.
+    due = set(everything) if kill is None else {*kill.certain, *everything[kill.first_after :]}
+    due -= killed
     missing = [n for n in due if requests[request_id(n)] == 0]
     surplus = [name for name, count in requests.items() if count > 1]
     wrong = [n for n in killed if requests[request_id(n)]]

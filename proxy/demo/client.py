@@ -7,6 +7,7 @@ sends prepared bytes and parses the answer with httptools; it knows nothing else
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
@@ -33,14 +34,18 @@ class _Sink:
     """httptools' callbacks for one answer."""
 
     def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
         self.chunks: list[bytes] = []
         self.is_complete = False
+        self.is_kept = False
 
     def on_body(self, data: bytes) -> None:
         self.chunks.append(data)
 
     def on_message_complete(self) -> None:
         self.is_complete = True
+        # Asked for here, because the parser forgets it with the message.
+        self.is_kept = self.parser.should_keep_alive()
 
 
 class Connection:
@@ -75,21 +80,23 @@ class Connection:
         reader, writer = self._streams
         writer.write(request)
         sink = _Sink()
-        parser = httptools.HttpResponseParser(sink)
         while not sink.is_complete:
             data = await reader.read(_READ_BYTES)
             if not data:
                 raise ConnectionResetError("the connection was closed in the middle of an answer")
-            parser.feed_data(data)
-        if not parser.should_keep_alive():
+            sink.parser.feed_data(data)
+        if not sink.is_kept:
             await self.close()
-        return Answer(parser.get_status_code(), b"".join(sink.chunks))
+        return Answer(sink.parser.get_status_code(), b"".join(sink.chunks))
 
     async def close(self) -> None:
         """Close the connection, if there is one."""
         if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+            writer, self._streams = self._streams[1], None
+            # Nothing that was not answered is worth waiting for.
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def __aenter__(self) -> Connection:
         return self

@@ -14,7 +14,8 @@ from typing import Final
 import orjson
 import zstandard
 
-from proxy.journal.frames import frame_end
+from proxy.errors import SourceError
+from proxy.journal.frames import CorruptFrameError, frame_end
 
 _FAILED: Final = frozenset({"http_error", "timeout", "connect_error", "reset"})
 
@@ -62,18 +63,25 @@ class PairLog:
         """Count what is new.
 
         Raises:
-            CorruptFrameError: the log is damaged.
+            SourceError: the log is damaged.
         """
         for path in sorted(self._directory.glob("*.ndjson.zst")):
             offset = self._offsets[path]
             with path.open("rb") as stream:
                 stream.seek(offset)
                 data = stream.read()
-            start = 0
-            while start < len(data) and (end := frame_end(data, start)) is not None:
-                self._count(self._zstd.decompress(data[start:end]))
-                start = end
-            self._offsets[path] = offset + start
+            try:
+                self._offsets[path] = offset + self._take(data)
+            except (CorruptFrameError, zstandard.ZstdError) as exc:
+                raise SourceError(f"{path} is damaged: {exc}") from exc
+
+    def _take(self, data: bytes) -> int:
+        """Count the whole frames at the beginning of `data`; return where they end."""
+        start = 0
+        while start < len(data) and (end := frame_end(data, start)) is not None:
+            self._count(self._zstd.decompress(data[start:end]))
+            start = end
+        return start
 
     def _count(self, content: bytes) -> None:
         for line in content.splitlines():

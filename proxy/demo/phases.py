@@ -111,7 +111,7 @@ class Phases:
             kill.certain, kill.first_after, kill.confirmed_s, kill.effect_s, ended[0] - settled
         )
         self._scene.measured.kill = kill
-        seen = f"in effect after {kill.effect_s * 1000:.0f} ms"
+        seen = f"killed in {kill.effect_s * 1000:.1f} ms"
         more = self._traffic.sent - kill.first_after
         self._end("kill", f"{seen}, {more} since by the primary", phase.result())
 

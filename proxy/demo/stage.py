@@ -51,7 +51,7 @@ class Stage:
 
     def title(self, text: str) -> None:
         """Write what comes now."""
-        self.console.print(f"\n[bold]{text}[/bold]")
+        self.console.print(f"\n[bold]{text}[/bold]", highlight=False)
 
     def say(self, text: str) -> None:
         """Write a line that stays."""

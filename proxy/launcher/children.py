@@ -34,6 +34,17 @@ MODULES = {
 }
 
 
+#: glibc gives large read buffers back to the kernel at once and asks for them again at the next
+#: read: 78% of a worker's time at 1 MB bodies went into page faults (1,645 against 545 us per
+#: request). Only workers read so much; in the others it would cost memory for nothing.
+ENVIRONMENTS = {
+    Role.WORKER: {
+        "MALLOC_TRIM_THRESHOLD_": str(32 * 1024 * 1024),
+        "MALLOC_MMAP_THRESHOLD_": str(4 * 1024 * 1024),
+    },
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Child:
     """A process to keep alive: its name, its command and the descriptor it inherits (or -1)."""
@@ -91,7 +102,8 @@ def _become(child: Child, parent: int) -> NoReturn:
         if child.descriptor >= 0:
             os.set_inheritable(child.descriptor, True)  # noqa: FBT003 - the only form there is
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execv(child.command[0], child.command)  # noqa: S606 - no shell is what we want
+        environment = {**ENVIRONMENTS.get(child.role, {}), **os.environ}
+        os.execve(child.command[0], child.command, environment)  # noqa: S606 - no shell is meant
     except OSError as exc:
         os.write(2, f"cannot run {child.command[0]}: {exc.strerror}\n".encode())
     finally:

@@ -119,8 +119,18 @@ def test_the_version_follows_the_meaning_and_not_the_text(smallest: Path) -> Non
     version = load_config(smallest, {}).version
     smallest.write_text(f"# a comment\n{SMALLEST}workers: 1\nadmin: {{token: abcdefgh}}\n")
     assert load_config(smallest, {}).version == version
-    smallest.write_text(f"{SMALLEST}workers: 2\n")
+    smallest.write_text(f"{SMALLEST}limits: {{mirror_body: 1KiB}}\n")
     assert load_config(smallest, {}).version != version
+
+
+def test_replicas_of_one_config_have_one_version(smallest: Path) -> None:
+    """Where and how large an instance runs, and its secrets, are not part of what it does."""
+    kafka = "record: {kafka: {bootstrap_servers: [b:9092], options: {client.id: %s}}}\n"
+    smallest.write_text(SMALLEST + kafka % "one")
+    version = load_config(smallest, {}).version
+    here = "workers: 2\ninstance: other\nstate_dir: ./elsewhere\nlisten: 127.0.0.1:1234\n"
+    smallest.write_text(SMALLEST + here + kafka % "two")
+    assert load_config(smallest, {}).version == version
 
 
 def test_the_resolved_config_is_written_for_its_owner_only(smallest: Path, tmp_path: Path) -> None:

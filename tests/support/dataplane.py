@@ -49,6 +49,7 @@ class Options:
     split: Split = field(default_factory=lambda: Split(SplitKind.HEADER, "x-user-id"))
     timeout_s: float = 5.0
     max_in_flight: int = 64
+    primary_in_flight: int = 1024
     replicate_bp: int = 0
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
@@ -62,7 +63,7 @@ def plane_config(
     base = small_config(state_dir)
 
     def backend(name: str, port: int) -> Backend:
-        cap = options.max_in_flight if name != "primary" else 1024
+        cap = options.primary_in_flight if name == "primary" else options.max_in_flight
         timeout_s = options.timeout_s
         return Backend(name, (Address("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
 

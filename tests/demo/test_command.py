@@ -1,0 +1,172 @@
+"""`understudy demo` as a person runs it: as a process, whole."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from tests.support.deadline import wait_for
+
+COMMAND = [sys.executable, "-m", "proxy", "demo", "--fast", "--no-browser"]
+#: On a machine that runs other things, too.
+LIMIT_S = 150
+
+
+@contextmanager
+def _demo(*options: str, directory: Path, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the demo on a terminal that is copied to a file; check that nothing is left at the end."""
+    command = [*COMMAND, "--dir", str(directory), *options]
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=output.parent)
+    os.close(theirs)
+    output.touch()
+    copying = threading.Thread(target=_copy, args=(ours, output))
+    copying.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        copying.join()
+        os.close(ours)
+    wait_for(lambda: not _using(directory), "every process of the demo to be gone", 15)
+
+
+def _copy(terminal: int, output: Path) -> None:
+    with output.open("wb", buffering=0) as stream, suppress(OSError):  # EIO: the other end closed
+        while data := os.read(terminal, 65536):
+            stream.write(data)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
+def _using(directory: Path) -> list[str]:
+    """Return the processes that work in the demo's folder or serve a model of it."""
+    found = []
+    for process in psutil.process_iter(["cwd", "cmdline", "status"]):
+        info = process.info
+        words = " ".join(info["cmdline"] or [])
+        if info["status"] != psutil.STATUS_ZOMBIE and (
+            (info["cwd"] or "").startswith(str(directory)) or f"{directory}/models" in words
+        ):
+            found.append(words)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+def test_the_demo_holds_what_it_promises(tmp_path: Path) -> None:
+    """All checks pass, the JSON says what was seen, and nothing is left running."""
+    result = subprocess.run(
+        [*COMMAND, "--json", "--dir", "demo"], capture_output=True, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    document: dict[str, Any] = orjson.loads(result.stdout)
+    assert document["ok"] is True
+    assert [check["name"] for check in document["checks"] if not check["is_passed"]] == []
+    assert document["requests"] == sum(p["requests"] for p in document["phases"].values())
+    good, bad = document["comparison"]["comparisons"]
+    assert good["agreement"]["rate"] > bad["agreement"]["rate"]
+    assert bad["candidate_leg"]["errors"]["count"] > 0
+    assert list((tmp_path / "demo" / "state" / "pairs").glob("*.ndjson.zst"))
+    assert "all is right" in result.stderr.decode()
+    assert not _using(tmp_path / "demo")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+def test_keep_leaves_all_running_until_ctrl_c(tmp_path: Path) -> None:
+    """The board was live, what it prints to try works, Ctrl-C ends everything with success."""
+    directory, output = tmp_path / "demo", tmp_path / "output"
+    with _demo("--keep", directory=directory, output=output) as process:
+        wait_for(lambda: "Ctrl-C ends it" in output.read_text() or not _runs(process), "it", 120)
+        text = output.read_text()
+        for words in ("requests/s", "held-out accuracy", "pairs in the log", "1/5", "all is right"):
+            assert words in text
+        runtime = orjson.loads((directory / "state" / "runtime.json").read_bytes())
+        url = f"http://{runtime['listen']}/v2/models/digits/infer"
+        assert url in text
+        answer = httpx.post(url, content=(directory / "request.json").read_bytes())
+        assert answer.json()["model_version"] in {"1", "2"}
+        before = _received(runtime["admin"])
+        wait_for(lambda: _received(runtime["admin"]) > before + 5, "the trickle of traffic")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def _received(admin: str) -> int:
+    status: dict[str, Any] = httpx.get(f"http://{admin}/api/v1/status").json()
+    return int(status["totals"]["received"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_end_leaves_anything_running(tmp_path: Path, number: signal.Signals) -> None:
+    """In the middle of the traffic, politely or not."""
+    directory, output = tmp_path / "demo", tmp_path / "output"
+    with _demo(directory=directory, output=output) as process:
+        wait_for(lambda: "shadow" in output.read_text(), "the first phase to end", 60)
+        assert _using(directory)
+        process.send_signal(number)
+        code = process.wait(30)
+    assert code == (-number if number is signal.SIGKILL else 130)
+    if number is not signal.SIGKILL:
+        assert "everything is stopped" in output.read_text()
+        assert "Traceback" not in output.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_S)
+def test_a_proxy_that_dies_is_an_error_and_no_traceback(tmp_path: Path) -> None:
+    """The demo says what happened and exits with 1."""
+    directory, output = tmp_path / "demo", tmp_path / "output"
+    with _demo(directory=directory, output=output) as process:
+        wait_for((directory / "state" / "runtime.json").exists, "the proxy", 60)
+        runtime = orjson.loads((directory / "state" / "runtime.json").read_bytes())
+        wait_for(lambda: "2,000 requests" in output.read_text(), "the traffic", 60)
+        os.kill(runtime["pid"], signal.SIGKILL)
+        assert process.wait(120) == 1
+    text = output.read_text()
+    assert "error:" in text
+    assert "Traceback" not in text
+
+
+def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path) -> None:
+    """One line, and the exit code of an error."""
+    (tmp_path / "sklearn.py").write_text("raise ModuleNotFoundError(name='sklearn')\n")
+    result = subprocess.run(
+        [*COMMAND, "--dir", "demo"],
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert result.returncode == 1
+    assert result.stderr.decode().splitlines() == [
+        "error: the demo needs scikit-learn: pip install 'understudy[demo]'"
+    ]
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    """Before anything is started."""
+    (tmp_path / "mine").write_text("")
+    command = [*COMMAND, "--dir", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert b"holds files that no demo made" in result.stderr
