@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where the wheel with the compiled data plane is installed, for the benchmarks.
+COMPILED := .cache/compiled
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench schemas clean
+.PHONY: help demo test lint format bench wheel schemas clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +27,11 @@ format: $(VENV)/.test ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench ## measure beside Envoy and nginx, in one run (needs nginx and wrk)
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench $(COMPILED)/.done ## measure beside Envoy and nginx, in one run (needs nginx and wrk)
+	UNDERSTUDY_PYTHON=$(CURDIR)/$(COMPILED)/bin/python $(BIN)/python -m benchmarks
+
+wheel: $(VENV)/bin/python ## build the wheel with the compiled data plane into dist/ (needs a C compiler)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 schemas: $(VENV)/.test ## write the JSON Schemas of config and record to config/
 	$(BIN)/understudy schema config > config/config.schema.json
@@ -46,6 +51,13 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo,test]'
+	@touch $@
+
+$(COMPILED)/.done: pyproject.toml $(shell find proxy -name '*.py') | $(VENV)/bin/python
+	rm -rf $(COMPILED)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir $(COMPILED)/dist .
+	$(PYTHON) -m venv $(COMPILED)
+	$(COMPILED)/bin/pip install --quiet $(COMPILED)/dist/*.whl
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python

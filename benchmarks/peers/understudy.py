@@ -2,12 +2,17 @@
 
 It does more than the others in MIRROR: both answers are joined, journaled, compared and recorded.
 `tree` CPU counts all of that, `worker` CPU what the data plane spends.
+
+`UNDERSTUDY_PYTHON` names the interpreter to run it with, such as that of a virtual environment in
+which the wheel with the compiled data plane is installed (`make bench` does so); without it, the
+sources of this tree run interpreted.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,11 +23,18 @@ from benchmarks import processes
 from benchmarks.fleet import BenchmarkError, Child, Fleet, Place
 from benchmarks.load import KEY_HEADER
 from benchmarks.peers.base import Mode, Target, Upstreams
-from proxy import __version__
 from proxy.telemetry import monotonic_s
 
 _WORKER = "understudy: worker 0"
 _START_S = 20.0
+#: -P: the installed package runs, also when the current folder holds its sources.
+_PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
+_PROBE = """
+import proxy
+from proxy.dataplane import client
+kind = "interpreted" if client.__file__.endswith(".py") else "compiled"
+print(f"{proxy.__version__} ({kind} data plane)")
+"""
 
 
 class Understudy:
@@ -31,12 +43,13 @@ class Understudy:
     name = "Understudy"
 
     def missing(self) -> str | None:
-        """Return None: a tree without the command is no product."""
-        return None if importlib.util.find_spec("proxy.__main__") else "proxy.__main__ is missing"
+        """Return why it cannot run, None when it can."""
+        probe = _probe()
+        return None if probe.returncode == 0 else probe.stderr.strip().splitlines()[-1]
 
     def version(self) -> str:
-        """Return the package's version."""
-        return __version__
+        """Return the package's version, and whether its data plane is compiled."""
+        return _probe().stdout.strip()
 
     def start(
         self,
@@ -50,12 +63,17 @@ class Understudy:
         folder = fleet.subfolder(name)
         state = folder / "state"
         (folder / "understudy.yaml").write_text(configuration(state, mode, upstreams))
-        command = [sys.executable, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
+        command = [*_PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
         child = fleet.start(name, command, Place.PROXY, env)
         listen = _listen_address(fleet, child, state / "runtime.json")
         fleet.wait_for_port(child, int(listen.rpartition(":")[2]))
         worker = _worker_pid(child)
         return Target(self.name, mode, f"http://{listen}", child.pid, worker, state / "pairs")
+
+
+def _probe() -> subprocess.CompletedProcess[str]:
+    command = [*_PYTHON, "-c", _PROBE]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def configuration(state: Path, mode: Mode, upstreams: Upstreams) -> str:

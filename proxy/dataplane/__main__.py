@@ -25,6 +25,9 @@ from proxy.config.resolved import Config, loads
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.worker import Worker
 
+#: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
+USERS_SHARE = 0.7
+
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     """Uvicorn asks for an application; our protocol class never calls it."""
@@ -44,7 +47,7 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
             interface="asgi3",
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=max(1, int(config.limits.shutdown_s)),
+            timeout_graceful_shutdown=max(1, int(config.limits.shutdown_s * USERS_SHARE)),
         )
     )
     worker.start()
@@ -56,7 +59,7 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
     try:
         await server.serve(sockets=[listener])
     finally:
-        await worker.stop(config.limits.shutdown_s / 2)
+        await worker.stop(config.limits.shutdown_s * (1 - USERS_SHARE))
 
 
 def main() -> int:

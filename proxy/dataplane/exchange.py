@@ -16,25 +16,19 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.leg import Leg, ServingLeg, ShadowLeg
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
+from proxy.state.control_page import Part
 from proxy.state.stats_page import Lost, Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
-from proxy.wire.upstream_head import (
-    CHUNKED_LINE,
-    LAST_CHUNK,
-    chunk,
-    leg_head,
-    length_line,
-    shared_block,
-)
+from proxy.wire.upstream_body import chunked, whole_framing
+from proxy.wire.upstream_head import CHUNKED_LINE, leg_head, length_line, shared_block
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import ClientConnection
-    from proxy.dataplane.upstream import Pool
     from proxy.dataplane.worker import RouteContext, Worker
     from proxy.wire.request_head import RequestHead
 
-#: Methods whose requests carry a body length even when the body is empty (RFC 9110 section 8.6).
-_BODY_METHODS = frozenset({b"POST", b"PUT", b"PATCH"})
+#: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
+_LIMITS = frozenset({Skip.BODY_TOO_LARGE, Skip.IN_FLIGHT, Skip.MEMORY})
 
 
 class Exchange:
@@ -47,7 +41,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
+        "_captured_bytes", "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
         "_serving", "_shared", "_skip", "captured", "client", "context", "decision", "head",
         "is_aborted", "is_rescued", "is_whole", "keep_limit", "legs", "plan", "ready_s",
         "received_bytes", "replicate", "request_id", "trace_flags", "trace_id", "unit", "wall_us", "worker",
@@ -58,7 +52,6 @@ class Exchange:
         self.worker: Worker = worker
         self.client = client
         self.context = context
-        self.plan: Plan = context.plan
         self.head = head
         self.ready_s = monotonic_s()
         self.wall_us = wall_ns() // 1000
@@ -70,8 +63,8 @@ class Exchange:
         self.received_bytes = 0
         self.is_whole = self.is_aborted = self.is_rescued = False
         self.captured: list[bytes] | None = []
-        self.keep_limit = context.keep_limit
-        self._held = self._live = 0
+        self.keep_limit: int = context.keep_limit
+        self._captured_bytes = self._held = self._live = 0
         self._is_begun = self._is_chunked = self._is_settled = False
         self._pending: list[bytes] = []
         self._serving: ServingLeg | None = None
@@ -95,7 +88,7 @@ class Exchange:
             self._stop_capture(Skip.MEMORY)
         else:
             captured.append(data)
-            self._held += size
+            self._captured_bytes += size
             worker.held_bytes += size
 
     def complete(self) -> None:
@@ -108,9 +101,11 @@ class Exchange:
             if self.context.waits_for_body and not self.is_whole and self.captured is not None:
                 return
             self._begin()
-        elif self._pending or self.is_whole:
-            self._send_more()
-        if self.is_whole and not self._is_settled and self.decision is not None:
+        else:
+            self.worker.refresh()  # a kill that came since the head must stop the mirrors
+            if self._pending or self.is_whole:
+                self._send_more()
+        if self.is_whole and not self._is_settled:
             self._settle()
 
     def abort(self) -> None:
@@ -141,10 +136,14 @@ class Exchange:
 
     # What legs call.
 
-    def hold(self, size: int) -> None:
-        """Account for captured bytes until the exchange ends."""
+    def hold(self, size: int) -> bool:
+        """Account for bytes of an answer until the exchange ends; False: no memory for them."""
+        worker = self.worker
+        if worker.held_bytes + size > worker.memory_limit:
+            return False
         self._held += size
-        self.worker.held_bytes += size
+        worker.held_bytes += size
+        return True
 
     def leg_over(self, leg: Leg) -> None:
         """Note the end of a leg; rescue, answer, or end the exchange."""
@@ -183,7 +182,8 @@ class Exchange:
     def _shed(self, number: int, reason: Skip) -> None:
         """Note a leg that was decided and not started, with its reason."""
         leg = Leg(self, self.context.roles[number], self.context.pools[number])
-        leg.is_over, leg.status, leg.error = True, Outcome.SHED, reason.value
+        leg.is_over, leg.error = True, reason.value
+        leg.status = Outcome.SHED if reason in _LIMITS else Outcome.NOT_SENT
         self.legs[number] = leg
 
     def _count_rescue(self, number: int) -> None:
@@ -197,6 +197,8 @@ class Exchange:
 
     def _decide(self) -> Decision:
         context = self.context
+        self.worker.refresh()
+        self.plan: Plan = context.plan
         body = b""
         if context.waits_for_body and self.captured and self.is_whole:
             body = b"".join(self.captured)
@@ -206,11 +208,14 @@ class Exchange:
             return decision
         self.unit = unit = unit_of(self.plan, key)
         self.decision = decision = decide(self.plan, key, unit)
-        if decision.serving != PRIMARY:
+        if not decision.pairs:  # nothing will be mirrored or recorded: keep nothing
+            self.keep_limit = 0
+            self._drop_capture()
+        elif decision.serving != PRIMARY:
             self.worker.cells[context.cells.candidates[decision.serving].canary] += 1
         return decision
 
-    def _start_serving(self, number: int) -> None:
+    def _start_serving(self, number: int) -> ServingLeg:
         pool = self.context.pools[number]
         self._serving = leg = ServingLeg(self, self.context.roles[number], pool)
         self.legs[number] = leg
@@ -219,17 +224,17 @@ class Exchange:
         self._pending = []
         framing = self._framing()
         if self._is_chunked:
-            body = _chunked(body, is_last=self.is_whole)
+            body = chunked(body, is_last=self.is_whole)
         trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
         pieces = [leg_head(self._shared, trace, framing, mirror=False), *body]
         leg.start(pieces, monotonic_s(), is_whole=self.is_whole)
+        return leg
 
     def _framing(self) -> bytes:
         """Return the framing line of the serving leg: the whole length where it is known."""
         self._is_chunked = False
         if self.is_whole:
-            has_line = self.received_bytes or self.head.method in _BODY_METHODS
-            return length_line(self.received_bytes) if has_line else b""
+            return whole_framing(self.head.method, self.received_bytes)
         if self.head.length is not None:
             return length_line(self.head.length)
         self._is_chunked = True
@@ -241,17 +246,21 @@ class Exchange:
         if leg is None or leg.is_over or leg.is_request_sent:
             return
         if self._is_chunked:
-            body = _chunked(body, is_last=self.is_whole)
+            body = chunked(body, is_last=self.is_whole)
         leg.send(body, is_last=self.is_whole)
         if not leg.has_connection() and not self.is_whole:
-            leg.holds_client = True
-            self.client.pause_reading()
+            leg.pause_request()
 
     # Mirrors.
 
     def _stop_capture(self, reason: Skip) -> None:
-        self.captured = None
+        self._drop_capture()
         self._skip = reason
+
+    def _drop_capture(self) -> None:
+        self.captured = None
+        self.worker.held_bytes -= self._captured_bytes
+        self._captured_bytes = 0
 
     def _settle(self) -> None:
         """Start every mirror that was decided, or count why it was skipped."""
@@ -261,32 +270,43 @@ class Exchange:
         for number in decision.pairs:
             cells[self.context.cells.candidates[number].decided] += 1
         for number in decision.mirrors:
-            self._mirror(number)
-        if decision.mirror_primary and self._skip is None and PRIMARY not in self.legs:
-            self._shadow(PRIMARY, self.context.pools[PRIMARY])
-        if decision.replicate and self._skip is None:
-            self.replicate = self._shadow(PRIMARY, self.context.pools[PRIMARY], "replicate")
-        if not decision.pairs:
-            self._release()
+            counters = self.context.cells.candidates[number]
+            cells[counters.mirror_decided] += 1
+            reason = self._copy_to(number)
+            cells[counters.mirror_skipped[reason] if reason else counters.mirror_sent] += 1
+        if decision.mirror_primary and PRIMARY not in self.legs:
+            self._copy_to(PRIMARY)
+        if decision.replicate and self._skip is None and not self._is_killed(PRIMARY):
+            self.replicate = self._shadow(PRIMARY, "replicate")
         self._end_if_over()
 
-    def _mirror(self, number: int) -> None:
-        cells, counters = self.worker.cells, self.context.cells.candidates[number]
-        cells[counters.mirror_decided] += 1
+    def _copy_to(self, number: int) -> Skip | None:
+        """Start a copy of the request; else note why not, and return it."""
         reason = self._skip
-        if reason is None and self._shadow(number, self.context.pools[number]) is None:
+        if reason is None and self._is_killed(number):
+            reason = Skip.KILLED
+        if reason is None and self._shadow(number) is None:
             reason = Skip.IN_FLIGHT
-        if reason is None:
-            cells[counters.mirror_sent] += 1
-            return
-        cells[counters.mirror_skipped[reason]] += 1
-        if reason is Skip.CLIENT_GONE or reason is Skip.NOT_WHOLE:
-            return  # never sent, and no fault of a limit: the record says not_sent
-        self._shed(number, reason)
+        if reason is not None:
+            self._shed(number, reason)
+        return reason
 
-    def _shadow(self, number: int, pool: Pool, role: str = "") -> Leg | None:
-        """Start a copy of the request; None when the backend's in-flight cap is reached."""
-        if pool.is_full():
+    def _is_killed(self, number: int) -> bool:
+        """Tell whether copies to this backend were killed after the decision."""
+        if self.plan is self.context.plan:
+            return False
+        name = "" if number == PRIMARY else self.context.roles[number]
+        return self.worker.is_killed(self.context.route.name, name, Part.MIRROR)
+
+    def _shadow(self, number: int, role: str = "") -> Leg | None:
+        """Start a copy of the request; None when the backend's in-flight cap is reached.
+
+        Copies to the primary may take half of its cap: the rest is for users.
+        """
+        pool = self.context.pools[number]
+        if pool.is_full() or (
+            number == PRIMARY and 2 * pool.in_flight >= pool.backend.max_in_flight
+        ):
             return None
         assert self.captured is not None
         leg = ShadowLeg(self, role or self.context.roles[number], pool)
@@ -294,10 +314,8 @@ class Exchange:
             self.legs[number] = leg
         self._live += 1
         self.worker.shadows.add(leg)
-        size = self.received_bytes
-        has_line = size or self.head.method in _BODY_METHODS
         trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
-        framing = length_line(size) if has_line else b""
+        framing = whole_framing(self.head.method, self.received_bytes)
         pieces = [leg_head(self._shared, trace, framing, mirror=True), *self.captured]
         leg.start(pieces, monotonic_s(), is_whole=True)
         return leg
@@ -314,8 +332,13 @@ class Exchange:
             and not self.is_aborted
             and self.captured is not None
             and leg is not self.legs.get(PRIMARY)
-            and not self.context.pools[PRIMARY].is_full()
+            and (self._has_copy() or not self.context.pools[PRIMARY].is_full())
         )
+
+    def _has_copy(self) -> bool:
+        """Tell whether the primary has a copy of this canary's request under way."""
+        copy = self.legs.get(PRIMARY)
+        return copy is not None and not copy.is_over
 
     def _rescue(self) -> None:
         """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
@@ -324,7 +347,7 @@ class Exchange:
         self._count_rescue(self.decision.serving)
         copy = self.legs.get(PRIMARY)
         self._pending = list(self.captured)
-        self._start_serving(PRIMARY)
+        self._start_serving(PRIMARY).take_over_client()
         if copy is not None and not copy.is_over:  # its answer comes with the rescue
             copy.fail(Outcome.CANCELLED, "replaced by the rescue")
 
@@ -381,12 +404,5 @@ class Exchange:
         self.replicate = self._serving = None
 
     def _release(self) -> None:
-        self.worker.held_bytes -= self._held
-        self._held = 0
-
-
-def _chunked(body: list[bytes], *, is_last: bool) -> list[bytes]:
-    pieces = [piece for data in body for piece in chunk(data)]
-    if is_last:
-        pieces.append(LAST_CHUNK)
-    return pieces
+        self.worker.held_bytes -= self._held + self._captured_bytes
+        self._held = self._captured_bytes = 0

@@ -29,12 +29,12 @@ class Leg:
         role: `primary`, `replicate`, or a candidate's name.
         status: how it ended; `NOT_SENT` until it starts.
         begun_s, sent_s, first_s, end_s: monotonic times, 0.0 until they happen.
-        holds_client: the client waits, unread, until this leg is connected.
-        kept: the answer's body, up to the record limit.
+        holds_client: the client waits, unread, until this leg is connected or has sent more.
+        kept: the answer's body, up to the record limit and while there is memory.
     """
 
     __slots__ = (
-        "_connection", "_pieces", "begun_s", "chunks", "end_s", "error", "exchange", "first_s",
+        "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange", "first_s",
         "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
         "response_bytes", "role", "sent_s", "status",
     )  # fmt: skip
@@ -51,6 +51,7 @@ class Leg:
         self.begun_s = self.sent_s = self.first_s = self.end_s = 0.0
         self.response_bytes = self.kept_bytes = self.chunks = 0
         self.kept: list[bytes] = []
+        self._room = exchange.keep_limit
         self.is_over = False
         self.is_request_sent = False
         self.is_reused = False
@@ -73,15 +74,18 @@ class Leg:
 
     def attach(self, connection: UpstreamConnection, *, is_reused: bool) -> None:
         """Take the connection and send what waits."""
+        if not is_reused and connection.transport.is_closing():  # its end came before our turn
+            self.fail(Outcome.RESET, "connection lost: closed by the backend at once")
+            return
         self._connection = connection
         self.is_reused = is_reused
         connection.begin(self)
         self.sent_s = monotonic_s()
-        connection.transport.writelines(self._pieces)
+        held_client, self.holds_client = self.holds_client, False
+        connection.transport.writelines(self._pieces)  # may call `pause_request`
         self._pieces = []
-        if self.holds_client:
-            self.holds_client = False
-            self.exchange.client.resume_reading()
+        if held_client and not self.holds_client:
+            self.resume_request()
 
     def send(self, pieces: list[bytes], *, is_last: bool) -> None:
         """Send more of the request body, framed."""
@@ -105,13 +109,16 @@ class Leg:
         size = len(data)
         self.response_bytes += size
         self.chunks += 1
-        room = self.exchange.keep_limit - self.kept_bytes
+        room = self._room
         if room > 0:
             if size > room:
                 data, size = data[:room], room
+            if not self.exchange.hold(size):
+                self._room = 0  # what is kept is the start, without a hole
+                return
+            self._room = room - size
             self.kept.append(data)
             self.kept_bytes += size
-            self.exchange.hold(size)
 
     def response_end(self) -> None:
         """The answer is whole."""
@@ -224,8 +231,17 @@ class ServingLeg(Leg):
 
     def pause_request(self) -> None:
         """Stop reading the client until the backend has read more."""
+        self.holds_client = True
         self.exchange.client.pause_reading()
 
     def resume_request(self) -> None:
         """Read the client again."""
+        self.holds_client = False
         self.exchange.client.resume_reading()
+
+    def take_over_client(self) -> None:
+        """Read the client as this leg allows: the one that it replaces may have held it back."""
+        if self._connection is None:
+            self.holds_client = True
+        elif not self.holds_client:
+            self.exchange.client.resume_reading()

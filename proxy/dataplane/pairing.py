@@ -72,13 +72,14 @@ _NO_LEG: Final = {
     )
     for role in _ROLES
 }
-#: Ready pieces; bounded, since clients and backends choose what is in them.
+#: Ready pieces; bounded in number and size, since clients and backends choose what is in them.
 _PIECES: dict[Any, bytes] = {}
 _MAX_PIECES: Final = 8192
+_MAX_PIECE_BYTES: Final = 512
 
 
 def _keep(key: Any, piece: bytes) -> bytes:
-    if len(_PIECES) < _MAX_PIECES:
+    if len(_PIECES) < _MAX_PIECES and len(piece) <= _MAX_PIECE_BYTES:
         _PIECES[key] = piece
     return piece
 
@@ -185,7 +186,7 @@ class LineMaker:
     def _request_body(self, exchange: Exchange) -> tuple[bytes, bytes, bytes]:
         """Return (hash, body, encoding) of the request as JSON values."""
         captured = exchange.captured
-        if captured is None:
+        if captured is None or not exchange.is_whole:
             return b"null", b"null", b"null"
         digest = body = encoding = b"null"
         redactor = exchange.worker.redactor

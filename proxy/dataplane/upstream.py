@@ -236,6 +236,10 @@ class Pool:
         """Tell whether one more leg would pass `max_in_flight`."""
         return self.in_flight >= self.backend.max_in_flight
 
+    def legs(self) -> list[Leg]:
+        """Return the legs under way."""
+        return list(self._deadlines)
+
     def enter(self, leg: Leg, now_s: float) -> None:
         """Count a leg in, watch its deadline, and give it a connection now or soon."""
         self.in_flight += 1

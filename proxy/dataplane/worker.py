@@ -35,6 +35,8 @@ from proxy.wire.request_head import RequestHead
 TICK_S = 0.05
 #: Bound of the routing memo; beyond it, requests are matched afresh.
 MAX_KNOWN_PLACES = 4096
+#: A longer path is not remembered: clients choose it, and 4096 of 8 KiB would be 32 MiB.
+MAX_KNOWN_PATH_BYTES = 256
 
 logger = logging.getLogger("understudy.worker")
 
@@ -113,6 +115,7 @@ class Worker:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
+        self._page_error = ""
         self._generation = -1
         self.state: ControlState | None = None
         self._open_control_page()
@@ -130,15 +133,16 @@ class Worker:
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self, timeout_s: float) -> None:
-        """End: give shadows `timeout_s` seconds, cancel the rest, flush the journal."""
+        """End: give shadows `timeout_s` seconds, cancel every leg that is left, flush the journal."""
         deadline_s = monotonic_s() + timeout_s
         # An Event would cost every leg a check for what happens once per process.
         while self.shadows and monotonic_s() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(TICK_S / 5)
-        for leg in tuple(self.shadows):
+        for leg in [leg for pool in self.pools.values() for leg in pool.legs()]:
             leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
         self._flush()
         self.journal.close()
         for pool in self.pools.values():
@@ -151,10 +155,7 @@ class Worker:
         task.add_done_callback(self._task_over)
 
     def route(self, head: RequestHead) -> RouteContext | None:
-        """Return the context of the route that takes this request, under the state of now."""
-        page = self._page
-        if page is not None and page.generation() != self._generation:
-            self._read_control_page()
+        """Return the context of the route that takes this request."""
         known = self._known
         if known is None:
             route = self._router.match(head.method, head.host, head.path, head.fields)
@@ -165,9 +166,19 @@ class Worker:
             route = self._router.match(*place, head.fields)
             if route is not None:
                 context = self._contexts[route.name]
-                if len(known) < MAX_KNOWN_PLACES:
+                if len(known) < MAX_KNOWN_PLACES and len(head.path) <= MAX_KNOWN_PATH_BYTES:
                     known[place] = context
         return context
+
+    def refresh(self) -> None:
+        """Take over a change of the control page, if there is one; called before each decision."""
+        page = self._page
+        if page is not None and page.generation() != self._generation:
+            self._read_control_page()
+
+    def is_killed(self, route: str, candidate: str, part: Part) -> bool:
+        """Tell whether `part` is killed; without a state everything is. No name: the primary."""
+        return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
 
     # Counting.
 
@@ -223,8 +234,11 @@ class Worker:
             self._page = open_page(self._state_dir)
         except StateError as exc:
             self._page = None
-            logger.error("control page: %s; serving from the primary only", exc)  # noqa: TRY400 - no traceback for a missing file
+            if str(exc) != self._page_error:  # the tick tries again twenty times a second
+                logger.error("control page: %s; serving from the primary only", exc)  # noqa: TRY400 - no traceback for a missing file
+            self._page_error = str(exc)
         else:
+            self._page_error = ""
             self._read_control_page()
 
     def _read_control_page(self) -> None:
@@ -244,9 +258,7 @@ class Worker:
         for leg in tuple(self.shadows):
             exchange = leg.exchange
             candidate = leg.role if leg.role in exchange.context.roles.values() else ""
-            if self.state is None or (
-                self.state.killed_parts(exchange.context.route.name, candidate) & Part.MIRROR
-            ):
+            if self.is_killed(exchange.context.route.name, candidate, Part.MIRROR):
                 leg.fail(Outcome.CANCELLED, "killed")
 
     # The tick.

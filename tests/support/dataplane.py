@@ -105,8 +105,11 @@ def _limits() -> Limits:
 class Plane:
     """A running worker and the ways to talk to it."""
 
-    def __init__(self, worker: Worker, port: int, state_dir: Path) -> None:
+    def __init__(
+        self, worker: Worker, port: int, state_dir: Path, connections: set[ClientConnection]
+    ) -> None:
         self.worker = worker
+        self.connections = connections
         self.port = port
         self.state_dir = state_dir
 
@@ -190,7 +193,7 @@ async def dataplane(
     server = await loop.create_server(lambda: bound(config, state, {}, loop), "127.0.0.1", 0)
     worker.start()
     try:
-        yield Plane(worker, server.sockets[0].getsockname()[1], state_dir)
+        yield Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
     finally:
         server.close()
         for connection in tuple(state.connections):

@@ -1,0 +1,197 @@
+"""Processes that die or stop under load: what users see, and what the ledger says afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from proxy.telemetry import monotonic_s
+from tests.support.crowd import Crowd, crowd
+from tests.support.dataplane import until
+from tests.support.instance import Instance, running
+from tests.support.pair_log import read_pairs
+from tests.support.upstreams import Upstream, echo
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+
+#: A worker that was killed must be back, and serving, in this time.
+RESTART_S = 1.0
+
+
+def _config(primary: int, candidate: int, **more: Any) -> dict[str, Any]:
+    """Return a config: two workers, `v2` mirrored at 100% and serving a fifth of the users."""
+    return {
+        "workers": 2,
+        "backends": {
+            "v1": {"endpoints": [f"http://127.0.0.1:{primary}"], "timeout": "5s"},
+            "v2": {"endpoints": [f"http://127.0.0.1:{candidate}"], "timeout": "5s"},
+        },
+        "routes": [
+            {
+                "name": "m",
+                "protocol": "json",
+                "primary": "v1",
+                "split_by": "header:x-user-id",
+                "candidates": [{"name": "v2", "backend": "v2", "mirror": "100%", "weight": "20%"}],
+            }
+        ],
+        "limits": {"shutdown": "3s"},
+        **more,
+    }
+
+
+def _ports_of(pid: int) -> set[int]:
+    """Return the remote ports of a process's TCP connections."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return {connection.raddr.port for connection in found if connection.status == "ESTABLISHED"}
+
+
+async def _status(instance: Instance) -> dict[str, Any]:
+    """Return what `understudy status --json` says."""
+    done = await asyncio.to_thread(instance.cli, "status", "--json")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+async def _settled(instance: Instance) -> dict[str, Any]:
+    """Wait until nothing is under way and every pair is in the local log; return the status.
+
+    Each account of the ledger must add up exactly.
+    """
+    deadline_s = monotonic_s() + 20
+    while True:
+        found = await _status(instance)
+        (candidate,) = found["routes"][0]["candidates"]
+        read = sum(recorder["journaled_read"] for recorder in found["recorders"] if recorder)
+        is_done = read == candidate["pairs_journaled"]
+        if is_done and all(account["open"] == 0 for account in found["ledger"]):
+            return found
+        assert monotonic_s() < deadline_s, json.dumps(found["ledger"], indent=1)
+        await asyncio.sleep(0.1)
+
+
+def _check_records(instance: Instance, people: Crowd, *, may_lack: int = 0) -> None:
+    """Check that every answered request has exactly one record, but for so many that were lost."""
+    records = read_pairs(instance.state_dir)
+    names = [record["request_id"] for record in records]
+    assert len(names) == len(set(names))
+    lacking = {f"r{number}" for number in people.answers} - set(names)
+    assert len(lacking) <= may_lack, f"{len(lacking)} of {len(people.answers)} without a record"
+
+
+async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: Path) -> None:
+    """Others are served on; it is back within a second; what it had in memory is counted as lost."""
+    async with Upstream(echo) as one, Upstream(echo) as two:
+        with running(_config(one.port, two.port), tmp_path) as instance:
+            async with crowd(instance.runtime["listen"]) as people:
+                await people.go_on()
+                assert people.failures == []
+                name, victim = max(
+                    ((n, pid) for n, pid in instance.pids.items() if n.startswith("worker")),
+                    key=lambda worker: len(_ports_of(worker[1])),
+                )
+                instance.send(name, signal.SIGSTOP)  # so that it accepts nobody after we looked
+                theirs = _ports_of(victim)
+                instance.send(name, signal.SIGKILL)
+                killed_s = monotonic_s()
+                await _restarted(instance, name, victim)
+                restarted_s = monotonic_s() - killed_s
+                await until(lambda: _ports_of(instance.pids[name]), "it to serve again", 10)
+                await people.go_on(500)
+            assert restarted_s <= RESTART_S, f"it took {restarted_s:.2f} s to start again"
+            for failure in people.failures:
+                assert failure.port in theirs, f"not on a connection of the victim: {failure}"
+            ports = [failure.port for failure in people.failures]
+            assert len(ports) == len(set(ports)), "more than one request of a connection failed"
+            found = await _settled(instance)
+            (candidate,) = found["routes"][0]["candidates"]
+            lost = candidate["pairs_lost"].get("worker_died", 0)
+            assert sum(candidate["pairs_lost"].values()) == lost
+            _check_records(instance, people, may_lack=lost)
+            # What was lost is what a worker does in its last flush interval, and no more.
+            assert lost <= 0.1 * len(people.answers), f"{lost} pairs lost"
+
+
+async def _restarted(instance: Instance, name: str, victim: int) -> None:
+    await until(lambda: instance.pids[name] not in (0, victim), f"the restart of {name}")
+
+
+@pytest.mark.parametrize("name", ["recorder 0", "control"])
+async def test_no_user_notices_the_death_of_the_recorder_or_of_control(
+    tmp_path: Path, name: str
+) -> None:
+    """No failure, no slow answer; it is started again, and every answer has its one record."""
+    async with Upstream(echo) as one, Upstream(echo) as two:
+        with running(_config(one.port, two.port), tmp_path) as instance:
+            async with crowd(instance.runtime["listen"]) as people:
+                await people.go_on()
+                for _ in range(2):
+                    victim = instance.pids[name]
+                    instance.send(name, signal.SIGKILL)
+                    await people.go_on()
+                    await _restarted(instance, name, victim)
+                await people.go_on()
+            assert people.failures == []
+            await until(instance.is_healthy, "everything to be well again", 10)
+            await _settled(instance)
+            _check_records(instance, people)
+
+
+async def test_a_stop_under_load_finishes_what_was_asked_and_records_it(tmp_path: Path) -> None:
+    """SIGTERM: exit 0, the journal flushed and recorded: every answer that a user got is there."""
+    async with Upstream(echo) as one, Upstream(echo) as two:
+        with running(_config(one.port, two.port), tmp_path) as instance:
+            async with crowd(instance.runtime["listen"]) as people:
+                await people.go_on(500)
+                assert people.failures == []
+                stopped_s = monotonic_s()
+                await asyncio.to_thread(instance.stop)  # asserts exit code 0
+                took_s = monotonic_s() - stopped_s
+        assert took_s < 5, f"the stop took {took_s:.1f} s"
+        cut = [failure for failure in people.failures if failure.begun_s < stopped_s]
+        assert cut == [], "requests in flight at the stop were not finished"
+        _check_records(instance, people)
+
+
+async def test_a_stop_waits_for_answers_under_way_and_no_longer_than_told(tmp_path: Path) -> None:
+    """An answer that takes a second is finished; one that hangs is cut at the limit; both recorded."""
+
+    async def moody(request: Any, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1 if b"/slow" in request.target else 60)
+        await echo(request, writer)
+
+    async with Upstream(moody) as one, Upstream(echo) as two:
+        config = _config(one.port, two.port)
+        config["routes"][0]["candidates"][0]["weight"] = "0%"
+        config["backends"]["v1"]["timeout"] = "60s"
+        with running(config, tmp_path) as instance:
+            host, _, port = instance.runtime["listen"].rpartition(":")
+            opened = []
+            for target in (b"/slow", b"/never"):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(
+                    b"POST %b HTTP/1.1\r\nhost: a\r\nx-request-id: r%b\r\n"
+                    b"content-length: 1\r\n\r\nx" % (target, target)
+                )
+                opened.append((reader, writer))
+            await until(lambda: len(one.requests) == len(two.requests) == 2, "both requests")
+            stopped_s = monotonic_s()
+            await asyncio.to_thread(instance.stop)
+            took_s = monotonic_s() - stopped_s
+            slow, never = [await reader.read() for reader, _ in opened]
+            for _, writer in opened:
+                writer.close()
+    assert took_s < 6, f"the stop took {took_s:.1f} s"
+    assert slow.startswith(b"HTTP/1.1 200")
+    assert never.startswith((b"HTTP/1.1 502", b"HTTP/1.1 503"))
+    records = {record["request_id"]: record for record in read_pairs(instance.state_dir)}
+    assert records["r/slow"]["primary_status"] == "ok"
+    assert records["r/never"]["primary_status"] == "cancelled"
+    assert records["r/never"]["candidate_status"] == "ok"
