@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,10 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 async def serve(config: Config, index: int, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then end in order."""
     worker = Worker(config, index, asyncio.get_running_loop())
-    bound = type("BoundConnection", (ClientConnection,), {"worker": worker, "__slots__": ()})
     server = uvicorn.Server(
         uvicorn.Config(
             _no_app,
-            http=bound,
+            http=partial(ClientConnection, worker),  # type: ignore[arg-type]  # called like a class
             ws="none",
             lifespan="off",
             interface="asgi3",

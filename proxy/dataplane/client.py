@@ -11,13 +11,13 @@ connection; what was parsed before it is still answered.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import httptools
 
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.half_closed import CONTINUE, watch
 from proxy.dataplane.refusals import (
     CHUNKS_TOO_LONG,
     MAX_FIELDS,
@@ -40,37 +40,36 @@ if TYPE_CHECKING:
 #: Chunk extensions and other bytes of a chunked body that are not the body itself.
 MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
 
-#: How long a half-closed client may wait before it is asked whether it is still there.
-PROBE_AFTER_S = 0.05
-#: How often a half-closed client that waits is looked at for a reset.
-LOOK_EVERY_S = 0.02
-
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: How long a client that is still sending may take to read its last answer; nginx takes 5 s.
+LINGER_S = 5.0
 
 
 class _RefusedError(Exception):
     """Stops the parser; the refusal is already queued."""
 
 
-class ClientConnection(asyncio.Protocol):
-    """One client connection. A subclass made per worker carries `worker`."""
+class ClientConnection:
+    """One client connection.
 
-    worker: Worker
+    An `asyncio.Protocol` by its methods: it inherits nothing, so that it can be compiled.
+    """
 
     __slots__ = (
         "_body_limit", "_fields", "_has_eof", "_head_bytes", "_head_limit", "_headers", "_is_closing",
         "_is_head_done", "_is_head_new", "_is_read_paused", "_overhead_bytes", "_parser", "_queue", "_read_bytes", "_receiving",
         "_server_state", "_serving", "_target", "_write_paused", "keep_alive", "peer_host",
-        "peer_lines", "transport",
+        "peer_lines", "transport", "worker",
     )  # fmt: skip
 
     def __init__(
         self,
+        worker: Worker,
         config: Any,  # uvicorn passes these four, by name
         server_state: Any,
         app_state: Any,
         _loop: Any = None,
     ) -> None:
+        self.worker = worker
         self._server_state = server_state
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
         self._parser = httptools.HttpRequestParser(self)
@@ -89,7 +88,7 @@ class ClientConnection(asyncio.Protocol):
 
     # What asyncio and uvicorn call.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Register with uvicorn and learn who the peer is."""
         self.transport = transport
         self._server_state.connections.add(self)
@@ -123,17 +122,11 @@ class ClientConnection(asyncio.Protocol):
         self._advance()
 
     def eof_received(self) -> bool:
-        """A half-closed client still gets its answer; then the connection ends.
-
-        TCP does not tell a client that has only stopped sending from one that has left. So one that
-        is still waiting after `PROBE_AFTER_S` is sent an interim 100, which RFC 9110 section 15.2
-        makes every client skip: from one that has left it brings back a reset, and its legs are
-        released.
-        """
+        """A half-closed client still gets its answer; then the connection ends."""
         self._has_eof = True
         if self._serving is None or not self._serving.is_whole:
             return False
-        asyncio.get_running_loop().call_later(PROBE_AFTER_S, self._probe, self._serving)
+        watch(self, self._serving)
         return self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -161,6 +154,8 @@ class ClientConnection(asyncio.Protocol):
         self._write_paused = False
         if self._serving is not None:
             self._serving.resume_answer()
+        elif self._queue:
+            self._advance()
 
     def shutdown(self) -> None:
         """Called by uvicorn at its graceful stop: answer what is under way, then close."""
@@ -303,21 +298,8 @@ class ClientConnection(asyncio.Protocol):
 
     # Refusals and endings.
 
-    def _probe(self, exchange: Exchange) -> None:
-        if self._is_waiting(exchange) and not exchange.head.is_http10:
-            self.transport.write(_CONTINUE)
-            self._look_for_reset(exchange)
-
-    def _look_for_reset(self, exchange: Exchange) -> None:
-        """The loop no longer reads this socket, so a reset shows only when it is asked for."""
-        if self._is_waiting(exchange):
-            sock = self.transport.get_extra_info("socket")
-            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.transport.abort()
-            else:
-                asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look_for_reset, exchange)
-
-    def _is_waiting(self, exchange: Exchange) -> bool:
+    def is_waiting(self, exchange: Exchange) -> bool:
+        """Tell whether the client still waits for the first byte of this exchange's answer."""
         return exchange is self._serving and not exchange.has_answered and not self._is_closing
 
     def _stop(self, refusal: Refusal) -> None:
@@ -362,8 +344,8 @@ class ClientConnection(asyncio.Protocol):
     def _advance(self) -> None:
         """Begin the next exchange if none is under way, and let the one under way act."""
         while not self._is_closing:
-            if self._serving is None and not self._begin_next():
-                return
+            if self._serving is None and (self._write_paused or not self._begin_next()):
+                return  # while answers pile up unread, no more of them are asked for
             serving = self._serving
             if serving is None:
                 return
@@ -382,8 +364,10 @@ class ClientConnection(asyncio.Protocol):
             self._answer_refusal(following)
             return False
         self._serving = following
+        if not self._queue:
+            self.resume_reading()  # the rest of this request may still be on its way
         if following.head.expects_continue and not following.is_whole:
-            self.transport.write(_CONTINUE)
+            self.transport.write(CONTINUE)
         return True
 
     def _answer_refusal(self, refusal: Refusal) -> None:
@@ -397,8 +381,22 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write(plain_answer(status, detail, line, close=close))
 
     def _close(self) -> None:
-        if not self._is_closing:
-            self._is_closing = True
+        """Close in order; a client that is still sending may first read its answer.
+
+        Closing with unread data makes the kernel send a reset, which can destroy the answer before
+        the client has read it: so only our side is closed, and what comes is read and dropped for
+        `LINGER_S` seconds (RFC 9112 section 9.6; nginx's `lingering_close`).
+        """
+        if self._is_closing:
+            return
+        self._is_closing = True
+        is_sending = not self._has_eof and (self._receiving is not None or self._is_read_paused)
+        if is_sending and self.transport.can_write_eof():
+            self.transport.write_eof()
+            if self._is_read_paused:
+                self.transport.resume_reading()
+            asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
+        else:
             self.transport.close()
 
     def _close_abruptly(self) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 
-from proxy.config.resolved import Backend
+from proxy.config.resolved import Address, Backend
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 from proxy.wire.request_head import Field
@@ -32,8 +32,11 @@ MAX_HEAD_BYTES = 64 * 1024
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One TCP connection to a backend, and the parser of its answers."""
+class UpstreamConnection:
+    """One TCP connection to a backend, and the parser of its answers.
+
+    An `asyncio.Protocol` by its methods: it inherits nothing, so that it can be compiled.
+    """
 
     __slots__ = (
         "_head_bytes", "_headers", "_is_begun", "_is_complete", "_is_interim", "_is_paused", "_is_reading_body",
@@ -58,8 +61,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers = []
         self._head_bytes = 0
         self._is_begun = self._is_complete = self._is_reading_body = False
-        if self._is_paused:
-            self.resume()
 
     def pause(self) -> None:
         """Stop reading: whoever takes the answer cannot keep up."""
@@ -75,7 +76,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     # What asyncio calls.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP
+    def connection_made(self, transport: asyncio.Transport) -> None:
         """Keep the transport."""
         self.transport = transport
 
@@ -258,7 +259,8 @@ class Pool:
         del self._deadlines[leg]
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection that can serve another leg."""
+        """Take back a connection that can serve another leg; it is read, so that its end shows."""
+        connection.resume()
         connection.idle_since_s = monotonic_s()
         self._idle.append(connection)
 
@@ -287,25 +289,34 @@ class Pool:
 
     async def _connect(self, leg: Leg) -> None:
         """Open a connection for `leg`; when it ended meanwhile, the connection waits for another."""
-        endpoint = self.backend.endpoints[self._turn % len(self.backend.endpoints)]
-        self._turn += 1
+        endpoints = self.backend.endpoints
+        turn = self._turn = self._turn + 1
         self._connecting += 1
+        connection, error = None, ""
         try:
             async with asyncio.timeout(self.backend.connect_timeout_s):
-                _, connection = await self._loop.create_connection(
-                    lambda: UpstreamConnection(self), endpoint.host, endpoint.port
-                )
+                for number in range(len(endpoints)):
+                    endpoint = endpoints[(turn + number) % len(endpoints)]
+                    try:
+                        connection = await self._open(endpoint)
+                        break
+                    except OSError as exc:  # nothing was sent: the next one can be asked
+                        error = f"no connection to {endpoint}: {exc.strerror or exc}"
         except TimeoutError:
-            limit_s = self.backend.connect_timeout_s
-            leg.fail(Outcome.CONNECT_ERROR, f"no connection to {endpoint} in {limit_s:g} s")
-            return
-        except OSError as exc:
-            leg.fail(Outcome.CONNECT_ERROR, f"no connection to {endpoint}: {exc.strerror or exc}")
-            return
+            error = f"no connection in {self.backend.connect_timeout_s:g} s"
         finally:
             self._connecting -= 1
+        if connection is None:
+            leg.fail(Outcome.CONNECT_ERROR, error)
+            return
         self._opened += 1
         if leg.is_over:
             self.release(connection)
         else:
             leg.attach(connection, is_reused=False)
+
+    async def _open(self, endpoint: Address) -> UpstreamConnection:
+        _, connection = await self._loop.create_connection(  # type: ignore[type-var]  # by methods
+            lambda: UpstreamConnection(self), endpoint.host, endpoint.port
+        )
+        return connection

@@ -189,8 +189,12 @@ async def dataplane(
     loop = asyncio.get_running_loop()
     worker = Worker(config, 0, loop)
     state = _ServerState()
-    bound = type("BoundConnection", (ClientConnection,), {"worker": worker, "__slots__": ()})
-    server = await loop.create_server(lambda: bound(config, state, {}, loop), "127.0.0.1", 0)
+    server = await loop.create_server(
+        # an asyncio.Protocol by its methods
+        lambda: ClientConnection(worker, config, state, {}, loop),  # type: ignore[arg-type,return-value]
+        "127.0.0.1",
+        0,
+    )
     worker.start()
     try:
         yield Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
