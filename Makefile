@@ -5,17 +5,30 @@ BIN := $(VENV)/bin
 # Where the wheel with the compiled data plane is installed, for the benchmarks.
 COMPILED := .cache/compiled
 
+# mypyc leaves its modules beside the sources, where they would be imported in their place: so the
+# wheel is built from a copy.
+define compiled_wheel
+	rm -rf .cache/wheel-src && mkdir -p .cache/wheel-src
+	cp -r proxy pyproject.toml README.md LICENSE .cache/wheel-src/
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir $(1) .cache/wheel-src
+	rm -rf .cache/wheel-src
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench wheel schemas clean
+.PHONY: help demo test test-compiled lint format bench wheel schemas clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair, log, shift, kill, compare
 	$(BIN)/understudy demo
 
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)
 	$(BIN)/pytest
+
+test-compiled: $(VENV)/.test $(COMPILED)/.done ## the data plane's tests again, against the wheel compiled by mypyc
+	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
+		$(BIN)/pytest --override-ini pythonpath= tests/dataplane tests/routing tests/wire
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .
@@ -31,7 +44,7 @@ bench: $(VENV)/.bench $(COMPILED)/.done ## measure beside Envoy and nginx, in on
 	UNDERSTUDY_PYTHON=$(CURDIR)/$(COMPILED)/bin/python $(BIN)/python -m benchmarks
 
 wheel: $(VENV)/bin/python ## build the wheel with the compiled data plane into dist/ (needs a C compiler)
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(call compiled_wheel,dist)
 
 schemas: $(VENV)/.test ## write the JSON Schemas of config and record to config/
 	$(BIN)/understudy schema config > config/config.schema.json
@@ -55,9 +68,10 @@ $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 
 $(COMPILED)/.done: pyproject.toml $(shell find proxy -name '*.py') | $(VENV)/bin/python
 	rm -rf $(COMPILED)
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/pip wheel --quiet --no-deps --wheel-dir $(COMPILED)/dist .
+	$(call compiled_wheel,$(COMPILED)/dist)
 	$(PYTHON) -m venv $(COMPILED)
 	$(COMPILED)/bin/pip install --quiet $(COMPILED)/dist/*.whl
+	$(BIN)/pip install --quiet --no-deps --target $(COMPILED)/site $(COMPILED)/dist/*.whl
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python

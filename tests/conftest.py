@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from proxy.dataplane import client
 from tests.support.kafka import BrokerError, can_start_broker, mock_broker, real_broker
 
 # No deadline: on a shared machine it tells how busy the others are.
@@ -20,6 +21,13 @@ CACHE = Path(__file__).parent.parent / ".cache" / "kafka"
 
 #: Starting a broker, and loading it the first time, takes longer than a test may.
 BROKER_TIMEOUT_S = 700
+
+
+def pytest_configure() -> None:
+    """Refuse to test the sources when the compiled data plane was asked for."""
+    compiled = not str(client.__file__).endswith(".py")
+    if compiled != (os.environ.get("UNDERSTUDY_COMPILED") == "1"):
+        pytest.exit(f"UNDERSTUDY_COMPILED and what would be tested differ: {client.__file__}", 4)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

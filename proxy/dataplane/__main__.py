@@ -28,6 +28,7 @@ from proxy.dataplane.worker import Worker
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
 USERS_SHARE = 0.7
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 async def _no_app(scope: Any, receive: Any, send: Any) -> None:
@@ -56,6 +57,8 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
     gc.freeze()
     # Exchanges leave no cycles behind, so passes find little: 6% of the CPU with CPython's defaults.
     gc.set_threshold(50_000, 20, 100)
+    # Runs at the first pause of `serve`, which installs its handlers before that.
+    asyncio.get_running_loop().call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP_SIGNALS)
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -72,9 +75,12 @@ def main() -> int:
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # uvicorn raises the signal again when it has stopped; the journal is flushed after that.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+    # Until uvicorn listens to them, signals wait: one that came now would be lost, and the worker
+    # would have to be killed. uvicorn raises them again when it has stopped, before the journal is
+    # flushed; then nothing happens.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
     config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
