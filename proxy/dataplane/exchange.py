@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dataplane.leg import Leg, ServingLeg, ShadowLeg
+from proxy.dataplane.leg import Leg, ServingLeg, ShadowLeg, never_started
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.control_page import Part
 from proxy.state.stats_page import Lost, Outcome, Skip
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.client import ClientConnection
     from proxy.dataplane.worker import RouteContext, Worker
     from proxy.wire.request_head import RequestHead
-
-#: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
-_LIMITS = frozenset({Skip.BODY_TOO_LARGE, Skip.IN_FLIGHT, Skip.MEMORY})
 
 
 class Exchange:
@@ -180,11 +177,8 @@ class Exchange:
         return self.captured is None or (self.head.length or 0) > self.context.capture_limit
 
     def _shed(self, number: int, reason: Skip) -> None:
-        """Note a leg that was decided and not started, with its reason."""
-        leg = Leg(self, self.context.roles[number], self.context.pools[number])
-        leg.is_over, leg.error = True, reason.value
-        leg.status = Outcome.SHED if reason in _LIMITS else Outcome.NOT_SENT
-        self.legs[number] = leg
+        pool = self.context.pools[number]
+        self.legs[number] = never_started(self, self.context.roles[number], pool, reason)
 
     def _count_rescue(self, number: int) -> None:
         self.is_rescued = True
@@ -325,20 +319,16 @@ class Exchange:
     def _can_rescue(self, leg: Leg) -> bool:
         """A canary that failed before its first byte reached the user (DESIGN section 3)."""
         assert isinstance(leg, ServingLeg)
-        is_failure = leg.status is not Outcome.OK and leg.status is not Outcome.HTTP_ERROR
+        copy = self.legs.get(PRIMARY)
+        has_copy = copy is not None and not copy.is_over
         return (
-            is_failure
+            not leg.is_answered()
             and not leg.has_answered
             and not self.is_aborted
             and self.captured is not None
-            and leg is not self.legs.get(PRIMARY)
-            and (self._has_copy() or not self.context.pools[PRIMARY].is_full())
+            and leg is not copy
+            and (has_copy or not self.context.pools[PRIMARY].is_full())
         )
-
-    def _has_copy(self) -> bool:
-        """Tell whether the primary has a copy of this canary's request under way."""
-        copy = self.legs.get(PRIMARY)
-        return copy is not None and not copy.is_over
 
     def _rescue(self) -> None:
         """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
@@ -362,7 +352,6 @@ class Exchange:
         cells, counters = self.worker.cells, self.context.cells
         is_ok = leg.status is Outcome.OK
         cells[counters.served_ok if is_ok else counters.served[leg.status]] += 1
-        counters.latency.observe(cells, leg.end_s - self.ready_s)
         if not self.is_whole:
             self._skip = self._skip or Skip.NOT_WHOLE
             if not self._is_settled:
@@ -385,13 +374,16 @@ class Exchange:
         self._live = -1
         decision, worker = self.decision, self.worker
         assert decision is not None
+        primary = self.legs.get(PRIMARY)
+        if primary is not None and primary.is_answered():
+            self.context.cells.latency.observe(worker.cells, primary.end_s - primary.begun_s)
         for number in decision.pairs:
             counters = self.context.cells.candidates[number]
             leg = self.legs.get(number)
             status = leg.status if leg is not None else Outcome.NOT_SENT
             is_ok = status is Outcome.OK
             worker.cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
-            if leg is not None and leg.end_s:
+            if leg is not None and leg.is_answered():
                 counters.latency.observe(worker.cells, leg.end_s - leg.begun_s)
             if self.plan.is_recorded[number]:
                 worker.journal_pair(self, self.context.makers[number], counters)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.upstream import Pool, UpstreamConnection
-from proxy.state.stats_page import Outcome
+from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
@@ -94,6 +94,10 @@ class Leg:
             self._pieces.extend(pieces)
         elif pieces:
             self._connection.transport.writelines(pieces)
+
+    def is_answered(self) -> bool:
+        """Tell whether the backend answered whole, be it with an error: a latency worth counting."""
+        return self.status is Outcome.OK or self.status is Outcome.HTTP_ERROR
 
     def has_connection(self) -> bool:
         """Tell whether the request is on its way."""
@@ -245,3 +249,15 @@ class ServingLeg(Leg):
             self.holds_client = True
         elif not self.holds_client:
             self.exchange.client.resume_reading()
+
+
+#: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
+_LIMITS = frozenset({Skip.BODY_TOO_LARGE, Skip.IN_FLIGHT, Skip.MEMORY})
+
+
+def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Leg:
+    """Return a leg that was decided and not started, for the record, with its reason."""
+    leg = Leg(exchange, role, pool)
+    leg.is_over, leg.error = True, reason.value
+    leg.status = Outcome.SHED if reason in _LIMITS else Outcome.NOT_SENT
+    return leg

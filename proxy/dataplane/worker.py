@@ -29,7 +29,7 @@ from proxy.routing.match import Router
 from proxy.routing.split import key_reader, needs_body
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
-from proxy.telemetry import monotonic_s
+from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.request_head import RequestHead
 
 TICK_S = 0.05
@@ -110,6 +110,7 @@ class Worker:
         self._loop = loop
         self._state_dir = state_dir
         self._seq = 0
+        self._pid = os.getpid()
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -269,6 +270,7 @@ class Worker:
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.prune(now_s)
+        self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
         self._set_gauges()
         if self._page is None or not self._page.is_whole():
             if self._page is not None:

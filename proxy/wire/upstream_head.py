@@ -29,6 +29,15 @@ def shared_block(head: RequestHead, request_id: bytes, peer_lines: bytes) -> byt
     )
 
 
+def peer_lines(pseudonym: bytes, host: bytes, scheme: bytes) -> bytes:
+    """Return the lines that say who we are and whom the request came from."""
+    return b"via: 1.1 %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (
+        pseudonym,
+        host,
+        scheme,
+    )
+
+
 def leg_head(shared: bytes, trace_line: bytes, framing: bytes, *, mirror: bool) -> bytes:
     """Return the whole head of one leg; `framing` is a Content-Length or chunked line or empty."""
     return b"%b%b%b%b\r\n" % (shared, trace_line, framing, MIRROR_LINE if mirror else b"")

@@ -12,7 +12,7 @@ import pytest
 from proxy.config.resolved import Bodies, Split, SplitKind
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, set_weight
-from proxy.state.stats_page import Lost, Outcome, Skip
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Lost, Outcome, Skip
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
 from tests.support.upstreams import Upstream, answer, echo, hang, raw_answer, reset, unused_port
 
@@ -454,3 +454,30 @@ async def test_many_users_at_once_keep_their_own_answers(tmp_path: Path) -> None
         for line in lines
         if line["candidate"] == "v2"
     )
+
+
+async def test_latencies_count_whole_answers_of_their_own_leg_only(tmp_path: Path) -> None:
+    """A dead candidate does not look fast, and who serves does not change whose latency it is."""
+    async with (
+        Upstream(answer(b"ok")) as primary,
+        Upstream(answer(b"ok")) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port, "v3": unused_port()},
+            options=Options(weight_bp={"v2": 10_000}),
+        ) as plane,
+    ):
+        for _ in range(4):
+            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+        await plane.pairs(8)
+
+        def observed(leg: str) -> int:
+            bounds = [str(bound) for bound in LATENCY_BOUNDS_US] + ["+Inf"]
+            return sum(plane.count("latency_us", "iris", leg, bound) for bound in bounds)
+
+        assert {leg: observed(leg) for leg in ("primary", "v2", "v3")} == {
+            "primary": 4,
+            "v2": 4,
+            "v3": 0,
+        }
