@@ -67,6 +67,12 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
 
 def main() -> int:
     """Run one worker; return the exit code."""
+    # Until uvicorn listens to them, signals wait: one that came now would be lost, and the worker
+    # would have to be killed. uvicorn raises them again when it has stopped, before the journal is
+    # flushed; then nothing happens.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda *_: None)
     parser = argparse.ArgumentParser(prog="python -m proxy.dataplane", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved config (JSON)")
     parser.add_argument("--index", type=int, required=True, help="number of this worker")
@@ -75,12 +81,6 @@ def main() -> int:
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # Until uvicorn listens to them, signals wait: one that came now would be lost, and the worker
-    # would have to be killed. uvicorn raises them again when it has stopped, before the journal is
-    # flushed; then nothing happens.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
     config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)

@@ -16,7 +16,8 @@ from tests.support.crowd import Crowd, crowd
 from tests.support.dataplane import until
 from tests.support.instance import Instance, running
 from tests.support.pair_log import read_pairs
-from tests.support.upstreams import Upstream, echo
+from tests.support.upstreams import Request, Upstream, echo
+from tests.support.worker_process import worker_config, worker_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
@@ -86,9 +87,15 @@ def _check_records(instance: Instance, people: Crowd, *, may_lack: int = 0) -> N
     assert len(lacking) <= may_lack, f"{len(lacking)} of {len(people.answers)} without a record"
 
 
+async def _slow_echo(request: Request, writer: asyncio.StreamWriter) -> None:
+    """Take 20 ms, so that something is always under way."""
+    await asyncio.sleep(0.02)
+    await echo(request, writer)
+
+
 async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: Path) -> None:
     """Others are served on; it is back within a second; what it had in memory is counted as lost."""
-    async with Upstream(echo) as one, Upstream(echo) as two:
+    async with Upstream(_slow_echo) as one, Upstream(echo) as two:
         with running(_config(one.port, two.port), tmp_path) as instance:
             async with crowd(instance.runtime["listen"]) as people:
                 await people.go_on()
@@ -115,8 +122,8 @@ async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: 
             lost = candidate["pairs_lost"].get("worker_died", 0)
             assert sum(candidate["pairs_lost"].values()) == lost
             _check_records(instance, people, may_lack=lost)
-            # What was lost is what a worker does in its last flush interval, and no more.
-            assert lost <= 0.1 * len(people.answers), f"{lost} pairs lost"
+            # What was lost is what it had under way and in its last flush interval, and no more.
+            assert 1 <= lost <= 0.1 * len(people.answers), f"{lost} pairs lost"
 
 
 async def _restarted(instance: Instance, name: str, victim: int) -> None:
@@ -163,7 +170,7 @@ async def test_a_stop_under_load_finishes_what_was_asked_and_records_it(tmp_path
 async def test_a_stop_waits_for_answers_under_way_and_no_longer_than_told(tmp_path: Path) -> None:
     """An answer that takes a second is finished; one that hangs is cut at the limit; both recorded."""
 
-    async def moody(request: Any, writer: asyncio.StreamWriter) -> None:
+    async def moody(request: Request, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(1 if b"/slow" in request.target else 60)
         await echo(request, writer)
 
@@ -195,3 +202,16 @@ async def test_a_stop_waits_for_answers_under_way_and_no_longer_than_told(tmp_pa
     assert records["r/slow"]["primary_status"] == "ok"
     assert records["r/never"]["primary_status"] == "cancelled"
     assert records["r/never"]["candidate_status"] == "ok"
+
+
+def test_a_stop_that_comes_while_a_worker_starts_is_not_lost(tmp_path: Path) -> None:
+    """Between its first line and its first request there is no moment at which SIGTERM is ignored."""
+    for attempt in range(4):
+        config = worker_config(tmp_path / str(attempt), "http://127.0.0.1:9")
+        with worker_process(config) as (process, _):
+            started = psutil.Process(process.pid)
+            deadline_s = monotonic_s() + 10
+            while not started.cmdline()[0].startswith("understudy"):  # set as `main` begins
+                assert monotonic_s() < deadline_s
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(3) == 0

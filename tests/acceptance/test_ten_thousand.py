@@ -96,7 +96,7 @@ def topic_reader(bootstrap: str, topic: str) -> Callable[[Instance], Records]:
         del instance
         for message in consumer.consume(5000, timeout=0.5):
             if message.error() is None:
-                found.append(orjson.loads(message.value()))
+                found.append(orjson.loads(message.value() or b""))
         return found
 
     return read
