@@ -40,7 +40,7 @@ format: $(VENV)/.test ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench $(COMPILED)/.done ## measure beside Envoy and nginx, in one run (needs nginx and wrk)
+bench: $(VENV)/.bench $(COMPILED)/.done ## measure beside Envoy and nginx, in one run (needs nginx, wrk and a C compiler)
 	UNDERSTUDY_PYTHON=$(CURDIR)/$(COMPILED)/bin/python $(BIN)/python -m benchmarks
 
 wheel: $(VENV)/bin/python ## build the wheel with the compiled data plane into dist/ (needs a C compiler)

@@ -136,8 +136,8 @@ def test_every_option_named_in_the_text_is_one_of_some_command() -> None:
 
 def test_every_make_target_named_exists() -> None:
     """In blocks and in the text."""
-    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"^make ([a-z]+)", "".join(_blocks("sh")), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^make ([a-z-]+)", "".join(_blocks("sh")), re.MULTILINE))
     named |= {text.split()[1] for text in _inline() if text.startswith("make ")}
     assert {"demo", "test"} <= named <= targets
 
