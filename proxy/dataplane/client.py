@@ -1,51 +1,34 @@
-"""Client connections: parse requests, hand them to exchanges, write answers in order.
+"""Client connections: read requests, hand them to exchanges, write answers in order.
 
 `ClientConnection` is the class given to uvicorn as `http=`: uvicorn keeps the sockets, limits,
 signals and graceful stop; between its sockets and ours stand no ASGI scope, no task and no copy.
 
-Requests of one connection are served one at a time. Those that a client pipelines wait, parsed, in
-a short queue while reading is paused. Anything ambiguous is refused with 400 and ends the
-connection; what was parsed before it is still answered.
+Requests of one connection are served one at a time. What a client pipelines behind the one under
+way is not even parsed before that one is answered: it waits as the bytes of one read, while reading
+is paused. What is read but not whole has a deadline (`proxy.dataplane.deadlines`). Anything
+ambiguous is refused and ends the connection.
+
+What HTTP means is judged in `proxy.wire`; here is only what happens when.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
+from proxy.dataplane import refusals
+from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, watch
-from proxy.dataplane.refusals import (
-    CHUNKS_TOO_LONG,
-    MAX_FIELDS,
-    MAX_TARGET_BYTES,
-    NO_ROUTE,
-    NO_UPGRADE,
-    TARGET_TOO_LONG,
-    body_too_large,
-    failure,
-    head_too_large,
-)
-from proxy.state.stats_page import Reject
-from proxy.wire.request_head import Field, Refusal, read_request_head
+from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
+from proxy.wire.partial_head import HeadFault, PartialHead
+from proxy.wire.request_head import Refusal, read_request_head
 from proxy.wire.response_head import plain_answer
+from proxy.wire.upstream_head import peer_lines
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import ServingLeg
     from proxy.dataplane.worker import Worker
-
-#: Chunk extensions and other bytes of a chunked body that are not the body itself.
-MAX_CHUNK_OVERHEAD_BYTES = 16 * 1024
-
-#: How long a client that is still sending may take to read its last answer; nginx takes 5 s.
-LINGER_S = 5.0
-
-
-class _RefusedError(Exception):
-    """Stops the parser; the refusal is already queued."""
 
 
 class ClientConnection:
@@ -55,10 +38,9 @@ class ClientConnection:
     """
 
     __slots__ = (
-        "_body_limit", "_fields", "_has_eof", "_head_bytes", "_head_limit", "_headers", "_is_closing",
-        "_is_head_done", "_is_head_new", "_is_read_paused", "_overhead_bytes", "_parser", "_queue", "_read_bytes", "_receiving",
-        "_server_state", "_serving", "_target", "_write_paused", "keep_alive", "peer_host",
-        "peer_lines", "transport", "worker",
+        "_body", "_body_limit", "_has_eof", "_has_read", "_head_limit", "_is_closing",
+        "_is_read_paused", "_partial", "_receiving", "_rest", "_server_state", "_serving",
+        "_write_paused", "keep_alive", "peer_host", "peer_lines", "transport", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -72,19 +54,21 @@ class ClientConnection:
         self.worker = worker
         self._server_state = server_state
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
-        self._parser = httptools.HttpRequestParser(self)
-        self._queue: deque[Exchange | Refusal] = deque()
         self._serving: Exchange | None = None
+        #: The exchange whose request body is still coming, and where that ends.
         self._receiving: Exchange | None = None
+        self._body: LengthBody | ChunkedBody | None = None
+        #: A head that is not whole, and bytes that wait for the exchange under way to end.
+        self._partial: PartialHead | None = None
+        self._rest = b""
         self._is_read_paused = self._write_paused = False
         self._is_closing = self._has_eof = False
+        #: Something was read since the last sweep; None: nothing was ever read.
+        self._has_read: bool | None = None
         self.keep_alive = True
-        self.peer_host = b""
-        self.peer_lines = b""
-        self._read_bytes = 0
+        self.peer_host = self.peer_lines = b""
         self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
-        self.on_message_begin()
 
     # What asyncio and uvicorn call.
 
@@ -95,31 +79,27 @@ class ClientConnection:
         peer = transport.get_extra_info("peername")
         self.peer_host = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
         scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
-        self.peer_lines = b"via: 1.1 %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (
-            self.worker.pseudonym,
-            self.peer_host,
-            scheme,
-        )
+        self.peer_lines = peer_lines(self.worker.pseudonym, self.peer_host, scheme)
         self.worker.connection_opened()
+        if not self.worker.clients.opened(self):
+            self.keep_alive = False
+            self._answer(503, refusals.CROWDED, b"retry-after: 1\r\n")
+            self._close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, then let the exchange under way act on what came."""
+        """Read what came, then let the exchange under way act on it."""
         if self._is_closing:
             return
-        self._read_bytes = len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserCallbackError as exc:
-            if not isinstance(exc.__context__, _RefusedError):
-                raise
-        except httptools.HttpParserUpgrade:
-            self._refuse(NO_UPGRADE)
-        except httptools.HttpParserError as exc:
-            self._refuse(Refusal(400, Reject.BAD_REQUEST, f"Malformed request: {exc}."))
+        self._has_read = True
+        if self._receiving is not None:
+            self._receive(self._receiving, data)
+        elif self._serving is None:
+            self._begin(data)
         else:
-            if self._receiving is not None or not self._is_head_done:
-                self._check_sizes()
-        self._advance()
+            self._wait(data)
+            return
+        if self._serving is not None:
+            self._serving.advance()
 
     def eof_received(self) -> bool:
         """A half-closed client still gets its answer; then the connection ends."""
@@ -132,16 +112,14 @@ class ClientConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone: stop what was for it alone."""
         self._is_closing = True
-        self._parser = None  # type: ignore[assignment]  # they know each other: no cycle is left
+        self._rest = b""
+        self._partial = self._receiving = None
         self._server_state.connections.discard(self)
+        self.worker.clients.closed(self)
         self.worker.connection_closed()
         serving, self._serving = self._serving, None
         if serving is not None:
             serving.abort()
-        while self._queue:
-            waiting = self._queue.popleft()
-            if isinstance(waiting, Exchange):
-                waiting.abort()
 
     def pause_writing(self) -> None:
         """The client reads slowly: hold the backend back."""
@@ -154,8 +132,8 @@ class ClientConnection:
         self._write_paused = False
         if self._serving is not None:
             self._serving.resume_answer()
-        elif self._queue:
-            self._advance()
+        else:
+            self._go_on()
 
     def shutdown(self) -> None:
         """Called by uvicorn at its graceful stop: answer what is under way, then close."""
@@ -163,76 +141,100 @@ class ClientConnection:
         if self._serving is None:
             self._close()
 
-    # What httptools calls.
+    # Reading.
 
-    def on_message_begin(self) -> None:
-        """Make ready for a head."""
-        self._target = b""
-        self._headers: list[Field] = []
-        self._head_bytes = 0
-        self._overhead_bytes = 0
-        self._is_head_done = False
-        self._is_head_new = True
-
-    def on_url(self, url: bytes) -> None:
-        """Collect the request target."""
-        self._target += url
-        if len(self._target) > MAX_TARGET_BYTES:
-            self._stop(TARGET_TOO_LONG)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field; after the head nobody looks at them again, so trailers are dropped."""
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """Check the head, find its route, open its exchange."""
-        parser, worker = self._parser, self.worker
-        self._is_head_done = True
-        headers = self._headers
-        if len(headers) > MAX_FIELDS or self._read_bytes > self._head_limit:
-            self._check_head(headers)
+    def _begin(self, data: bytes) -> None:
+        """Read a head and open its exchange; the common case is a whole request in one read."""
+        end = data.find(b"\r\n\r\n") if self._partial is None else 0
+        if 0 < end <= self._head_limit:
+            block, body = data[:end], data[end + 4 :]
+        else:
+            found = self._add_to_head(data)
+            if found is None:
+                return
+            block, body = found
+        worker = self.worker
         worker.cells[worker.received_cell] += 1
-        head = read_request_head(
-            parser.get_method(),
-            self._target,
-            parser.get_http_version(),
-            headers,
-            worker.pseudonym,
-        )
+        head = read_request_head(block, worker.pseudonym)
         if isinstance(head, Refusal):
-            self._stop(head)
+            self._refuse(head, has_body=not block.startswith(b"HEAD "))
             return
-        if head.length is not None and head.length > self._body_limit:
-            self._stop(body_too_large(self._body_limit))
+        length = head.length
+        if length is not None and length > self._body_limit:
+            self._refuse(refusals.body_too_large(self._body_limit))
             return
         context = worker.route(head)
         if context is None:
-            self._stop(NO_ROUTE)
+            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
             return
-        exchange = Exchange(self, context, head)
+        self._serving = exchange = Exchange(self, context, head)
+        if length == len(body):
+            if body:
+                exchange.receive(body)
+            exchange.complete()
+        else:
+            self._begin_body(exchange, body)
+
+    def _add_to_head(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Keep a head that is not whole; return (head, what follows) once it is."""
+        if self._partial is None:
+            self._partial = PartialHead(self._head_limit)
+        found = self._partial.add(data)
+        if isinstance(found, HeadFault):
+            self._refuse(refusals.partial_head_refused(found, self._head_limit))
+            return None
+        if found is not None:
+            self._partial = None
+        elif self._partial.is_empty:
+            self._partial, self._has_read = None, False  # empty lines keep nobody alive
+        return found
+
+    def _begin_body(self, exchange: Exchange, data: bytes) -> None:
+        """Take the start of a body that is not whole yet, or is followed by another request."""
+        head = exchange.head
         self._receiving = exchange
-        self._queue.append(exchange)
+        self._body = ChunkedBody() if head.length is None else LengthBody(head.length)
+        if data:
+            self._receive(exchange, data)
+        if head.expects_continue and self._receiving is not None:
+            self.transport.write(CONTINUE)
 
-    def _check_head(self, headers: list[Field]) -> None:
-        size = sum(len(name) + len(value) for name, value in headers)
-        if len(headers) > MAX_FIELDS or size > self._head_limit:
-            self._stop(head_too_large(self._head_limit))
-
-    def on_body(self, body: bytes) -> None:
+    def _receive(self, exchange: Exchange, data: bytes) -> None:
         """Hand a piece of the body to its exchange."""
-        exchange = self._receiving
-        if exchange is None:
+        assert self._body is not None
+        try:
+            pieces, rest = self._body.read(data)
+        except ChunkError as exc:
+            self._refuse(refusals.bad_chunks(exc))
             return
-        self._overhead_bytes -= len(body)
-        exchange.receive(body)
-        if exchange.received_bytes > self._body_limit:
-            self._stop(body_too_large(self._body_limit))
+        if pieces:
+            # One piece per read: a client that sends a byte per chunk must not cost us a list of them.
+            exchange.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            if exchange.received_bytes > self._body_limit:
+                self._refuse(refusals.body_too_large(self._body_limit))
+                return
+        if rest is not None:
+            self._receiving = self._body = None
+            exchange.complete()
+            if rest:
+                self._wait(rest)
 
-    def on_message_complete(self) -> None:
-        """The body is whole."""
-        if self._receiving is not None:
-            self._receiving.complete()
-            self._receiving = None
+    def _wait(self, data: bytes) -> None:
+        """Keep what was pipelined until the exchange under way has ended."""
+        self._rest += data
+        self.pause_reading()
+
+    def _go_on(self) -> None:
+        """Read what waits, or read on; not before the client has taken most of the last answer."""
+        if self._is_closing or self._serving is not None or self._write_paused:
+            return
+        rest, self._rest = self._rest, b""
+        if not self._has_eof:
+            self.resume_reading()
+        if rest:
+            self.data_received(rest)
+        if self._has_eof and self._serving is None:
+            self._close()
 
     # What exchanges call.
 
@@ -241,7 +243,7 @@ class ClientConnection:
         serving = self._serving
         if serving is not None and not (serving.head.keep_alive and serving.is_whole):
             self.keep_alive = False
-        if not self.keep_alive or self._has_eof:
+        if not self.keep_alive or (self._has_eof and not self._rest):
             return b"connection: close\r\n"
         if serving is not None and serving.head.is_http10:
             return b"connection: keep-alive\r\n"
@@ -262,7 +264,7 @@ class ClientConnection:
 
     def resume_reading(self) -> None:
         """Read the client again, unless pipelined requests are waiting."""
-        if self._is_read_paused and not self._queue and not self._is_closing:
+        if self._is_read_paused and not self._rest and not self._is_closing:
             self._is_read_paused = False
             self.transport.resume_reading()
 
@@ -273,11 +275,14 @@ class ClientConnection:
         self._serving = None
         if not exchange.is_whole or not exchange.head.keep_alive:
             self.keep_alive = False
-        if not self.keep_alive or (self._has_eof and not self._queue):
+            self._receiving = None
+        if not self.keep_alive:
+            self._close(lingers=not exchange.is_whole or bool(self._rest))
+        elif self._rest or self._write_paused:
+            self.pause_reading()
+            asyncio.get_running_loop().call_soon(self._go_on)
+        elif self._has_eof:
             self._close()
-            return
-        if self._queue:
-            asyncio.get_running_loop().call_soon(self._advance)
         else:
             self.resume_reading()
 
@@ -291,113 +296,90 @@ class ClientConnection:
         if leg.has_answered:
             self._close_abruptly()
             return
-        status, error, detail = failure(leg)
+        status, error, detail = refusals.failure(leg)
         line = b"proxy-status: understudy; error=%b\r\n" % error
         self._answer(status, detail, line)
         self.exchange_over(exchange)
 
+    # Deadlines.
+
+    def stage(self) -> tuple[Stage, object]:
+        """Return where the connection is, with something that is equal as long as it is stuck."""
+        has_read = self._has_read
+        if has_read:
+            self._has_read = False
+        if self._is_closing:
+            unsent = self.transport.get_write_buffer_size()
+            return (Stage.FLUSHING if unsent else Stage.LINGERING), unsent
+        if self._receiving is not None and not self._is_read_paused:
+            return Stage.BODY, object() if has_read else None
+        if self._serving is not None or self._rest:
+            return Stage.SERVING, None
+        if self._partial is not None:
+            return Stage.HEAD, self._partial
+        if has_read is None:
+            return Stage.NEW, None
+        return Stage.IDLE, object() if has_read else None
+
+    def expire(self, stage: Stage) -> None:
+        """End what has been in `stage` for longer than its deadline."""
+        if stage is Stage.HEAD:
+            self._refuse(refusals.SLOW_HEAD)
+        elif stage is Stage.BODY:
+            self._refuse(refusals.SLOW_BODY)
+        elif stage is Stage.NEW or stage is Stage.IDLE:
+            self._close()
+        else:
+            self.drop()
+
+    def drop(self) -> None:
+        """End at once, without a word."""
+        self.transport.abort()
+
     # Refusals and endings.
 
     def is_waiting(self, exchange: Exchange) -> bool:
-        """Tell whether the client still waits for the first byte of this exchange's answer."""
+        """Tell whether the client waits for the first byte of this answer."""
         return exchange is self._serving and not exchange.has_answered and not self._is_closing
 
-    def _stop(self, refusal: Refusal) -> None:
-        """Refuse from inside a parser callback."""
-        self._refuse(refusal)
-        raise _RefusedError
-
-    def _refuse(self, refusal: Refusal) -> None:
-        """Queue a refusal behind the answers that are still owed; nothing more is read."""
+    def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
+        """Answer with a refusal and end; a request whose body cannot become whole is given up."""
         self.worker.count_rejected(refusal.reason)
-        broken, self._receiving = self._receiving, None
-        self._queue.append(refusal)
-        self.pause_reading()
+        broken, self._serving = self._serving, None
+        self._receiving = self._partial = None
         if broken is not None:
-            self._drop(broken)
-
-    def _drop(self, broken: Exchange) -> None:
-        """The body of this exchange will never be whole."""
-        if broken is not self._serving:
-            self._queue.remove(broken)
-        elif broken.has_answered:
-            self._close_abruptly()
-        else:
-            self._serving = None
-        broken.abort()
-
-    def _check_sizes(self) -> None:
-        """Bound what the parser swallows without telling: endless heads, chunk extensions."""
-        if not self._is_head_done:
-            if self._is_head_new:  # the read it began in may hold the end of another body
-                self._is_head_new = False
+            has_answered = broken.has_answered
+            broken.abort()
+            if has_answered:
+                self._close_abruptly()
                 return
-            self._head_bytes += self._read_bytes
-            if self._head_bytes > self._head_limit:
-                self._refuse(head_too_large(self._head_limit))
-        elif self._receiving is not None and self._receiving.head.length is None:
-            self._overhead_bytes += self._read_bytes
-            allowed = MAX_CHUNK_OVERHEAD_BYTES + self._receiving.received_bytes // 2
-            if self._overhead_bytes > allowed:
-                self._refuse(CHUNKS_TOO_LONG)
-
-    def _advance(self) -> None:
-        """Begin the next exchange if none is under way, and let the one under way act."""
-        while not self._is_closing:
-            if self._serving is None and (self._write_paused or not self._begin_next()):
-                return  # while answers pile up unread, no more of them are asked for
-            serving = self._serving
-            if serving is None:
-                return
-            if self._queue:
-                self.pause_reading()
-            serving.advance()
-            if self._serving is not None:
-                return
-
-    def _begin_next(self) -> bool:
-        """Take what waits first in the queue; False when there is nothing to serve."""
-        if not self._queue:
-            return False
-        following = self._queue.popleft()
-        if isinstance(following, Refusal):
-            self._answer_refusal(following)
-            return False
-        self._serving = following
-        if not self._queue:
-            self.resume_reading()  # the rest of this request may still be on its way
-        if following.head.expects_continue and not following.is_whole:
-            self.transport.write(CONTINUE)
-        return True
-
-    def _answer_refusal(self, refusal: Refusal) -> None:
         self.keep_alive = False
-        self._answer(refusal.status, refusal.detail, b"")
-        self._close()
+        self._answer(refusal.status, refusal.detail, b"", has_body=has_body)
+        self._close(lingers=True)
 
-    def _answer(self, status: int, detail: str, line: bytes) -> None:
+    def _answer(self, status: int, detail: str, line: bytes, *, has_body: bool = True) -> None:
         if not self._is_closing:
-            close = bool(self.connection_line() == b"connection: close\r\n")
-            self.transport.write(plain_answer(status, detail, line, close=close))
+            line += self.connection_line()
+            if self._serving is not None and self._serving.head.method == b"HEAD":
+                has_body = False
+            self.transport.write(plain_answer(status, detail, line, has_body=has_body))
 
-    def _close(self) -> None:
-        """Close in order; a client that is still sending may first read its answer.
+    def _close(self, *, lingers: bool = False) -> None:
+        """Close; `lingers` where the client may still be sending.
 
-        Closing with unread data makes the kernel send a reset, which can destroy the answer before
-        the client has read it: so only our side is closed, and what comes is read and dropped for
-        `LINGER_S` seconds (RFC 9112 section 9.6; nginx's `lingering_close`).
+        Closing a socket with unread data resets the connection, and the reset may overtake the
+        answer. So our side is shut and the rest read and thrown away (RFC 9112 section 9.6), until
+        the client closes its side or `Deadlines.linger_s` has passed.
         """
         if self._is_closing:
             return
-        self._is_closing = True
-        is_sending = not self._has_eof and (self._receiving is not None or self._is_read_paused)
-        if is_sending and self.transport.can_write_eof():
+        self._rest = b""
+        if lingers and not self._has_eof and self.transport.can_write_eof():
             self.transport.write_eof()
-            if self._is_read_paused:
-                self.transport.resume_reading()
-            asyncio.get_running_loop().call_later(LINGER_S, self.transport.abort)
+            self.resume_reading()
         else:
             self.transport.close()
+        self._is_closing = True
 
     def _close_abruptly(self) -> None:
         """Let the client see that the answer is not whole (RFC 9112 section 8)."""

@@ -5,30 +5,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proxy.state.stats_page import Outcome, Reject
-from proxy.wire.request_head import Refusal
+from proxy.wire.body import ChunkError
+from proxy.wire.partial_head import HeadFault
+from proxy.wire.request_head import TARGET_TOO_LONG, Refusal
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import ServingLeg
 
-#: Fields in a head; nginx has no limit of its own here, Apache takes 100, Envoy 100.
-MAX_FIELDS: Final = 100
-#: Bytes of a request target; Apache and nginx take 8 KiB.
-MAX_TARGET_BYTES: Final = 8 * 1024
-
-TARGET_TOO_LONG: Final = Refusal(
-    414, Reject.URI_TOO_LONG, f"The request target is over {MAX_TARGET_BYTES} bytes."
-)
 NO_ROUTE: Final = Refusal(404, Reject.NO_ROUTE, "No route takes this request.")
-NO_UPGRADE: Final = Refusal(501, Reject.UNSUPPORTED, "Upgrade is not supported.")
-CHUNKS_TOO_LONG: Final = Refusal(
-    400, Reject.BAD_REQUEST, "The chunk extensions or trailers are too long."
+BARE_LINE_END: Final = Refusal(
+    400, Reject.BAD_REQUEST, "The head has a CR or LF by itself (RFC 9112 section 2.2)."
 )
+#: RFC 9110 section 15.5.9.
+SLOW_HEAD: Final = Refusal(408, Reject.TIMEOUT, "The head did not come in time.")
+SLOW_BODY: Final = Refusal(408, Reject.TIMEOUT, "The body stopped coming.")
+#: For a connection above the cap; it is no request yet, so it has no counter as one.
+CROWDED: Final = "Too many connections; try again."
 
 
 def head_too_large(limit: int) -> Refusal:
-    """Return the refusal of a head over `limit` bytes or over `MAX_FIELDS` fields."""
-    detail = f"The head is over {limit} bytes or {MAX_FIELDS} fields."
-    return Refusal(431, Reject.HEAD_TOO_LARGE, detail)
+    """Return the refusal of a head over `limit` bytes."""
+    return Refusal(431, Reject.HEAD_TOO_LARGE, f"The head is over {limit} bytes.")
+
+
+def partial_head_refused(fault: HeadFault, limit: int) -> Refusal:
+    """Return the refusal of a head that was given up before it was whole."""
+    if fault is HeadFault.TARGET_TOO_LONG:
+        return TARGET_TOO_LONG
+    return BARE_LINE_END if fault is HeadFault.BARE_LINE_END else head_too_large(limit)
 
 
 def body_too_large(limit: int) -> Refusal:
@@ -36,8 +40,16 @@ def body_too_large(limit: int) -> Refusal:
     return Refusal(413, Reject.BODY_TOO_LARGE, f"The body is over {limit} bytes.")
 
 
+def bad_chunks(error: ChunkError) -> Refusal:
+    """Return the refusal of a body that is not what its coding says."""
+    return Refusal(400, Reject.BAD_REQUEST, f"Malformed body: {error}.")
+
+
 def failure(leg: ServingLeg) -> tuple[int, bytes, str]:
     """Return (status, RFC 9209 error, sentence) for a serving leg that failed."""
+    if leg.status is Outcome.TIMEOUT and not leg.exchange.is_whole:
+        # The backend could not answer what it had not been asked yet.
+        return SLOW_BODY.status, b"http_request_error", SLOW_BODY.detail
     if leg.status is Outcome.TIMEOUT:
         return 504, b"http_response_timeout", "The backend did not answer in time."
     if leg.status is Outcome.CONNECT_ERROR:

@@ -1,4 +1,4 @@
-"""Connections to backends: one parser and at most one leg each, kept in a pool per backend.
+"""Connections to backends: at most one leg each, kept in a pool per backend.
 
 A connection knows HTTP and nothing of routes; a leg (`proxy.dataplane.leg`) knows what its answer
 is for. A pool hands out idle connections, newest first, opens new ones, and ends the legs that
@@ -15,32 +15,33 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import httptools
-
 from proxy.config.resolved import Address, Backend
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
-from proxy.wire.request_head import Field
-from proxy.wire.response_head import has_no_body, read_response_head, read_whole_answer
+from proxy.wire.body import ChunkedBody, ChunkError
+from proxy.wire.partial_head import HeadFault, PartialHead
+from proxy.wire.response_head import ResponseHead, has_no_body, read_response_head
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import Leg
 
 #: An answer's head may not be larger than this; nginx allows 4 to 8 KiB, Envoy 60 KiB.
 MAX_HEAD_BYTES = 64 * 1024
+#: More chunks than this in one read are handed on as one piece.
+MAX_PIECES = 64
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class UpstreamConnection:
-    """One TCP connection to a backend, and the parser of its answers.
+    """One TCP connection to a backend, and what it has read of the answer.
 
     An `asyncio.Protocol` by its methods: it inherits nothing, so that it can be compiled.
     """
 
     __slots__ = (
-        "_head_bytes", "_headers", "_is_begun", "_is_complete", "_is_interim", "_is_paused", "_is_reading_body",
-        "_is_reusable", "_is_until_close", "_parser", "idle_since_s", "leg", "pool", "transport",
+        "_chunks", "_head", "_interim_bytes", "_is_paused", "_known_block", "_known_head", "_left",
+        "_partial", "idle_since_s", "leg", "pool", "transport",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -48,19 +49,22 @@ class UpstreamConnection:
         self.leg: Leg | None = None
         self.idle_since_s = 0.0
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
-        self._parser = httptools.HttpResponseParser(self)
         self._is_paused = False
-        self._headers: list[Field] = []
-        self._head_bytes = 0
-        self._is_begun = self._is_complete = self._is_interim = self._is_reading_body = False
-        self._is_until_close = self._is_reusable = False
+        self._partial: PartialHead | None = None
+        self._interim_bytes = 0
+        #: The head of the answer under way, and what is left of its body: a length, chunks, or
+        #: None and None until the connection closes.
+        self._head: ResponseHead | None = None
+        self._left: int | None = None
+        self._chunks: ChunkedBody | None = None
+        #: The last head, as sent and as read: those of one backend often differ in the date alone.
+        self._known_block = b""
+        self._known_head = ResponseHead(0, keep_alive=False)
 
     def begin(self, leg: Leg) -> None:
         """Take a leg; its answer is the next thing this connection reads."""
         self.leg = leg
-        self._headers = []
-        self._head_bytes = 0
-        self._is_begun = self._is_complete = self._is_reading_body = False
+        self._interim_bytes = 0
 
     def pause(self) -> None:
         """Stop reading: whoever takes the answer cannot keep up."""
@@ -81,52 +85,118 @@ class UpstreamConnection:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Parse, hand to the leg what it produced, and finish when the answer is whole."""
+        """Read the answer, hand it to the leg piece by piece, and finish when it is whole."""
         leg = self.leg
         if leg is None:  # bytes that nobody asked for: this connection cannot be trusted
             self.transport.abort()
             return
-        if not leg.is_serving and not self._is_begun and self._took_whole(leg, data):
-            return
-        self._is_begun = True
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            self._break(f"malformed answer: {exc}")
-            return
-        if not self._is_reading_body:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._break(f"answer's head is over {MAX_HEAD_BYTES} bytes")
+        body = data
+        if self._head is None:
+            found = self._read_head(leg, data)
+            if found is None:
                 return
-        leg.flush()
-        if self._is_complete:
-            self._finish()
+            body = found
+        left = self._left
+        if left is None:
+            self._read_unbounded(leg, body)
+            return
+        size = len(body)
+        if size < left:
+            self._left = left - size
+            if size:
+                leg.response_body(body)
+            leg.flush()
+            return
+        if left:
+            leg.response_body(body if size == left else body[:left])
+        self._finish(leg, is_clean=size == left)
 
-    def _took_whole(self, leg: Leg, data: bytes) -> bool:
-        """Take a shadow's answer that came in one read, without the parser."""
-        found = read_whole_answer(data)
-        if found is None or has_no_body(leg.exchange.head.method, found[0].status):
-            return False
-        head, start = found
+    def _read_head(self, leg: Leg, data: bytes) -> bytes | None:
+        """Read the head and tell the leg; return what follows it, None where it is not there yet."""
+        while True:
+            end = data.find(b"\r\n\r\n") if self._partial is None else 0
+            if end > 0:
+                block, data = data[:end], data[end + 4 :]
+            else:
+                found = self._add_to_head(data)
+                if found is None:
+                    return None
+                block, data = found
+            head = self._known_head if block == self._known_block else self._learn_head(block)
+            if head is None:
+                return None
+            if head.status >= 200:
+                break
+            # Interim answers (RFC 9110 section 15.2) end here; Upgrade is never forwarded.
+            self._interim_bytes += len(block)
+            if head.status == 101 or self._interim_bytes > MAX_HEAD_BYTES:
+                self._break("malformed answer: 101 without Upgrade, or endless interim answers")
+                return None
+            if not data:
+                return None
+        self._head = head
+        if has_no_body(leg.exchange.head.method, head.status):
+            self._left = 0
+        else:
+            self._left = head.length
+            self._chunks = ChunkedBody() if head.is_chunked else None
         leg.response_head(head)
-        leg.response_body(data[start:])
-        self._is_reusable = True
-        self._finish()
-        return True
+        return data
+
+    def _add_to_head(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Keep a head that is not whole; return (head, what follows) once it is."""
+        if self._partial is None:
+            self._partial = PartialHead(MAX_HEAD_BYTES)
+        found = self._partial.add(data)
+        if isinstance(found, HeadFault):
+            self._break(f"malformed answer: its head has or is {found.value}")
+            return None
+        if found is not None:
+            self._partial = None
+        return found
+
+    def _learn_head(self, block: bytes) -> ResponseHead | None:
+        head = read_response_head(block) if len(block) <= MAX_HEAD_BYTES else "head too large"
+        if isinstance(head, str):
+            self._break(f"malformed answer: {head}")
+            return None
+        self._known_block, self._known_head = block, head
+        return head
+
+    def _read_unbounded(self, leg: Leg, data: bytes) -> None:
+        """Take a piece of a body in chunks, or of one that lasts until the connection closes."""
+        chunks, rest = self._chunks, None
+        pieces = [data] if data else []
+        if chunks is not None:
+            try:
+                pieces, rest = chunks.read(data)
+            except ChunkError as exc:
+                self._break(f"malformed answer: {exc}")
+                return
+            if len(pieces) > MAX_PIECES:  # nobody streams like this
+                pieces = [b"".join(pieces)]
+        for piece in pieces:
+            leg.response_body(piece)
+        if rest is None:
+            leg.flush()
+        else:
+            self._finish(leg, is_clean=not rest)
 
     def eof_received(self) -> bool:
-        """End an answer that lasts until the connection closes; anything else was cut short."""
-        if self.leg is not None and self._is_reading_body and not self._is_complete:
-            self._is_complete = self._is_until_close
-            if self._is_complete:
-                self._finish()
+        """End an answer that lasts until the connection closes; any other was cut short.
+
+        Chunks without the empty line after the last one are whole too: the chunk of size zero ends
+        the data (RFC 9112 section 8), and trailers are dropped anyway.
+        """
+        leg, chunks = self.leg, self._chunks
+        has_begun = leg is not None and self._head is not None and self._left is None
+        if leg is not None and has_begun and (chunks is None or chunks.has_last_chunk):
+            self._finish(leg, is_clean=False)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the leg that was waiting, if any, and leave the pool."""
         self.pool.forget(self)
-        self._parser = None  # type: ignore[assignment]  # they know each other: no cycle is left
         leg, self.leg = self.leg, None
         if leg is not None:
             leg.fail(Outcome.RESET, f"connection lost: {exc or 'closed by the backend'}")
@@ -141,57 +211,20 @@ class UpstreamConnection:
         if self.leg is not None:
             self.leg.resume_request()
 
-    # What httptools calls.
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a field; after the head nobody looks at them again, so trailers are dropped."""
-        self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """Read the head and tell the leg."""
-        leg = self.leg
-        if leg is None or self._is_complete:
-            raise ValueError("an answer without a request")
-        status = self._parser.get_status_code()
-        if status < 200:  # interim answers, RFC 9110 section 15.2
-            if status == 101:  # Upgrade is never forwarded
-                raise ValueError("101 without Upgrade")
-            self._is_interim = True
-            return
-        head = read_response_head(status, self._headers, for_client=leg.is_serving)
-        self._is_until_close = head.length is None and not head.is_chunked
-        self._is_reading_body = True
-        self._is_reusable = self._parser.should_keep_alive()
-        leg.response_head(head)
-        if has_no_body(leg.exchange.head.method, status):
-            self._is_complete = True
-            if head.length or head.is_chunked:  # llhttp waits for a body that never comes
-                self._parser = httptools.HttpResponseParser(self)
-
-    def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body to the leg."""
-        if self._is_complete:
-            raise ValueError("more than the answer")
-        self.leg.response_body(body)  # type: ignore[union-attr]  # a head came first
-
-    def on_message_complete(self) -> None:
-        """Note the end; `data_received` acts on it."""
-        if self._is_interim:
-            self._is_interim = False
-            self._headers = []
-        else:
-            self._is_complete = True
-
     # Endings.
 
-    def _finish(self) -> None:
-        leg, self.leg = self.leg, None
-        assert leg is not None
-        if self._is_reusable and leg.is_request_sent and not self.transport.is_closing():
+    def _finish(self, leg: Leg, *, is_clean: bool) -> None:
+        """The answer is whole; `is_clean` when it ended where the bytes did."""
+        head = self._head
+        assert head is not None
+        self.leg = self._head = self._chunks = None
+        if is_clean and head.keep_alive and leg.is_request_sent and not self.transport.is_closing():
             self.pool.release(self)
         else:
             self.transport.close()
         leg.response_end()
+        if self._is_paused:  # the last piece may have filled the client's buffer
+            self.resume()
 
     def _break(self, reason: str) -> None:
         leg, self.leg = self.leg, None

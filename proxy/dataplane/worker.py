@@ -16,6 +16,7 @@ from typing import Any
 
 from proxy.config.resolved import Bodies, Config, Route
 from proxy.dataplane.counters import CandidateCells, RouteCells
+from proxy.dataplane.deadlines import Clients
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
@@ -78,6 +79,7 @@ class Worker:
 
     Attributes:
         instance: unique per start of a worker; `seq` counts within it.
+        clients: the client connections, and how long they may take.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
@@ -104,6 +106,7 @@ class Worker:
         )
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
+        self.clients = Clients()
         self.shadows: set[Leg] = set()
         self.held_bytes = 0
         self.memory_limit = config.limits.memory_bytes

@@ -6,10 +6,17 @@ HTTP/1.1 client and "until the connection closes" for an HTTP/1.0 one.
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from proxy.wire.request_head import HOP_BY_HOP, PRIVATE, Field
+from proxy.wire.fields import (
+    HOP_BY_HOP,
+    MAX_REMEMBERED,
+    PRIVATE,
+    is_worth_remembering,
+    split_field,
+)
 
 #: `b"HTTP/1.1 200 OK\r\n"` and so on, by status code.
 STATUS_LINES: Final = {
@@ -18,10 +25,16 @@ STATUS_LINES: Final = {
     for code in range(100, 600)
 }
 
-#: What is done with a field, by its name as sent. Bounded, since backends choose the names.
-_KINDS: dict[bytes, int] = {}
-_MAX_KINDS: Final = 4096
-_PLAIN, _DROP, _LENGTH, _TYPE, _ENCODING, _CODING, _CONNECTION, _REQUEST_ID = range(1, 9)
+#: What is done with a field: passed on, left out, refused, and from `_LENGTH` on also read here.
+_PLAIN: Final = 0
+_DROP: Final = 1
+_BAD: Final = 2
+_LENGTH: Final = 3
+_TYPE: Final = 4
+_ENCODING: Final = 5
+_CODING: Final = 6
+_CONNECTION: Final = 7
+_REQUEST_ID: Final = 8
 _BY_NAME: Final = {
     b"content-length": _LENGTH,
     b"content-type": _TYPE,
@@ -30,148 +43,147 @@ _BY_NAME: Final = {
     b"connection": _CONNECTION,
     b"x-request-id": _REQUEST_ID,
 }
-
-
-def _learn(name: bytes) -> int:
-    key = name.lower()
-    kind = _BY_NAME.get(key, _PLAIN)
-    if kind == _PLAIN and (key in HOP_BY_HOP or key.startswith(PRIVATE)):
-        kind = _DROP
-    if len(_KINDS) < _MAX_KINDS:
-        _KINDS[name] = kind
-    return kind
+#: RFC 9112 section 4; old servers leave out the space before an empty reason.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*+)?")
 
 
 class ResponseHead:
     """What an answer's head says.
 
     Attributes:
-        status: three digits.
+        status: three digits, 100 to 599.
         length: declared body length in bytes; None when chunked or until the connection closes.
         lines: end-to-end fields for the client, each ended by CRLF, without framing.
         content_type, content_encoding: as sent, or None.
         is_chunked: the upstream framed the body in chunks.
+        keep_alive: the upstream connection may serve another request.
         has_request_id: the upstream set `x-request-id` itself.
     """
 
     __slots__ = (
-        "content_encoding", "content_type", "has_request_id", "is_chunked", "length", "lines",
-        "options", "status",
+        "content_encoding", "content_type", "has_request_id", "is_chunked", "keep_alive", "length",
+        "lines", "status",
     )  # fmt: skip
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
         self.status = status
+        self.keep_alive = keep_alive
         self.length: int | None = None
         self.lines = b""
         self.content_type: bytes | None = None
         self.content_encoding: bytes | None = None
         self.has_request_id = False
         self.is_chunked = False
-        self.options = b""
 
 
-def read_response_head(status: int, headers: list[Field], *, for_client: bool) -> ResponseHead:
-    """Read an answer's fields; `for_client` also rebuilds the lines that are passed on.
+class _FieldLine:
+    """A field line: what is done with it, its value, and the line as it is passed on."""
 
-    A mirrored answer is only looked at, so its lines are left empty.
+    __slots__ = ("forwarded", "kind", "value")
+
+    def __init__(self, kind: int, value: bytes, forwarded: bytes) -> None:
+        self.kind = kind
+        self.value = value
+        self.forwarded = forwarded
+
+
+#: What is known of lines seen before, by the whole line.
+_LINES: Final[dict[bytes, _FieldLine]] = {}
+
+
+def read_response_head(block: bytes) -> ResponseHead | str:
+    """Read an answer's head and rebuild its lines for the client; a string says why it cannot be.
+
+    An answer that two clients could frame differently is not passed on (RFC 9112 section 6.3): the
+    user gets 502.
+
+    Args:
+        block: the head without the empty line that ends it.
     """
-    head = ResponseHead(status)
+    lines = block.split(b"\r\n")
+    start = _STATUS_LINE.fullmatch(lines[0])
+    if start is None:
+        if lines[0] or not block.strip(b"\r\n"):
+            return f"malformed status line {lines[0][:64]!r}"
+        return read_response_head(block[2:])  # an empty line left over from the answer before
+    del lines[0]
+    is_http11 = start[1] == b"1"
+    head = ResponseHead(int(start[2]), keep_alive=is_http11)
+    special: dict[int, bytes] = {}
     out: list[bytes] = []
-    known = _KINDS.get
-    for name, value in headers:
-        kind = known(name) or _learn(name)
-        if kind == _LENGTH:
-            head.length = int(value)  # llhttp has checked it
-            continue
-        if kind > _DROP:
-            _note(head, kind, value)
-            if kind in (_CODING, _CONNECTION):
-                continue
-        elif kind == _DROP:
-            continue
-        if for_client:
-            out += (name, b": ", value, b"\r\n")
+    known = _LINES
+    for text in lines:
+        line = known.get(text) or _read_line(text)
+        kind = line.kind
+        if kind == _PLAIN:
+            out.append(line.forwarded)
+        elif kind == _BAD:
+            return f"malformed field line {text[:64]!r}"
+        elif kind != _DROP:
+            value = line.value
+            if kind in special and special[kind] != value:
+                value = special[kind] + b", " + value  # a list, RFC 9110 section 5.3
+            special[kind] = value
+            out.append(line.forwarded)
     head.lines = b"".join(out)
-    if head.options and for_client:
-        _drop_named(head)
+    return _read_framing(head, special, is_http11=is_http11) or _read_others(head, special)
+
+
+def _read_framing(head: ResponseHead, special: dict[int, bytes], *, is_http11: bool) -> str:
+    """Read the framing of the body; return what is wrong with it, or nothing."""
+    length = special.get(_LENGTH)
+    if length is not None:
+        if not (length.isdigit() and len(length) <= 18):
+            return f"Content-Length {length[:64]!r}"
+        head.length = int(length)
+    coding = special.get(_CODING)
+    if coding is not None:
+        if length is not None or not is_http11 or coding.lower() != b"chunked":
+            return f"Transfer-Encoding {coding[:64]!r} with another framing or not understood"
+        head.is_chunked = True
+    return ""
+
+
+def _read_others(head: ResponseHead, special: dict[int, bytes]) -> ResponseHead:
+    head.content_type = special.get(_TYPE)
+    head.content_encoding = special.get(_ENCODING)
+    head.has_request_id = _REQUEST_ID in special
+    connection = special.get(_CONNECTION)
+    if connection is not None and (connection != b"keep-alive" or not head.keep_alive):
+        options = {option.strip(b" \t") for option in connection.lower().split(b",")}
+        head.keep_alive = b"close" not in options and (head.keep_alive or b"keep-alive" in options)
+        _drop_named(head, options)
     return head
 
 
-def _note(head: ResponseHead, kind: int, value: bytes) -> None:
-    if kind == _TYPE:
-        head.content_type = value
-    elif kind == _ENCODING:
-        head.content_encoding = value
-    elif kind == _CODING:
-        head.is_chunked = True
-    elif kind == _REQUEST_ID:
-        head.has_request_id = True
-    elif kind == _CONNECTION:
-        options = value.lower()
-        if options not in (b"close", b"keep-alive"):
-            head.options = options
-
-
-def _drop_named(head: ResponseHead) -> None:
+def _drop_named(head: ResponseHead, named: set[bytes]) -> None:
     """Drop the fields that Connection names (RFC 9110 section 7.6.1)."""
-    named = {option.strip() for option in head.options.split(b",")}
+    if named <= _USUAL_OPTIONS:
+        return
     lines = head.lines.splitlines(keepends=True)
     head.lines = b"".join(x for x in lines if x.partition(b":")[0].lower() not in named)
 
 
-def read_whole_answer(data: bytes) -> tuple[ResponseHead, int] | None:
-    """Read a mirrored answer that came whole in one read: its head and where its body begins.
-
-    The short way for the common case: a final status with a body of declared length, of which
-    `data` holds exactly all. Anything else returns None and goes through the full parser. Only for
-    answers that no user sees: it looks for the fields it needs and judges no others. It takes 2 us
-    where the parser's callbacks and `read_response_head` take 10 (Python 3.11).
-    """
-    end = data.find(b"\r\n\r\n")
-    if end < 0 or not data.startswith(b"HTTP/1.1 "):
-        return None
-    if data[:end] == _LAST[0]:
-        head = _LAST[1]
-        return (head, end + 4) if len(data) - end - 4 == head.length else None
-    fields = data[:end].lower() + b"\r\n"
-    length = _field(data, fields, b"\r\ncontent-length:")
-    digits = data[9:12]
-    if length is None or not (length.isdigit() and digits.isdigit()):
-        return None
-    status = int(digits)
-    if (
-        len(data) - end - 4 != int(length)
-        or status < 200
-        or b"\r\ntransfer-encoding:" in fields
-        or b"\r\nconnection: close" in fields
-        or fields.count(b"\r\ncontent-length:") != 1
-    ):
-        return None
-    head = ResponseHead(status)
-    head.length = int(length)
-    head.content_type = _field(data, fields, b"\r\ncontent-type:")
-    head.content_encoding = _field(data, fields, b"\r\ncontent-encoding:")
-    _LAST[:] = data[:end], head
-    return head, end + 4
+_USUAL_OPTIONS: Final = frozenset({b"close", b"keep-alive"})
 
 
-#: The last head read the short way, and what it says: heads of one server often differ only in Date.
-_LAST: list[Any] = [None, ResponseHead(0)]
-
-
-def _field(data: bytes, fields: bytes, name: bytes) -> bytes | None:
-    """Return the value of the first field called `name`.
-
-    Args:
-        data: the answer as sent.
-        fields: the start of it in lower case, ended by CRLF.
-        name: in lower case, with CRLF before and a colon after.
-    """
-    start = fields.find(name)
-    if start < 0:
-        return None
-    start += len(name)
-    return data[start : fields.find(b"\r\n", start)].strip()
+def _read_line(text: bytes) -> _FieldLine:
+    """Read and remember a field line; the forwarded one is empty where framing is ours."""
+    found = split_field(text, is_answer=True)
+    if found is None:
+        return _FieldLine(_BAD, b"", b"")
+    name, value = found
+    key = name.lower()
+    kind = _BY_NAME.get(key, _PLAIN)
+    if kind == _PLAIN and (key in HOP_BY_HOP or key.startswith(PRIVATE)):
+        kind = _DROP
+    is_ours = kind in (_LENGTH, _CODING, _CONNECTION)
+    line = _FieldLine(kind, value, b"" if is_ours else b"%b: %b\r\n" % (name, value))
+    if is_worth_remembering(text, key):
+        if len(_LINES) >= MAX_REMEMBERED:
+            _LINES.clear()
+        _LINES[text] = line
+    return line
 
 
 def has_no_body(method: bytes, status: int) -> bool:
@@ -179,14 +191,14 @@ def has_no_body(method: bytes, status: int) -> bool:
     return method == b"HEAD" or status in (204, 304) or 100 <= status < 200
 
 
-def plain_answer(status: int, detail: str, *extra: bytes, close: bool) -> bytes:
+def plain_answer(status: int, detail: str, lines: bytes = b"", *, has_body: bool = True) -> bytes:
     """Return a whole answer made by the proxy itself: JSON with an `error`.
 
     Args:
         status: HTTP status code.
         detail: one sentence for the client.
-        extra: further header lines, each ended by CRLF.
-        close: say that the connection ends here.
+        lines: further header lines, each ended by CRLF.
+        has_body: False for the answer to a HEAD, which has the length and not the body.
     """
     text = detail.replace("\\", "\\\\").replace('"', '\\"')
     body = f'{{"error": "{text}"}}\n'.encode()
@@ -194,9 +206,8 @@ def plain_answer(status: int, detail: str, *extra: bytes, close: bool) -> bytes:
         (
             STATUS_LINES[status],
             b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
-            *extra,
-            b"connection: close\r\n" if close else b"",
+            lines,
             b"\r\n",
-            body,
+            body if has_body else b"",
         )
     )

@@ -1,0 +1,188 @@
+"""How long a client may take, and how many there may be.
+
+One sweep per second looks at every connection: it asks where the connection is (`Stage`) and acts
+when it has been there for too long without getting on. A request pays one attribute for it
+(`_has_read`), not a timer; a deadline is late by at most two sweeps.
+
+Which stage a connection is in, and how it ends, is the connection's to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol
+
+from proxy.telemetry import monotonic_s
+
+
+class Stage(Enum):
+    """Where a client connection is."""
+
+    NEW = "nothing was ever read"
+    HEAD = "a head has begun"
+    BODY = "a body is coming"
+    SERVING = "the backend's turn: its own deadlines hold"
+    IDLE = "between two requests"
+    FLUSHING = "closing, with bytes that the client does not read"
+    LINGERING = "closing, until the client has noticed"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds a connection may stay in a stage, and how many connections a worker takes.
+
+    Attributes:
+        head_s: for a whole head, from its first byte or from the connection's beginning; Apache
+            gives 20 s, nginx 60 s.
+        body_idle_s: between two pieces of a body; Apache gives 20 s, nginx 60 s.
+        keep_alive_s: between two requests; nginx's default.
+        flush_s: without a byte of the last answer taken; nginx gives 60 s.
+        linger_s: for the client to close its side after ours; nginx's `lingering_timeout`.
+        sweep_s: between two looks.
+        max_connections: above it the connections that wait for nothing make room, else 503.
+    """
+
+    head_s: float = 10.0
+    body_idle_s: float = 30.0
+    keep_alive_s: float = 75.0
+    flush_s: float = 30.0
+    linger_s: float = 5.0
+    sweep_s: float = 1.0
+    max_connections: int = 8192
+
+    def allowed_s(self, stage: Stage) -> float:
+        """Return how long a connection may be stuck in `stage`."""
+        return {
+            Stage.NEW: self.head_s,
+            Stage.HEAD: self.head_s,
+            Stage.BODY: self.body_idle_s,
+            Stage.IDLE: self.keep_alive_s,
+            Stage.FLUSHING: self.flush_s,
+            Stage.LINGERING: self.linger_s,
+        }.get(stage, float("inf"))
+
+
+#: Of the file descriptors, what clients may take; the rest is for backends, journal and pages.
+_CLIENTS_SHARE: Final = 0.75
+#: How many connections make room at once, as a share: so a flood costs few walks over all.
+_ROOM_SHARE: Final = 1 / 16
+#: How long nobody looks for room again after there was none.
+_FULL_S: Final = 0.1
+
+
+class Client(Protocol):
+    """What the sweep asks of a connection."""
+
+    def stage(self) -> tuple[Stage, object]:
+        """Return the stage, with something that is equal as long as the connection is stuck."""
+
+    def expire(self, stage: Stage) -> None:
+        """End a connection that has been in `stage` for too long."""
+
+    def drop(self) -> None:
+        """End at once, without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientsStatistics:
+    """A snapshot: connections by stage at the last sweep, and those ended by a deadline or a cap."""
+
+    by_stage: dict[Stage, int]
+    expired: int
+    dropped: int
+    refused: int
+
+
+class Clients:
+    """The open client connections of one worker, oldest first, and since when each is stuck.
+
+    Attributes:
+        deadlines: may be replaced at any time; the next sweep is when the old ones said.
+    """
+
+    def __init__(self) -> None:
+        self.deadlines = Deadlines()
+        self._stuck: dict[Client, tuple[Stage, object, float]] = {}
+        self._dropped: set[Client] = set()
+        self._full_until_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired_count = self._dropped_count = self._refused_count = 0
+
+    def statistics(self) -> ClientsStatistics:
+        """Return a snapshot."""
+        by_stage = Counter(stage for stage, _, _ in self._stuck.values())
+        counts = self._expired_count, self._dropped_count, self._refused_count
+        return ClientsStatistics(dict(by_stage), *counts)
+
+    def opened(self, client: Client) -> bool:
+        """Watch a new connection; False when there are too many and it must be refused."""
+        now_s = monotonic_s()
+        is_full = len(self._stuck) - len(self._dropped) >= self._limit()
+        is_refused = is_full and not self._make_room(now_s)
+        self._refused_count += is_refused
+        self._stuck[client] = (Stage.NEW, None, now_s)
+        if self._timer is None:
+            self._arm()
+        return not is_refused
+
+    def closed(self, client: Client) -> None:
+        """Forget a connection."""
+        self._stuck.pop(client, None)
+        self._dropped.discard(client)
+        if not self._stuck and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def sweep(self, now_s: float) -> None:
+        """End the connections that have been stuck for longer than they may.
+
+        Args:
+            now_s: monotonic seconds.
+        """
+        for client, (old_stage, old_mark, since_s) in tuple(self._stuck.items()):
+            stage, mark = client.stage()
+            if stage is not old_stage or mark != old_mark:
+                self._stuck[client] = stage, mark, now_s
+            elif now_s - since_s >= self.deadlines.allowed_s(stage):
+                self._expired_count += 1
+                client.expire(stage)
+
+    def _limit(self) -> int:
+        """Return how many connections there may be; the file descriptors may be fewer."""
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = self.deadlines.max_connections
+        if files == resource.RLIM_INFINITY:
+            return wanted
+        return min(wanted, int(files * _CLIENTS_SHARE))
+
+    def _make_room(self, now_s: float) -> bool:
+        """Drop some connections that keep nobody waiting: unfinished heads first, then idle ones.
+
+        nginx does the same when its `worker_connections` run out.
+        """
+        if now_s < self._full_until_s:
+            return False
+        self.sweep(now_s)
+        stages = [(c, stage) for c, (stage, _, _) in self._stuck.items() if c not in self._dropped]
+        spare = [c for c, stage in stages if stage in (Stage.NEW, Stage.HEAD)]
+        spare += [c for c, stage in stages if stage is Stage.IDLE]
+        del spare[max(1, int(len(stages) * _ROOM_SHARE)) :]
+        for client in spare:
+            self._dropped.add(client)
+            client.drop()
+        self._dropped_count += len(spare)
+        if not spare:
+            self._full_until_s = now_s + _FULL_S
+        return bool(spare)
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.deadlines.sweep_s, self._tick)
+
+    def _tick(self) -> None:
+        self._arm()
+        self.sweep(monotonic_s())

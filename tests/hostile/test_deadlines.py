@@ -1,0 +1,317 @@
+"""Clients that take too long, or come in too great numbers: ended in time, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from proxy.dataplane.deadlines import Clients, Deadlines, Stage
+from proxy.telemetry import monotonic_s
+from tests.hostile.stage import SHORT
+from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.upstreams import Upstream, answer, echo, hang
+from tests.support.worker_process import worker_config, worker_process
+
+MIB = 2**20
+QUICK = replace(SHORT, head_s=0.3, body_idle_s=0.3)
+HALF_HEAD = b"POST / HTTP/1.1\r\nhost: a\r\n"
+HALF_BODY = HALF_HEAD + b"content-length: 1000\r\n\r\nsome"
+
+
+@asynccontextmanager
+async def quick_plane(
+    tmp_path: Path, upstream: Upstream, deadlines: Deadlines = QUICK, timeout_s: float = 5.0
+) -> AsyncIterator[Plane]:
+    """Run a worker whose clients must be quick."""
+    options = Options(timeout_s=timeout_s)
+    async with upstream, dataplane(tmp_path, primary=upstream.port, options=options) as plane:
+        plane.worker.clients.deadlines = deadlines
+        yield plane
+
+
+async def test_a_head_that_drips_is_answered_408(tmp_path: Path) -> None:
+    """The deadline is for the whole head: a byte now and then buys no time."""
+    async with quick_plane(tmp_path, Upstream(echo)) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            began_s = monotonic_s()
+            writer.write(HALF_HEAD)
+            while plane.connections and monotonic_s() < began_s + 5:
+                with suppress(ConnectionError):
+                    writer.write(b"x")
+                    await writer.drain()
+                await asyncio.sleep(0.02)
+            assert 0.3 <= monotonic_s() - began_s < 3
+            assert (await read_answer(reader))[0] == 408
+        assert plane.count("rejected", "timeout") == 1
+
+
+async def test_a_connection_that_says_nothing_is_closed_in_silence(tmp_path: Path) -> None:
+    """A 408 to a question never asked would be taken for the answer to the first one."""
+    async with quick_plane(tmp_path, Upstream(echo)) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [b"content-length: 1000\r\n\r\nsome", b"transfer-encoding: chunked\r\n\r\n4\r\nsome\r\n"],
+)
+async def test_a_body_that_stops_is_answered_408(tmp_path: Path, framing: bytes) -> None:
+    """And the backend that was being sent it is released."""
+    async with quick_plane(tmp_path, Upstream(echo)) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(HALF_HEAD + framing)
+            assert (await read_answer(reader))[0] == 408
+        await until(lambda: not plane.worker.pools["primary"].in_flight, "the leg to end")
+
+
+async def test_a_body_that_stops_is_the_clients_fault_also_when_the_backend_runs_out_of_time(
+    tmp_path: Path,
+) -> None:
+    """504 would blame a backend that has not been asked yet."""
+    patient = replace(QUICK, body_idle_s=60.0)
+    async with quick_plane(tmp_path, Upstream(echo), patient, timeout_s=0.3) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(HALF_BODY)
+            assert (await read_answer(reader))[0] == 408
+
+
+async def test_a_slow_body_that_keeps_coming_is_waited_for(tmp_path: Path) -> None:
+    """The deadline of a body is for the gaps in it."""
+    async with quick_plane(tmp_path, Upstream(echo)) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(HALF_HEAD + b"content-length: 12\r\n\r\n")
+            for _ in range(12):
+                writer.write(b"x")
+                await asyncio.sleep(0.08)
+            assert (await read_answer(reader))[::2] == (200, b"x" * 12)
+
+
+async def test_idle_connections_are_closed_and_busy_ones_kept(tmp_path: Path) -> None:
+    """Empty lines between requests are no business."""
+    deadlines = replace(QUICK, keep_alive_s=0.6)
+    async with quick_plane(tmp_path, Upstream(echo), deadlines) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            for _ in range(8):
+                writer.write(request_bytes(b"POST", b"/", b"x", b""))
+                assert (await read_answer(reader))[0] == 200
+                await asyncio.sleep(0.15)
+            began_s = monotonic_s()
+            while plane.connections and monotonic_s() < began_s + 5:
+                with suppress(ConnectionError):
+                    writer.write(b"\r\n")
+                    await writer.drain()
+                await asyncio.sleep(0.02)
+            assert not plane.connections
+
+
+async def test_a_client_that_never_reads_its_last_answer_is_dropped(tmp_path: Path) -> None:
+    """Closing in order waits for the client to read; not for ever."""
+    deadlines = replace(QUICK, flush_s=0.3)
+    async with quick_plane(tmp_path, Upstream(answer(bytes(60_000))), deadlines) as plane:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(sock, ("127.0.0.1", plane.port))
+            await until(lambda: plane.connections, "the connection")
+            (connection,) = plane.connections
+            own = connection.transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            request = request_bytes(b"POST", b"/", b"x", b"connection: close\r\n")
+            await loop.sock_sendall(sock, request)
+            await until(lambda: plane.count("served", "iris", "ok"), "the answer to end unread")
+            assert connection.stage()[0] is Stage.FLUSHING
+            await until(lambda: not plane.connections, "the connection to be dropped")
+
+
+async def test_a_refused_client_that_never_closes_is_dropped(tmp_path: Path) -> None:
+    """It has `linger_s` to notice the refusal, however much it still sends."""
+    async with quick_plane(tmp_path, Upstream(echo)) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(b"nonsense\r\n\r\n")
+            assert (await read_answer(reader))[0] == 400
+            while plane.connections:
+                with suppress(ConnectionError):
+                    writer.write(b"more")
+                    await writer.drain()
+                await asyncio.sleep(0.02)
+
+
+async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
+    """300 sockets that drip: a user is served all the while, and then all 300 are gone."""
+    async with quick_plane(tmp_path, Upstream(echo), replace(QUICK, head_s=1.0)) as plane:
+        slow = await asyncio.gather(*(plane.connect() for _ in range(300)))
+        try:
+            reader, writer = await plane.connect()
+            with closing(writer):
+                for number in range(100):
+                    for _, dripping in slow[number::100]:
+                        dripping.write(HALF_HEAD if number < 50 else b"x")
+                    writer.write(request_bytes(b"POST", b"/", b"x", b""))
+                    assert (await asyncio.wait_for(read_answer(reader), 2))[0] == 200
+            await until(lambda: not plane.connections, "all of them to be gone", 10)
+        finally:
+            for _, dripping in slow:
+                dripping.close()
+        assert plane.worker.clients.statistics().expired >= 300
+
+
+async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: Path) -> None:
+    """A flood of half heads shuts nobody out; the oldest of them are dropped."""
+    deadlines = replace(SHORT, head_s=60.0, max_connections=20)
+    async with quick_plane(tmp_path, Upstream(echo), deadlines) as plane:
+        slow = [await plane.connect() for _ in range(20)]
+        try:
+            for _, writer in slow:
+                writer.write(HALF_HEAD)
+            for _ in range(5):
+                assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+            assert await asyncio.wait_for(slow[0][0].read(), 5) == b""
+            assert plane.worker.clients.statistics().dropped >= 1
+        finally:
+            for _, writer in slow:
+                writer.close()
+
+
+async def test_above_the_cap_users_at_work_are_not_disturbed(tmp_path: Path) -> None:
+    """Where all are being served, the newcomer is told to come back."""
+    deadlines = replace(SHORT, max_connections=5)
+    async with quick_plane(tmp_path, Upstream(hang), deadlines) as plane:
+        busy = [await plane.connect() for _ in range(5)]
+        try:
+            for _, writer in busy:
+                writer.write(request_bytes(b"POST", b"/", b"x", b""))
+            pool = plane.worker.pools["primary"]
+            await until(lambda: pool.in_flight == 5, "the five to be at work")
+            reader, writer = await plane.connect()
+            with closing(writer):
+                status, fields, _ = await read_answer(reader)
+            assert (status, fields[b"connection"]) == (503, b"close")
+            assert pool.in_flight == 5
+            assert plane.worker.clients.statistics().refused == 1
+        finally:
+            for _, writer in busy:
+                writer.close()
+
+
+async def test_errors_to_a_head_request_have_no_body(tmp_path: Path) -> None:
+    """RFC 9110 section 9.3.2: it would be read as the next answer."""
+    async with quick_plane(tmp_path, Upstream(hang), timeout_s=0.2) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            for _ in range(2):
+                writer.write(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n")
+                assert (await read_answer(reader, b"HEAD"))[0] == 504
+            writer.write(b"HEAD / HTTP/1.1\r\nhost: a b\r\n\r\n")
+            assert (await read_answer(reader, b"HEAD"))[0] == 400
+            assert await reader.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("start", "filler"),
+    [
+        (HALF_HEAD, b"x-filler: " + b"a" * 86 + b"\r\n"),
+        (HALF_HEAD + b"x-filler: ", b"a" * 100),
+        (b"GET /", b"a" * 100),
+        (b"", b"\r\n" * 50),
+        (HALF_HEAD + b"transfer-encoding: chunked\r\n\r\n5;", b"a" * 100),
+        (HALF_HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n", b"x: " + b"a" * 95 + b"\r\n"),
+    ],
+    ids=["fields", "one field", "target", "empty lines", "chunk extension", "trailers"],
+)
+def test_an_endless_head_costs_no_memory(tmp_path: Path, start: bytes, filler: bytes) -> None:
+    """60 MB of it grow the worker by less than 1 MiB."""
+    config = worker_config(tmp_path, "http://127.0.0.1:9")
+    with worker_process(config) as (process, url):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        # The first answer comes when the worker is up, and reading fast has filled its buffers.
+        for _ in range(20):
+            assert b" 502 " in _pour(address, request_bytes(b"POST", b"/", bytes(MIB), b""), b"", 0)
+        memory = psutil.Process(process.pid)
+        before = memory.memory_info().rss
+        _pour(address, start, filler * 600, 60 * MIB)
+        assert memory.memory_info().rss - before < MIB
+
+
+def _pour(address: tuple[str, int], start: bytes, filler: bytes, size: int) -> bytes:
+    """Send `start` and `size` bytes of filler, as far as they are taken; return what came back."""
+    with socket.create_connection(address, timeout=20) as sock, suppress(OSError):
+        sock.sendall(start)
+        sent = 0
+        while sent < size:
+            sock.sendall(filler)
+            sent += len(filler)
+        sock.shutdown(socket.SHUT_WR)
+        return sock.recv(65536)
+    return b""
+
+
+class _Client:
+    """A connection that is where the test says."""
+
+    def __init__(self, stage: Stage, mark: object = None) -> None:
+        self.now: tuple[Stage, object] = stage, mark
+        self.expired: list[Stage] = []
+
+    def stage(self) -> tuple[Stage, object]:
+        """Return what the test has set."""
+        return self.now
+
+    def expire(self, stage: Stage) -> None:
+        """Keep it."""
+        self.expired.append(stage)
+
+    def drop(self) -> None:
+        """Never asked for here."""
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("stage", "allowed_s"),
+    [
+        (Stage.NEW, 10),
+        (Stage.HEAD, 10),
+        (Stage.BODY, 30),
+        (Stage.IDLE, 75),
+        (Stage.FLUSHING, 30),
+        (Stage.LINGERING, 5),
+    ],
+)
+async def test_each_stage_has_its_deadline(stage: Stage, allowed_s: float) -> None:
+    """Getting on, or into another stage, starts the clock afresh; serving has none here."""
+    clients, stuck, moving, serving = (
+        Clients(),
+        _Client(stage),
+        _Client(stage),
+        _Client(Stage.SERVING),
+    )
+    for client in (stuck, moving, serving):
+        assert clients.opened(client)
+    now_s = monotonic_s()
+    clients.sweep(now_s)
+    clients.sweep(now_s + allowed_s - 0.1)
+    assert stuck.expired == []
+    moving.now = stage, "got on"
+    clients.sweep(now_s + allowed_s)
+    assert (stuck.expired, moving.expired) == ([stage], [])
+    clients.sweep(1e9)
+    assert moving.expired == [stage]
+    assert serving.expired == []
+    for client in (stuck, moving, serving):
+        clients.closed(client)
+    assert clients.statistics().by_stage == {}

@@ -1,0 +1,89 @@
+"""Chunked bodies, whole and in every piecemeal way."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, strategies as st
+
+from proxy.wire.body import MAX_EXTRA_BYTES, MAX_LINE_BYTES, ChunkedBody, ChunkError
+
+
+def decode(data: bytes, cuts: list[int] | None = None) -> tuple[bytes, bytes | None] | str:
+    """Return (body, what follows its end or None), or why it is malformed."""
+    body, out, rest = ChunkedBody(), b"", None
+    edges = [0, *sorted(cut for cut in cuts or [] if 0 < cut < len(data)), len(data)]
+    try:
+        for start, stop in itertools.pairwise(edges):
+            if rest is None:
+                pieces, rest = body.read(data[start:stop])
+                out += b"".join(pieces)
+            else:
+                rest += data[start:stop]
+    except ChunkError as exc:
+        return str(exc)
+    return out, rest
+
+
+@pytest.mark.parametrize(
+    ("data", "body", "rest"),
+    [
+        (b"0\r\n\r\n", b"", b""),
+        (b"5\r\nhello\r\n0\r\n\r\nGET", b"hello", b"GET"),
+        (b"00A\r\n0123456789\r\n1\r\n.\r\n000\r\n\r\n", b"0123456789.", b""),
+        (b'1;a;b=c ; d = "e;\\"\r"\r\n', None, None),
+        (b'1;a;b=c ; d = "e;\\"f"\r\nx\r\n0;z\r\n\r\n', b"x", b""),
+        (b"1\r\nx\r\n0\r\nA: 1\r\nAuthorization: no\r\n\r\n", b"x", b""),
+        (b"1\r\nx\r\n0\r\n", b"x", None),
+    ],
+)
+def test_bodies_are_taken_apart(data: bytes, body: bytes | None, rest: bytes | None) -> None:
+    """Sizes, extensions and trailers as in RFC 9112 section 7.1."""
+    found = decode(data)
+    assert isinstance(found, str) if body is None else found == (body, rest)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"+1\r\nx", b"-1\r\nx", b"0x1\r\nx", b"1_0\r\nx", b" 1\r\nx", b"1 \r\nx", b"1\nx", b"\r\n",
+        b"1\r\rx", b"g\r\n", b"1;\r\nx", b"1;a=\r\nx", b'1;a="b\r\nx', b"1;a\nb\r\nx", b"1;a\x00\r\n",
+        b"11111111111111111\r\n", b"1\r\nxy", b"1\r\nx\n0\r\n\r\n", b"1\r\nx\r\n\r\n",
+        b"0\r\nHost: a\r\n\r\n", b"0\r\nContent-Length: 1\r\n\r\n", b"0\r\ntransfer-encoding: x\r\n\r\n",
+        b"0\r\n folded: 1\r\n\r\n", b"0\r\nx : 1\r\n\r\n", b"0\r\nx\r\n\r\n", b"0\r\nx: \x00\r\n\r\n",
+        b"1;" + b"a" * MAX_LINE_BYTES + b"\r\nx\r\n" + b"1;" + b"a" * MAX_LINE_BYTES + b"\r\nx\r\n",
+        b"0\r\n" + b"a: 1\r\n" * (MAX_EXTRA_BYTES // 4 + 1) + b"\r\n",
+        b"0;" + b"a" * (MAX_LINE_BYTES + 1),
+    ],
+)  # fmt: skip
+def test_anything_else_is_malformed(data: bytes) -> None:
+    """In one piece and byte by byte."""
+    assert isinstance(decode(data), str)
+    assert isinstance(decode(data, list(range(len(data)))), str)
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(min_size=1, max_size=30), st.sampled_from([b"", b";a", b' ; b="c"']))
+    ),
+    st.sampled_from([b"", b"x-t: 1\r\n"]),
+    st.binary(max_size=10),
+    st.lists(st.integers(1, 500)),
+)
+def test_cuts_change_nothing(
+    chunks: list[tuple[bytes, bytes]], trailer: bytes, after: bytes, cuts: list[int]
+) -> None:
+    """However the bytes arrive, the body and what follows it are the same."""
+    data = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), ext, chunk) for chunk, ext in chunks)
+    data += b"0\r\n%b\r\n%b" % (trailer, after)
+    assert decode(data, cuts) == (b"".join(chunk for chunk, _ in chunks), after)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(1, 60)))
+def test_cuts_change_nothing_for_garbage_either(data: bytes, cuts: list[int]) -> None:
+    """What is malformed in one piece is malformed in many, and the other way round."""
+    whole, cut = decode(b"5\r\nhello\r\n" + data), decode(b"5\r\nhello\r\n" + data, cuts)
+    assert isinstance(whole, str) == isinstance(cut, str)
+    if not isinstance(whole, str):
+        assert whole == cut
