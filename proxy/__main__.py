@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from proxy.cli.app import run
+from proxy.cli.entry import run
 
 
 def main() -> None:

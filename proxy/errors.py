@@ -7,16 +7,17 @@ plane expects (a dead backend, a slow client) are values, not exceptions: see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class UnderstudyError(Exception):
     """Base of all errors raised on purpose; its text is fit to be shown as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigFault:
+class ConfigFault(NamedTuple):
     """One thing wrong in a config file.
+
+    No dataclass, because a kill must not wait for the import of those.
 
     Attributes:
         file: path as the operator gave it.

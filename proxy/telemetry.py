@@ -13,3 +13,9 @@ monotonic_s = time.monotonic  # noqa: TID251 - this is the Clock that the rule a
 
 #: Nanoseconds since the Unix epoch, UTC.
 wall_ns = time.time_ns
+
+
+def rfc3339(ts_ms: int) -> str:
+    """Return a wall-clock time (milliseconds) as RFC 3339 in UTC with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ts_ms // 1000))
+    return f"{whole}.{ts_ms % 1000:03d}Z"

@@ -1,8 +1,9 @@
-"""The command line's frame: names, help lines, `--version`, and how errors are shown.
+"""The command line's frame: names, help lines, `--version`.
 
-A command's module is imported only when that command runs, so `understudy kill` does not wait for
+A command's module is imported only when that command runs, so `understudy status` does not wait for
 what `understudy compare` needs. A module `proxy.cli.NAME` has a function called NAME that typer can
-read, or, for a command with subcommands, a `typer.Typer` of that name.
+read, or, for a command with subcommands, a `typer.Typer` of that name. Orders (`kill` and the like)
+are listed here and run by `proxy.cli.entry`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import typer.core
 import typer.main
 
 from proxy import __version__
-from proxy.cli.terminal import complain
-from proxy.errors import ConfigError, UnderstudyError
+from proxy.cli.entry import ORDERS
+from proxy.cli.order_as_typer import as_function
 
 #: Every command in the order of `--help`, with the line that says what it is for.
 COMMANDS = {
@@ -36,24 +37,9 @@ COMMANDS = {
 }
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command; return the exit code.
-
-    Errors made on purpose are one line each on stderr and exit code 1; wrong usage is 2. Any other
-    exception is a defect of ours and shows its traceback.
-    """
-    try:
-        typer.main.get_command(app).main(arguments, prog_name="understudy")
-    except ConfigError as exc:
-        for fault in exc.faults:
-            complain(str(fault))
-        return 1
-    except UnderstudyError as exc:
-        complain(str(exc))
-        return 1
-    except SystemExit as exc:  # how typer ends, also when all went well
-        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
-    return 0
+def main(arguments: list[str]) -> None:
+    """Run one command; how it ends is an exception."""
+    typer.main.get_command(app).main(arguments, prog_name="understudy")
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -80,6 +66,9 @@ class LazyCommands(typer.core.TyperGroup):
 
 
 def _load(name: str) -> Any:
+    if name in ORDERS:
+        module = importlib.import_module(f"proxy.cli.{name}")
+        return _as_command(name, as_function(module.PARSER, module.run))
     found = getattr(importlib.import_module(f"proxy.cli.{name}"), name)
     return (
         typer.main.get_command(found)

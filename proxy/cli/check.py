@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from proxy.cli.terminal import BOLD, GREEN, complain, paint
+from proxy.cli.terminal import BOLD, GREEN, YELLOW, complain, paint
+from proxy.config.advice import advice
 from proxy.config.load import load_config
 from proxy.config.resolved import Candidate, Config, Match, Route, Split
 from proxy.config.units import duration, percent
@@ -34,6 +36,13 @@ def check(
         return
     print(f"{paint('good:', GREEN)} {config} (version {resolved.version})\n")
     print("\n".join(lines(resolved)))
+    warn(resolved)
+
+
+def warn(config: Config) -> None:
+    """Say on stderr what in the config has no effect yet."""
+    for sentence in advice(config):
+        print(f"{paint('warning:', YELLOW, sys.stderr)} {sentence}", file=sys.stderr)
 
 
 def summary(config: Config) -> dict[str, Any]:
@@ -54,6 +63,7 @@ def summary(config: Config) -> dict[str, Any]:
             "bodies": str(config.record.bodies),
         },
         "unused_backends": _unused(config),
+        "warnings": advice(config),
     }
 
 
@@ -89,7 +99,7 @@ def split_text(split: Split) -> str:
 
 def _tell_faults(exc: ConfigError, *, as_json: bool) -> None:
     if as_json:
-        document = {"ok": False, "faults": exc.faults}
+        document = {"ok": False, "faults": [fault._asdict() for fault in exc.faults]}
         print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
         return
     for fault in exc.faults:
@@ -113,7 +123,7 @@ def _route_lines(config: Config, route: Route) -> list[str]:
     )
     if route.ramp is not None:
         weights = " → ".join(percent(step.weight_bp) for step in route.ramp.steps)
-        found.append(f"  ramp {weights}; gates: {_gates_text(route)}")
+        found.append(f"  ramp (not run yet) {weights}; gates: {_gates_text(route)}")
     return found
 
 

@@ -29,7 +29,9 @@ try:
 except ModuleNotFoundError as exc:
     if (exc.name or "").partition(".")[0] not in ("joblib", "sklearn", "threadpoolctl"):
         raise
-    raise UnderstudyError("the demo needs scikit-learn: pip install 'understudy[demo]'") from exc
+    raise UnderstudyError(
+        "the demo needs scikit-learn: pip install '.[demo]' in a clone of Understudy"
+    ) from exc
 
 FULL = Plan(requests=6_000, rate=300.0)
 FAST = Plan(requests=2_000, rate=400.0)

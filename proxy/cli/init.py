@@ -13,7 +13,7 @@ from proxy.errors import UnderstudyError
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.", metavar="[CONFIG]")] = Path(
+    path: Annotated[Path, typer.Argument(help="The file to write.", metavar="CONFIG")] = Path(
         "understudy.yaml"
     ),
     *,

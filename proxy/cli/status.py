@@ -11,7 +11,9 @@ import orjson
 import typer
 
 from proxy.cli import options
-from proxy.cli.instance import TIMEOUT_S, Instance, UnreachableError, call, config_of, find_instance
+from proxy.cli.admin_api import TIMEOUT_S, UnreachableError, call
+from proxy.cli.instance import Instance, config_of, find_instance, with_token
+from proxy.cli.state_dirs import RUNTIME_NAME, is_state_dir
 from proxy.cli.status_tables import print_status, watch_status
 from proxy.control.snapshot import Observer
 from proxy.control.status import status as status_of
@@ -32,41 +34,51 @@ def status(
     """Show processes, routes, candidates, counters and the ledger of a running instance.
 
     With --state-dir, or when the admin API does not answer, it reads the state directory itself.
+    Exit code 0: users are served; 1: they are not, nothing runs, or nobody answers.
     """
-    instance = find_instance(admin, state_dir)
+    instance = with_token(find_instance(admin, state_dir))
 
     def fetch() -> dict[str, Any]:
         return _from_folder(state_dir) if state_dir else _fetch(instance)
 
-    if as_json:
-        while True:
-            print(orjson.dumps(fetch()).decode(), flush=True)
-            if not watch:
-                return
-            time.sleep(WATCH_S)
-    if watch:
+    if watch and not as_json:
         watch_status(fetch, WATCH_S)
-    else:
-        print_status(fetch())
+        return
+    while True:
+        found = fetch()
+        if as_json:
+            print(orjson.dumps(found).decode(), flush=True)
+        else:
+            print_status(found)
+        if not watch:
+            raise typer.Exit(0 if found["running"] and found["ready"] else 1)
+        time.sleep(WATCH_S)
 
 
 def _fetch(instance: Instance) -> dict[str, Any]:
-    timeout_s = TIMEOUT_S if instance.state_dir is None else PATIENCE_S
+    can_read = instance.state_dir is not None and is_state_dir(instance.state_dir)
     try:
+        timeout_s = PATIENCE_S if can_read else TIMEOUT_S
         return call(instance, "GET", "/api/v1/status", timeout_s=timeout_s)
     except UnreachableError as exc:
-        if instance.state_dir is None:
+        if instance.state_dir is None or not can_read:
             raise
         print(f"warning: {exc}; read from {instance.state_dir}", file=sys.stderr)
         return _from_folder(instance.state_dir)
 
 
 def _from_folder(state_dir: Path) -> dict[str, Any]:
+    """Return the status as the folder shows it; of a stopped instance, what it left."""
     config = config_of(state_dir)
     if config is None:
         raise AdminError(f"{state_dir} holds no config of an instance; is it a state directory?")
     observer = Observer(config)
     try:
-        return status_of(observer.snapshot())
+        found = status_of(observer.snapshot())
     finally:
         observer.close()
+    # A launcher takes its runtime.json with it; the heartbeats of its workers are fresh for a while.
+    if not found["running"] or not (state_dir / RUNTIME_NAME).exists():
+        found |= {"running": False, "ready": False}
+        found["problems"] = [f"not running: no process of an instance lives on {state_dir}"]
+    return found

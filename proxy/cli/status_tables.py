@@ -40,6 +40,8 @@ def render(status: dict[str, Any]) -> RenderableType:
 
 def _headline(status: dict[str, Any]) -> Text:
     word, style = ("ready", "bold green") if status["ready"] else ("NOT READY", "bold red")
+    if not status["running"]:
+        word = "NOT RUNNING"
     totals = status["totals"]
     return Text.assemble(
         (word, style),
@@ -69,24 +71,32 @@ def _state(status: dict[str, Any]) -> Table:
 def _traffic(status: dict[str, Any]) -> Table:
     table = Table(title="traffic", title_justify="left")
     table.add_column("leg")
-    for name in ("served", "mirrored", "skipped", "pairs", "lost", "p50 ms", "p99 ms"):
+    for name in ("served", "rescued", "mirrored", "skipped", "pairs", "lost", "p50 ms", "p99 ms"):
         table.add_column(name, justify="right")
+    table.add_column("ended")
     for route in status["routes"]:
-        by_candidates = sum(candidate["canary"] for candidate in route["candidates"])
-        by_primary = str(route["routed"] - by_candidates)
-        quantiles = _quantiles(route["latency"])
-        table.add_row(f"{route['name']}/primary", by_primary, "", "", "", "", *quantiles)
+        by_candidates = sum(candidate["served"] for candidate in route["candidates"])
+        cells = [str(route["routed"] - by_candidates), *[""] * 5, *_quantiles(route["latency"])]
+        table.add_row(f"{route['name']}/primary", *cells, _by_word(route["served"]))
         for candidate in route["candidates"]:
             table.add_row(
                 f"{route['name']}/{candidate['name']}",
-                str(candidate["canary"]),
+                str(candidate["served"]),
+                str(candidate["rescued"]),
                 str(candidate["mirror_sent"]),
                 str(sum(candidate["mirror_skipped"].values())),
                 str(candidate["pairs_journaled"]),
                 str(sum(candidate["pairs_lost"].values())),
                 *_quantiles(candidate["latency"]),
+                _by_word(candidate["legs"]),
             )
     return table
+
+
+def _by_word(counts: dict[str, int]) -> Text:
+    """Return how calls ended, the bad ways in red."""
+    words = [Text(f"{word} {n}", "" if word == "ok" else "red") for word, n in counts.items()]
+    return Text(", ").join(words)
 
 
 def _processes(status: dict[str, Any]) -> Table:
@@ -95,6 +105,8 @@ def _processes(status: dict[str, Any]) -> Table:
         table.add_column(name)
     for process in status["processes"]:
         state = Text("up", "green") if process["is_alive"] else Text("DOWN", "bold red")
+        if process["is_hung"]:
+            state = Text("HANGS", "bold red")
         table.add_row(
             process["name"], str(process["pid"]), state, str(process["restarts"]),
             process["last_end"],
@@ -115,6 +127,9 @@ def _ledger(status: dict[str, Any]) -> Table:
     for account in status["ledger"]:
         parts = ", ".join(f"{name} {count}" for name, count in account["parts"].items())
         table.add_row(account["name"], str(account["total"]), parts, str(account["open"]))
+    backlog = sum(r["backlog_bytes"] for r in filter(None, status["recorders"]))
+    if backlog:
+        table.caption = f"{backlog:,} bytes of journal wait for the sink's word"
     return table
 
 

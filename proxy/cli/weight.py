@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import math
-from typing import Annotated
 
-import typer
-
-from proxy.cli import options
+from proxy.cli.order_answer import print_done
+from proxy.cli.order_options import order_parser, reason_of
 from proxy.cli.ordering import Order, give
 from proxy.errors import AdminError
 from proxy.state.kill import Scope
 
+PARSER = order_parser("weight", "Set the share of live traffic that a candidate serves.")
+PARSER.add_argument("route", metavar="ROUTE", help="The route.")
+PARSER.add_argument("candidate", metavar="CANDIDATE", help="The candidate.")
+PARSER.add_argument("percent", metavar="PERCENT", help="0 to 100, such as 2.5 or 2.5%%.")
+PARSER.add_argument(
+    "--reason", metavar="TEXT", default="set by hand", help="Why; kept in the decisions log."
+)
 
-def weight(  # noqa: PLR0913 - an argument for each option
-    route: Annotated[str, typer.Argument(help="The route.")],
-    candidate: Annotated[str, typer.Argument(help="The candidate.")],
-    percent: Annotated[str, typer.Argument(help="0 to 100, such as 2.5 or 2.5%.")],
-    *,
-    reason: options.Reason = "set by hand",
-    admin: options.Admin = "",
-    state_dir: options.StateDir = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Set the share of live traffic that a candidate serves."""
-    order = Order("weight", Scope(route, candidate), reason, percent=_percent(percent))
-    done = give(order, admin, state_dir)
+
+def run(arguments: argparse.Namespace) -> int:
+    """Give the order; return the exit code."""
+    scope = Scope(arguments.route, arguments.candidate)
+    order = Order("weight", scope, reason_of(arguments), percent=_percent(arguments.percent))
+    done = give(order, arguments.admin, arguments.state_dir)
     sentence = f"weight of {done.scope}: {_share(done.old)} -> {_share(done.new)}"
-    options.print_done(done, sentence, as_json=as_json)
+    return print_done(done, sentence, as_json=arguments.as_json)
 
 
 def _percent(text: str) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from proxy.comparison.result import ROOT, Comparison, agrees, differs, key_path
 
 _NUMBERS = frozenset({int, float})
+_SAME = agrees(0.0, 0.0)
 
 
 class NumericComparator:
@@ -30,6 +31,9 @@ class NumericComparator:
 
     def __call__(self, primary: Any, candidate: Any, root: str) -> Comparison:
         """Return how two JSON values differ; scalars and flat vectors take a short way."""
+        # Both legs answered the same bytes: one number is enough for a difference of 0.
+        if primary is candidate and type(primary) is list and primary and type(primary[0]) is float:
+            return _SAME
         kinds = {type(primary), type(candidate)}
         if kinds <= _NUMBERS:
             return self._vectors([float(primary)], [float(candidate)], root, is_scalar=True)
@@ -46,7 +50,7 @@ class NumericComparator:
     ) -> Comparison:
         # 46 elements that differ take 10 us; one loop over pairs 40 us (Python 3.11).
         if primary == candidate:
-            return agrees(0.0, 0.0)
+            return _SAME
         diffs = list(map(abs, map(sub, primary, candidate)))
         abs_diff = max(diffs)
         rel_diff = _greatest_ratio(diffs, primary, candidate)

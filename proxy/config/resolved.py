@@ -204,7 +204,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every bound that an operator may set (bytes, seconds)."""
+    """Every bound that an operator may set (bytes, seconds).
+
+    Attributes:
+        shutdown_s: from SIGTERM to the end of the last process. Workers, recorders and control stop
+            one after the other, so each kind plans with a share of it.
+    """
 
     request_head_bytes: int
     request_body_bytes: int
@@ -213,6 +218,16 @@ class Limits:
     memory_bytes: int
     journal_disk_bytes: int
     shutdown_s: float
+
+    @property
+    def workers_stop_s(self) -> float:
+        """How long workers may take: for what users are waiting for, then for mirrors."""
+        return 0.65 * self.shutdown_s
+
+    @property
+    def recorders_stop_s(self) -> float:
+        """How long recorders may ship what workers have flushed; the rest waits in the journal."""
+        return 0.12 * self.shutdown_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,8 +239,8 @@ class LimitsFile(Strict):
     """Bodies that one worker keeps at a time for mirrors and records."""
     journal_disk: Annotated[Bytes, Field(ge=MIB)] = 10 * GIB
     """Journals of all workers together; when full, the oldest pairs are dropped and counted."""
-    shutdown: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 10.0
-    """Time for requests in flight to end after SIGTERM."""
+    shutdown: Annotated[Seconds, Field(ge=2, le=HOUR_S)] = 8.0
+    """The whole stop after SIGTERM; requests in flight get about half of it. Docker allows 10 s."""
 
 
 class ConfigFile(Strict):

@@ -22,20 +22,24 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config, loads
 from proxy.control.app import build_app
 from proxy.control.log import configure_logging
+from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.snapshot import Observer
+from proxy.telemetry import monotonic_s
 
 #: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
 PARENT_POLL_S = 1.0
+#: How often the counters are sampled, to tell what fails now from what once failed.
+SAMPLE_S = 1.0
 #: Connections at once; enough for dashboards and scrapers, little enough to stay small.
 CONNECTION_LIMIT = 256
 
 
 async def serve(config: Config, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or the launcher's end."""
-    observer = Observer(config)
+    observer, pulse = Observer(config), Pulse()
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(config, observer),
+            build_app(config, observer, pulse),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -50,9 +54,13 @@ async def serve(config: Config, listener: socket.socket) -> None:
     gc.freeze()
     try:
         async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_watch_parent(server))
+            watches = (
+                tasks.create_task(_watch_parent(server)),
+                tasks.create_task(_watch_counters(observer, pulse)),
+            )
             await server.serve(sockets=[listener])
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
     finally:
         observer.close()
 
@@ -63,6 +71,15 @@ async def _watch_parent(server: uvicorn.Server) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 - see above
         await asyncio.sleep(PARENT_POLL_S)
     server.should_exit = True
+
+
+async def _watch_counters(observer: Observer, pulse: Pulse) -> None:
+    """Beat, and sample the counters with every second beat."""
+    while True:
+        observer.sample()
+        for _ in range(round(SAMPLE_S / BEAT_S)):
+            pulse.beat(monotonic_s())
+            await asyncio.sleep(BEAT_S)
 
 
 def main() -> int:

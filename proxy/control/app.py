@@ -17,6 +17,7 @@ from proxy.control.auth import Guard, Rules
 from proxy.control.bodies import ApiError
 from proxy.control.endpoints import Endpoints, json_response
 from proxy.control.openapi import document
+from proxy.control.pulse import Pulse
 from proxy.control.snapshot import Observer
 
 logger = logging.getLogger("understudy.control")
@@ -31,9 +32,9 @@ _DASHBOARD_HEADERS = {
 }
 
 
-def build_app(config: Config, observer: Observer) -> ASGIApp:
-    """Return the admin application of one instance."""
-    ends = Endpoints(config, observer)
+def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) -> ASGIApp:
+    """Return the admin application of one instance; without a pulse it doubts no order's age."""
+    ends = Endpoints(config, observer, pulse or Pulse())
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -78,7 +79,9 @@ async def _openapi(request: Request) -> Response:
 async def _on_api_error(request: Request, exc: Exception) -> Response:
     del request
     assert isinstance(exc, ApiError)
-    return json_response({"error": str(exc)}, exc.status)
+    answer = json_response({"error": str(exc)}, exc.status)
+    answer.headers.update(exc.headers)
+    return answer
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:

@@ -24,22 +24,40 @@ _WHOLE_BP_TOLERANCE = 1e-6
 class ApiError(Exception):
     """A request that is answered with `status` and a sentence that says what and how to mend."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
 
 
-class LatchOrder(BaseModel):
-    """The body of `kill` and `revive`: no route means everything, no part both live ones."""
+class Order(BaseModel):
+    """What every order may say: why, until when it holds, and what its giver had seen."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: Reason = Field(description="why; kept in the decisions log")
+    expires_ms: int | None = Field(
+        None,
+        ge=0,
+        description="wall clock of the instance, milliseconds (`now_ms` of GET /api/v1/status plus "
+        "your own patience): carried out later than this, the order is refused with 412",
+    )
+    seen_generation: int | None = Field(
+        None,
+        ge=0,
+        description="`control_page.generation` of GET /api/v1/status: a revive or weight is "
+        "refused with 412 when a kill was latched after that",
+    )
+
+
+class LatchOrder(Order):
+    """The body of `kill` and `revive`: no route means everything, no part both live ones."""
 
     route: Name | None = Field(None, description="one route; left out: everything")
     candidate: Name | None = Field(None, description="one candidate of the route")
     only: Literal["mirror", "canary", "record"] | None = Field(
         None, description="one part; left out: kill stops mirror and canary, revive opens all three"
     )
-    reason: Reason = Field(description="why; kept in the decisions log")
 
     def scope(self) -> Scope:
         """Return what the order covers.
@@ -56,13 +74,10 @@ class LatchOrder(BaseModel):
         return default if self.only is None else Part[self.only.upper()]
 
 
-class WeightOrder(BaseModel):
+class WeightOrder(Order):
     """The body of a weight change."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     percent: float = Field(ge=0, le=100, allow_inf_nan=False, description="0 to 100, step 0.01")
-    reason: Reason = Field(description="why; kept in the decisions log")
 
     def weight_bp(self) -> int:
         """Return the weight in basis points.

@@ -6,6 +6,7 @@ log) takes microseconds, but for a lock that a stopped process holds, which is b
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,22 +16,23 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.config.resolved import Config
-from proxy.control.bodies import ApiError, LatchOrder, WeightOrder, read_body
+from proxy.control.bodies import ApiError, LatchOrder, Order, WeightOrder, read_body
 from proxy.control.metrics import exposition
+from proxy.control.pulse import SETTLE_S, Pulse
 from proxy.control.snapshot import Observer
 from proxy.control.status import is_ready, problems, routes, status
 from proxy.errors import StateError
 from proxy.state import decisions
-from proxy.state.control_page import ControlPage, Part
+from proxy.state.control_page import Part, is_readable
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError
+from proxy.state.mending import kill_by_file, revive_corrupt
 from proxy.state.orders import (
     Change,
+    OvertakenError,
     Source,
     order_kill,
     order_revive,
     order_weight,
-    revive_corrupt,
-    still_killed,
 )
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -40,6 +42,8 @@ logger = logging.getLogger("understudy.control")
 ACTOR_HEADER = "x-understudy-actor"
 _ACTOR_LENGTH = 100
 _DECISIONS_DEFAULT, _DECISIONS_MOST = 100, 1000
+#: How long a revive or a weight waits to learn whether its client is still there.
+_GONE_S = 0.02
 
 
 def json_response(content: Any, status_code: int = 200) -> Response:
@@ -53,11 +57,12 @@ def json_response(content: Any, status_code: int = 200) -> Response:
 
 
 class Endpoints:
-    """The handlers, bound to one instance."""
+    """The handlers, bound to one instance; `pulse` is control's own."""
 
-    def __init__(self, config: Config, observer: Observer) -> None:
+    def __init__(self, config: Config, observer: Observer, pulse: Pulse) -> None:
         self._config = config
         self._observer = observer
+        self.pulse = pulse
 
     async def healthz(self, request: Request) -> Response:
         """Control answers."""
@@ -99,63 +104,136 @@ class Endpoints:
         return json_response({"decisions": found})
 
     async def kill(self, request: Request) -> Response:
-        """Latch: when this answers, the next request of every worker obeys."""
+        """Latch: when this answers, the next request of every worker obeys.
+
+        When the page cannot be changed, a kill file is left instead: 200 if the page is unreadable,
+        so that only the primary serves already, 202 if the kill is still to take effect.
+        """
         order = await read_body(request, LatchOrder)
         scope, part, source = order.scope(), order.part(Part.DEFAULT), _source(request, order)
-        return self._carry_out(lambda page: order_kill(page, scope, part, source))
+        _refuse_if_expired(order)
+        began_s = monotonic_s()
+        try:
+            change = order_kill(self._observer.page(), scope, part, source)
+        except UnknownScopeError as exc:
+            raise ApiError(404, str(exc)) from exc
+        except StateError as exc:
+            return self._kill_by_file(order, source, str(exc))
+        return _answer(change, began_s)
 
     async def revive(self, request: Request) -> Response:
         """Open the latch; of everything, also mend a corrupt page."""
         order = await read_body(request, LatchOrder)
         scope, part, source = order.scope(), order.part(ALL_PARTS), _source(request, order)
-        if scope == Scope() and order.only is None and self._observer.snapshot().state is None:
-            return self._carry_out(
-                lambda _: revive_corrupt(self._observer.state_dir, self._config, source),
-                needs_page=False,
+        await self._refuse_if_stale(request, order)
+        if scope == Scope() and order.only is None and not is_readable(self._observer.state_dir):
+            return _carry_out(
+                lambda: revive_corrupt(self._observer.state_dir, self._config, source)
             )
-        return self._carry_out(lambda page: order_revive(page, scope, part, source))
+        return _carry_out(lambda: order_revive(self._observer.page(), scope, part, source))
 
     async def weight(self, request: Request) -> Response:
         """Set the live canary weight of one candidate."""
         order = await read_body(request, WeightOrder)
         scope = Scope(request.path_params["route"], request.path_params["candidate"])
         weight_bp, source = order.weight_bp(), _source(request, order)
-        return self._carry_out(lambda page: order_weight(page, scope, weight_bp, source))
+        await self._refuse_if_stale(request, order)
+        return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
 
-    def _carry_out(
-        self, order: Callable[[ControlPage | Any], Change], *, needs_page: bool = True
-    ) -> Response:
+    def _kill_by_file(self, order: LatchOrder, source: Source, why: str) -> Response:
+        is_unreadable = not is_readable(self._observer.state_dir)
+        effect = (
+            "only the primary serves already, whatever is killed"
+            if is_unreadable
+            else "NOT IN EFFECT YET: the launcher latches it as soon as it can"
+        )
+        if order.only is not None:  # a file means mirror and canary
+            raise ApiError(503, f"{why}; {effect}; kill without `only` to leave a kill file")
         began_s = monotonic_s()
         try:
-            change = order(self._observer.page() if needs_page else None)
+            change = kill_by_file(self._observer.state_dir, self._config, order.scope(), source)
         except UnknownScopeError as exc:
             raise ApiError(404, str(exc)) from exc
-        except WeightError as exc:
-            raise ApiError(409, str(exc)) from exc
         except StateError as exc:
-            raise ApiError(503, str(exc)) from exc
-        took_ms = round((monotonic_s() - began_s) * 1000, 3)
-        decision = change.decision
-        logger.warning(
-            "%s %s: %s -> %s by %s (%s): %s",
-            decision.action, decision.scope, decision.old, decision.new, decision.who,
-            decision.via, decision.reason,
-        )  # fmt: skip
-        return json_response(
-            {
-                "action": decision.action,
-                "scope": decision.scope,
-                "old": decision.old,
-                "new": decision.new,
-                "killed": still_killed(change.after),
-                "took_ms": took_ms,
-                "log_error": change.log_error,
-            }
+            raise ApiError(503, f"{why}; {exc}; {effect}") from exc
+        left = f"{why}; a kill file was left ({change.decision.via}); {effect}"
+        return _answer(change, began_s, warnings=(left,), is_in_effect=is_unreadable)
+
+    async def _refuse_if_stale(self, request: Request, order: Order) -> None:
+        """Refuse what would open or raise something and may be older than its giver means."""
+        # Two turns of the loop at least, after which the end of a connection has been read, too.
+        await asyncio.sleep(_GONE_S)
+        if await request.is_disconnected():
+            logger.warning("%s dropped: its client has gone", request.url.path)
+            raise ApiError(408, "nothing was changed: the client had gone before its order's turn")
+        _refuse_if_expired(order)
+        if order.seen_generation is None and self.pulse.is_doubtful(monotonic_s()):
+            raise ApiError(
+                503,
+                "nothing was changed: control was stopped or has just started, so this order may "
+                f"be an old one; give it again in {SETTLE_S:g} s, or with `seen_generation`",
+                {"retry-after": f"{SETTLE_S:.0f}"},
+            )
+
+
+def _carry_out(order: Callable[[], Change]) -> Response:
+    began_s = monotonic_s()
+    try:
+        change = order()
+    except UnknownScopeError as exc:
+        raise ApiError(404, str(exc)) from exc
+    except WeightError as exc:
+        raise ApiError(409, str(exc)) from exc
+    except OvertakenError as exc:
+        raise ApiError(412, str(exc)) from exc
+    except StateError as exc:
+        raise ApiError(503, str(exc)) from exc
+    return _answer(change, began_s)
+
+
+def _refuse_if_expired(order: Order) -> None:
+    if order.expires_ms is None:
+        return
+    late_ms = wall_ns() // 1_000_000 - order.expires_ms
+    if late_ms > 0:
+        raise ApiError(
+            412,
+            f"nothing was changed: this order expired {late_ms / 1000:g} s ago by this machine's "
+            "clock; give it again",
         )
 
 
-def _source(request: Request, order: LatchOrder | WeightOrder) -> Source:
+def _answer(
+    change: Change, began_s: float, *, warnings: tuple[str, ...] = (), is_in_effect: bool = True
+) -> Response:
+    decision = change.decision
+    logger.warning(
+        "%s %s: %s -> %s by %s (%s): %s%s",
+        decision.action, decision.scope, decision.old, decision.new, decision.who,
+        decision.via, decision.reason, f" [{decision.note}]" if decision.note else "",
+    )  # fmt: skip
+    if decision.note and not warnings:
+        warnings = (decision.note,)
+    return json_response(
+        {
+            "action": decision.action,
+            "scope": decision.scope,
+            "old": decision.old,
+            "new": decision.new,
+            "killed": change.killed,
+            "opened": change.opened,
+            "in_effect": is_in_effect,
+            "warnings": warnings,
+            "took_ms": round((monotonic_s() - began_s) * 1000, 3),
+            "log_error": change.log_error,
+        },
+        200 if is_in_effect else 202,
+    )
+
+
+def _source(request: Request, order: Order) -> Source:
     actor = request.headers.get(ACTOR_HEADER, "")[:_ACTOR_LENGTH]
     who = "".join(letter for letter in actor if letter.isprintable()).strip() or "unnamed"
     host = request.client.host if request.client else "unknown"
-    return Source(who, f"api {host}", order.reason, wall_ns() // 1_000_000)
+    now_ms = wall_ns() // 1_000_000
+    return Source(who, f"api {host}", order.reason, now_ms, order.seen_generation)

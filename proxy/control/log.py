@@ -7,7 +7,7 @@ import sys
 
 import orjson
 
-from proxy.state.decisions import rfc3339
+from proxy.telemetry import rfc3339
 
 
 class JsonFormatter(logging.Formatter):

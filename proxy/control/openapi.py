@@ -20,14 +20,26 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
     ("get", "/api/v1/status", "Everything: processes, routes, counters, ledger.", None, (401,)),
     ("get", "/api/v1/routes", "Routes and candidates with live state.", None, (401,)),
     ("get", "/api/v1/decisions", "The last decisions, newest first.", None, (401, 422)),
-    ("post", "/api/v1/kill", "Latch the kill switch.", LatchOrder, (401, 403, 404, 415, 422, 503)),
-    ("post", "/api/v1/revive", "Open the latch.", LatchOrder, (401, 403, 404, 415, 422, 503)),
+    (
+        "post",
+        "/api/v1/kill",
+        "Latch the kill switch; without a usable control page a kill file is left (see in_effect).",
+        LatchOrder,
+        (202, 401, 403, 404, 412, 415, 422, 503),
+    ),
+    (
+        "post",
+        "/api/v1/revive",
+        "Open the latch, unless the order is stale; writes an unreadable control page afresh.",
+        LatchOrder,
+        (401, 403, 404, 408, 412, 415, 422, 503),
+    ),
     (
         "put",
         "/api/v1/routes/{route}/candidates/{candidate}/weight",
-        "Set a candidate's live canary weight.",
+        "Set a candidate's live canary weight; refused when stale, like a revive.",
         WeightOrder,
-        (401, 403, 404, 409, 415, 422, 503),
+        (401, 403, 404, 408, 409, 412, 415, 422, 503),
     ),
 )
 
@@ -69,6 +81,8 @@ def _operation(
             "200": {"description": "Done."},
             **{
                 str(code): {"description": "Refused; says why.", "content": error}
+                if code >= 400
+                else {"description": "Taken, and not in effect yet; `warnings` says why."}
                 for code in errors
             },
         },

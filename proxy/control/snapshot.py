@@ -15,13 +15,14 @@ from typing import Any
 import orjson
 
 from proxy.config.resolved import Config
+from proxy.control.recent import Key, Recent, RecentWindow
+from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
 from proxy.state.control_page import ControlPage, ControlState, open_page
-from proxy.state.stats_page import Layout, StatsPage, open_stats
-from proxy.telemetry import wall_ns
+from proxy.telemetry import monotonic_s, wall_ns
 
-#: A counter: its family, then its label values.
-Key = tuple[str, ...]
+#: A worker beats about once a second; one whose last beat is older than this hangs.
+HUNG_MS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class Process:
         pid: 0 while it is down.
         started_ms: wall clock, milliseconds.
         last_end: how its predecessor ended, such as `exit 1` or `SIGKILL`; empty for the first.
+        is_alive: the process exists, or has just beaten (seen from another container, say).
+        is_hung: it has beaten, but not for `HUNG_MS`: stopped, or caught in something endless.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Process:
     restarts: int
     last_end: str
     is_alive: bool
+    is_hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Snapshot:
         now_ms: wall clock, milliseconds.
         state: None when the control page cannot be read; `page_error` says why then.
         counters: every worker's, added up.
+        recent: what the counters did in the last minute; empty where nobody samples them.
+        beating: how many workers have just beaten, whatever `runtime.json` knows of them.
         recorders: the statistics of each recorder by index; None before its first.
         refused: requests that the admin API refused, by reason.
     """
@@ -64,6 +70,8 @@ class Snapshot:
     counters: dict[Key, int]
     recorders: tuple[dict[str, Any] | None, ...]
     refused: dict[str, int]
+    recent: Recent
+    beating: int
 
     def count(self, name: str, *labels: str) -> int:
         """Return the sum of a family over every label value that starts with `labels`."""
@@ -88,10 +96,11 @@ class Observer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.state_dir = Path(config.state_dir)
-        self.layout = Layout(config)
         self.refused: Counter[str] = Counter()
         self._page: ControlPage | None = None
-        self._stats: dict[int, StatsPage] = {}
+        self._workers = WorkerPages(config)
+        self.layout = self._workers.layout
+        self._window = RecentWindow()
 
     def page(self) -> ControlPage:
         """Return the control page that is at its path now.
@@ -116,62 +125,44 @@ class Observer:
         except StateError as exc:
             error = str(exc)
         runtime = read_json(self.state_dir / "runtime.json") or {}
+        now_ms = wall_ns() // 1_000_000
+        recorders, counters = self._recorders(), self._workers.counters()
+        beats = self._workers.beats()
         return Snapshot(
             config=self.config,
-            now_ms=wall_ns() // 1_000_000,
+            now_ms=now_ms,
             state=state,
             page_error=error,
             generation=generation,
             runtime=runtime,
-            processes=tuple(_process(entry) for entry in runtime.get("processes", [])),
-            counters=self._counters(),
-            refused=dict(self.refused),
-            recorders=tuple(
-                read_json(self.state_dir / f"recorder-{index}.json")
-                for index in range(self.config.recorders)
+            processes=tuple(
+                _process(entry, _beat_age_ms(entry, beats, now_ms))
+                for entry in runtime.get("processes", [])
             ),
+            counters=counters,
+            refused=dict(self.refused),
+            recorders=recorders,
+            recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
+            beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
         )
+
+    def sample(self) -> None:
+        """Remember the counters of now for `Snapshot.recent`; about once a second."""
+        counters = {**self._workers.counters(), **_drops(self._recorders())}
+        self._window.add(monotonic_s(), counters)
 
     def close(self) -> None:
         """Unmap every page."""
-        for stats in self._stats.values():
-            stats.close()
-        self._stats.clear()
+        self._workers.close()
         if self._page is not None:
             self._page.close()
             self._page = None
 
-    def _counters(self) -> dict[Key, int]:
-        total: Counter[Key] = Counter()
-        for index in self._worker_indexes():
-            page = self._stats_page(index)
-            if page is None:
-                continue
-            for family, values, cell in self.layout.items():
-                # A worker that the config no longer has holds nothing now; its totals stay.
-                is_past = family.is_gauge and index >= self.config.workers
-                total[family.name, *values] += 0 if is_past else page.cells[cell]
-        return dict(total)
-
-    def _worker_indexes(self) -> list[int]:
-        """Return the workers, past ones included, that have a page of this layout."""
-        suffix = f".{self.layout.fingerprint}.page"
-        try:
-            names = [path.name for path in (self.state_dir / "stats").iterdir()]
-        except OSError:
-            names = []
-        words = [
-            n.removeprefix("worker-").removesuffix(suffix) for n in names if n.endswith(suffix)
-        ]
-        return sorted({int(word) for word in words if word.isdecimal()} | set(self._stats))
-
-    def _stats_page(self, index: int) -> StatsPage | None:
-        if index not in self._stats:
-            try:
-                self._stats[index] = open_stats(self.state_dir, index, self.layout, create=False)
-            except StateError:
-                return None  # its worker has not started yet
-        return self._stats[index]
+    def _recorders(self) -> tuple[dict[str, Any] | None, ...]:
+        return tuple(
+            read_json(self.state_dir / f"recorder-{index}.json")
+            for index in range(self.config.recorders)
+        )
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -183,11 +174,35 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _process(entry: dict[str, Any]) -> Process:
+def _process(entry: dict[str, Any], beat_age_ms: int | None) -> Process:
     pid = int(entry["pid"])
+    has_beaten = beat_age_ms is not None and beat_age_ms <= HUNG_MS
+    is_alive = has_beaten or _exists(pid)
+    is_hung = is_alive and beat_age_ms is not None and not has_beaten
     return Process(
-        entry["name"], pid, entry["started_ms"], entry["restarts"], entry["last_end"], _exists(pid)
-    )
+        entry["name"], pid, entry["started_ms"], entry["restarts"], entry["last_end"],
+        is_alive, is_hung,
+    )  # fmt: skip
+
+
+def _beat_age_ms(
+    entry: dict[str, Any], beats: dict[int, tuple[int, int]], now_ms: int
+) -> int | None:
+    """Return how long ago a worker beat; None for what never did, or is no worker."""
+    role, _, index = str(entry["name"]).partition(" ")
+    if role != "worker" or not index.isdecimal():
+        return None
+    pid, beat_ms = beats.get(int(index), (0, 0))
+    return now_ms - beat_ms if pid and pid == entry["pid"] else None
+
+
+def _drops(recorders: tuple[dict[str, Any] | None, ...]) -> dict[Key, int]:
+    """Return the pairs that recorders gave up, as counters."""
+    found: Counter[Key] = Counter()
+    for recorder in filter(None, recorders):
+        for reason, count in recorder.get("dropped", {}).items():
+            found["recorder_dropped", reason] += count
+    return dict(found)
 
 
 def _exists(pid: int) -> bool:

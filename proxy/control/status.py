@@ -12,7 +12,9 @@ from typing import Any
 
 from proxy import __version__
 from proxy.config.resolved import Candidate, Route
-from proxy.control.snapshot import Snapshot
+from proxy.control.recent import failing_legs
+from proxy.control.snapshot import HUNG_MS, Snapshot
+from proxy.control.worker_pages import JOURNALED_BEFORE
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS, part_names
 from proxy.state.orders import still_killed
@@ -22,6 +24,17 @@ from proxy.state.stats_page import LATENCY_BOUNDS_US
 RECORDER_STALE_MS = 5_000
 #: States of a recorder's sink that need nobody.
 QUIET_STATES = frozenset({"ok"})
+#: What a state means where the recorder says no more.
+STATE_WORDS = {
+    "connecting": "it has not reached its sink yet",
+    "closed": "it has stopped, or has just started",
+}
+#: Losses that go on unless somebody does something: counter, its last label, what it means.
+LOSSES = (
+    ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
+    ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
+    ("recorder_dropped", "rejected", "were refused by the sink for good"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +52,19 @@ class Account:
 
 
 def ledger(snapshot: Snapshot) -> list[Account]:
-    """Return the ledger of DESIGN section 4; counters are read while workers run, so `open` moves."""
+    """Return the ledger of DESIGN section 4; counters are read while workers run, so `open` moves.
+
+    Each account's settled part is the next one's total, from the decision to the sink's word.
+    """
     recorders = [r for r in snapshot.recorders if r is not None]
     dropped: dict[str, int] = {}
     for recorder in recorders:
         for reason, count in recorder.get("dropped", {}).items():
-            # Pairs that the writers dropped for their disk budget were never read.
-            if reason != "journal_full":
-                dropped[f"dropped {reason}"] = dropped.get(f"dropped {reason}", 0) + count
+            dropped[f"dropped {reason}"] = dropped.get(f"dropped {reason}", 0) + count
+    # Pairs that the writers dropped for their disk budget were never read.
+    unread = {key: dropped.pop(key) for key in ("dropped journal_full",) if key in dropped}
+    read = sum(r.get("journaled_read", 0) for r in recorders)
+    before = snapshot.counters.get(JOURNALED_BEFORE, 0)
     return [
         _account("requests routed", snapshot.count("routed"), _by_reason(snapshot, "served")),
         _account(
@@ -66,11 +84,21 @@ def ledger(snapshot: Snapshot) -> list[Account]:
             },
         ),
         _account(
+            "pairs journaled",
+            snapshot.count("pairs_journaled") + before,
+            {"read": read, **unread},
+        ),
+        _account(
             "pairs read by the recorder",
-            sum(r.get("journaled_read", 0) for r in recorders),
+            read,
             {"acknowledged": sum(r.get("acknowledged", 0) for r in recorders), **dropped},
         ),
     ]
+
+
+def is_running(snapshot: Snapshot) -> bool:
+    """Return whether anything of the instance lives, as far as `state_dir` shows it."""
+    return bool(snapshot.beating) or any(process.is_alive for process in snapshot.processes)
 
 
 def problems(snapshot: Snapshot) -> list[str]:
@@ -80,20 +108,24 @@ def problems(snapshot: Snapshot) -> list[str]:
         found.append("no runtime.json: the launcher is gone, or cannot write the state directory")
     if snapshot.page_error:
         found.append(f"{snapshot.page_error}; until then only the primary serves")
-    found += [
-        f"{process.name} is down ({process.last_end or 'not started yet'})"
-        for process in snapshot.processes
-        if not process.is_alive
-    ]
+    for process in snapshot.processes:
+        if not process.is_alive:
+            found.append(f"{process.name} is down ({process.last_end or 'not started yet'})")
+        elif process.is_hung:
+            found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
+    for route in snapshot.config.routes:
+        found += failing_legs(route, snapshot.recent)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
-    return found
+    return found + _losses(snapshot)
 
 
 def is_ready(snapshot: Snapshot) -> bool:
-    """Return whether users are served: at least one worker lives."""
-    return any(p.is_alive for p in snapshot.processes if p.name.startswith("worker "))
+    """Return whether users are served: at least one worker lives and moves."""
+    return bool(snapshot.beating) or any(
+        p.is_alive and not p.is_hung for p in snapshot.processes if p.name.startswith("worker ")
+    )
 
 
 def status(snapshot: Snapshot) -> dict[str, Any]:
@@ -107,6 +139,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "listen": snapshot.runtime.get("listen", ""),
         "admin": snapshot.runtime.get("admin", ""),
         "now_ms": snapshot.now_ms,
+        "running": is_running(snapshot),
         "ready": is_ready(snapshot),
         "problems": problems(snapshot),
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
@@ -185,6 +218,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "killed": part_names(killed),
         "canary": snapshot.count("canary", *names),
         "rescued": snapshot.count("rescued", *names),
+        "served": snapshot.count("canary", *names) - snapshot.count("rescued", *names),
         "mirror_decided": snapshot.count("mirror_decided", *names),
         "mirror_sent": snapshot.count("mirror_sent", *names),
         "mirror_skipped": snapshot.by_last_label("mirror_skipped", *names),
@@ -222,8 +256,18 @@ def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> st
     if age_ms > RECORDER_STALE_MS:
         return f"its statistics are {age_ms / 1000:.0f} s old: it hangs or is down"
     if recorder.get("state") not in QUIET_STATES or recorder.get("message"):
-        return f"{recorder.get('state')}: {recorder.get('message') or 'no message'}"
+        state = str(recorder.get("state"))
+        return f"{state}: {recorder.get('message') or STATE_WORDS.get(state, 'it says no more')}"
     return None
+
+
+def _losses(snapshot: Snapshot) -> list[str]:
+    recent = snapshot.recent
+    found = []
+    for family, word, meaning in LOSSES:
+        if count := recent.summed(family, word):
+            found.append(f"{count} pairs of the last {recent.span_s:.0f} s {meaning} ({word})")
+    return found
 
 
 def _account(name: str, total: int, parts: dict[str, int]) -> Account:

@@ -48,7 +48,7 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
             interface="asgi3",
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=max(1, int(config.limits.shutdown_s * USERS_SHARE)),
+            timeout_graceful_shutdown=max(1, int(config.limits.workers_stop_s * USERS_SHARE)),
         )
     )
     worker.start()
@@ -62,7 +62,7 @@ async def serve(config: Config, index: int, listener: socket.socket) -> None:
     try:
         await server.serve(sockets=[listener])
     finally:
-        await worker.stop(config.limits.shutdown_s * (1 - USERS_SHARE))
+        await worker.stop(config.limits.workers_stop_s * (1 - USERS_SHARE))
 
 
 def main() -> int:

@@ -28,8 +28,8 @@ from proxy.journal.segments import (
     take_lock,
 )
 
-#: Compressed bytes read at once; about 8 MiB of JSON pairs.
-WINDOW_BYTES = 1024 * 1024
+#: Compressed bytes read at once; about 2 MiB of JSON pairs.
+WINDOW_BYTES = 256 * 1024
 
 # A frame that does not compress is a little larger than its content.
 _MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
@@ -90,6 +90,9 @@ class JournalReader:
         self.committed = shipped.position
         self.accounts = dict(shipped.accounts)
         self._cursor = shipped.position
+        # What has been loaded from the cursor on, and how much of it lies behind the cursor by now.
+        self._window = b""
+        self._taken = 0
         self._lines = 0
         self._skipped_bytes = 0
 
@@ -114,12 +117,11 @@ class JournalReader:
         """Make `position` durable, with the totals that hold at it; remove segments before it.
 
         Raises:
-            OSError: the disk refuses; the old position is still in force.
+            OSError: the disk refuses; the old position and accounts are still in force.
         """
-        if accounts is not None:
-            self.accounts = dict(accounts)
-        store_shipped(self._directory, Shipped(position, self.accounts))
-        self.committed = position
+        fresh = self.accounts if accounts is None else dict(accounts)
+        store_shipped(self._directory, Shipped(position, fresh))
+        self.committed, self.accounts = position, fresh
         for number in segment_numbers(self._directory):
             if number < position.segment:
                 with suppress(FileNotFoundError):
@@ -144,26 +146,31 @@ class JournalReader:
 
     def _take(self, batch: Batch, max_bytes: int) -> bool:
         """Move the cursor once, over frames, damage or a segment's end; False at the end for now."""
-        # Looked up before the window is read: a segment with a newer one beside it has ended, so
+        taken = self._take_frames(batch, max_bytes)
+        if taken:
+            self._advance(taken)
+            self._window_bytes = self._base_window_bytes
+            return True
+        # Looked up before the file is read: a segment with a newer one beside it has ended, so
         # what is read of it afterwards is all there will ever be.
         newer = next((n for n in segment_numbers(self._directory) if n > self._cursor.segment), 0)
-        window = self._load()
-        at = self._take_frames(batch, window, max_bytes)
-        if at:
-            self._cursor = Position(self._cursor.segment, self._cursor.offset + at)
-            self._window_bytes = self._base_window_bytes
-        elif len(window) == self._window_bytes:
-            self._widen_or_skip(batch, window)
+        known_bytes = len(self._window) - self._taken
+        self._window, self._taken = self._load(), 0
+        if len(self._window) > known_bytes:
+            return True  # there is more of it than was just looked through
+        if len(self._window) == self._window_bytes:
+            self._widen_or_skip(batch)
         elif newer:
-            batch.skipped_bytes += len(window)
+            batch.skipped_bytes += len(self._window)
             self._cursor = Position(newer, 0)
+            self._window = b""
         else:
             return False
         return True
 
-    def _take_frames(self, batch: Batch, window: bytes, max_bytes: int) -> int:
-        """Take whole frames while there is room; return the offset behind the last one."""
-        at = 0
+    def _take_frames(self, batch: Batch, max_bytes: int) -> int:
+        """Take whole frames of the window while there is room; return how many bytes they are."""
+        window, at = self._window, self._taken
         while batch.content_bytes < max_bytes and at < len(window):
             frame = next_frame(window, at, self._zstd)
             if frame is None:
@@ -172,7 +179,12 @@ class JournalReader:
             batch.lines += filter(None, frame.content.split(b"\n"))
             batch.content_bytes += len(frame.content)
             at = frame.end
-        return at
+        return at - self._taken
+
+    def _advance(self, step: int) -> None:
+        """Move the cursor inside the window."""
+        self._cursor = Position(self._cursor.segment, self._cursor.offset + step)
+        self._taken += step
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""
@@ -186,8 +198,9 @@ class JournalReader:
         finally:
             os.close(descriptor)
 
-    def _widen_or_skip(self, batch: Batch, window: bytes) -> None:
+    def _widen_or_skip(self, batch: Batch) -> None:
         """Handle a full window without a whole frame: a large frame, or damage."""
+        window = self._window
         try:
             frame_end(window, 0)
             is_frame = len(window) < _MAX_WINDOW_BYTES
@@ -199,4 +212,4 @@ class JournalReader:
         # Three bytes are kept: they may be the beginning of a magic number.
         step = find_frame(window, 1) or len(window) - 3
         batch.skipped_bytes += step
-        self._cursor = Position(self._cursor.segment, self._cursor.offset + step)
+        self._advance(step)

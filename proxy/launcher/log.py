@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from proxy.state.decisions import rfc3339
-from proxy.telemetry import wall_ns
+from proxy.telemetry import rfc3339, wall_ns
 
 
 def log(level: str, event: str, **fields: Any) -> None:

@@ -1,7 +1,8 @@
 """The launcher's life: prepare, start, watch, stop.
 
-One loop with a tick of 20 ms: signals, ended children, kill files. It waits for nobody and holds no
-policy: restarts are `supervisor`'s, the order of a stop `stop`'s, kills `kill_watch`'s.
+One loop with a tick of 50 ms: signals, ended children, kill files, heartbeats. It waits for nobody and
+holds no policy: restarts are `supervisor`'s, the order of a stop `stop`'s, kills `kill_watch`'s, and who
+hangs is `hung_watch`'s.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config, loads
 from proxy.errors import StateError
 from proxy.launcher.children import Child, Role, python_command
+from proxy.launcher.hung_watch import LOOK_S, PATIENCE, HungWatch
 from proxy.launcher.kill_watch import KillWatch
 from proxy.launcher.log import log
 from proxy.launcher.runtime import FILE_NAME, take_lock, write_runtime
 from proxy.launcher.sockets import LaunchError, bound_address, listen
-from proxy.launcher.stop import MARGIN_S, Stop
+from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
 from proxy.state.control_page import ControlPage, for_config, open_page, update
+from proxy.state.stats_page import Layout
 from proxy.telemetry import monotonic_s, wall_ns
 
-#: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff.
-TICK_S = 0.02
+#: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
+#: end of a child included, wakes it at once.
+TICK_S = 0.05
+#: What the processes of a launcher that was killed get beyond their own time, to go.
+MARGIN_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
@@ -52,7 +58,7 @@ def run(config_path: Path, command: Callable[[Role], tuple[str, ...]] = python_c
     # A runtime.json that nobody removed: a launcher was killed here, and its workers may still be
     # finishing their requests on our port.
     was_killed = (state_dir / FILE_NAME).exists()
-    patience_s = config.limits.shutdown_s + MARGIN_S if was_killed else 0.0
+    patience_s = config.limits.workers_stop_s + MARGIN_S if was_killed else 0.0
     with (
         listen(config.listen, "listen", patience_s=patience_s) as public,
         listen(config.admin.listen, "admin.listen", patience_s=patience_s) as admin,
@@ -142,6 +148,7 @@ class _Launcher:
         self._supervisor = Supervisor(self._children(command), self._publish)
         self._stop = Stop(self._supervisor, config.limits.shutdown_s)
         self._kill_watch = KillWatch(self._state_dir, page)
+        self._hung_watch = HungWatch(self._state_dir, Layout(config))
 
     def _children(self, command: Callable[[Role], tuple[str, ...]]) -> list[Child]:
         path = str(self._config_path)
@@ -185,10 +192,18 @@ class _Launcher:
                 self._on_signal(number, now_s)
             self._supervisor.reap(now_s)
             self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
+            self._replace_hung(now_s)
             self._supervisor.start_due(now_s, wall_ms)
             self._stop.advance(now_s)
             if not self._stop.is_over:
                 numbers = wakeup.wait(TICK_S)
+
+    def _replace_hung(self, now_s: float) -> None:
+        if self._stop.phase is not Phase.RUNNING:
+            return  # it has deadlines of its own
+        for index in self._hung_watch.hung(now_s, self._supervisor.living(Role.WORKER)):
+            why = f"its heartbeat has stood still for {PATIENCE * LOOK_S:g} s"
+            self._supervisor.replace(Role.WORKER, index, why)
 
     def _on_signal(self, number: int, now_s: float) -> None:
         name = signal.Signals(number).name

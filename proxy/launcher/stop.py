@@ -1,8 +1,12 @@
-"""The order of a stop: workers, then recorders, then control, each with its deadline.
+"""The order of a stop: workers, then recorders, then control, all within `limits.shutdown`.
 
 Workers first, because they serve and write the journal; then the recorder, which drains what they
-wrote; control last, so that probes and operators are answered to the end. A state machine: what
-comes next is in `NEXT`.
+wrote; control last, so that probes and operators are answered to the end. Each role ends by itself
+within its share of the time (`Limits.workers_stop_s` and its kind); whoever is still there at the
+role's deadline, which is a share of the whole and a little later, gets SIGKILL. So a stop is never
+cut short from outside by a supervisor that allows at least `limits.shutdown`.
+
+A state machine: what comes next is in `NEXT`.
 """
 
 from __future__ import annotations
@@ -14,12 +18,10 @@ from proxy.launcher.children import Role
 from proxy.launcher.log import log
 from proxy.launcher.supervisor import Supervisor
 
-#: What a role gets beyond its own `limits.shutdown_s`, for the interpreter to come down.
-MARGIN_S = 2.0
-#: Control has nothing to drain; a second stop signal gives everyone this.
+#: A second stop signal gives everyone this.
 BRIEF_S = 1.0
 #: After SIGKILL: a process in uninterruptible sleep must not hold the launcher for ever.
-KILLED_S = 2.0
+KILLED_S = 1.0
 
 
 class Phase(Enum):
@@ -45,6 +47,14 @@ ROLES = {
     Phase.STOPPING_CONTROL: Role.CONTROL,
 }
 
+#: When a role that is still there gets SIGKILL: the share of `limits.shutdown` since the signal.
+#: A role that ends early leaves its time to the next ones.
+DEADLINES = {
+    Phase.STOPPING_WORKERS: 0.75,
+    Phase.STOPPING_RECORDERS: 0.90,
+    Phase.STOPPING_CONTROL: 1.0,
+}
+
 
 class Stop:
     """Brings the tree down in order; `advance` it until `phase` is STOPPED."""
@@ -53,6 +63,7 @@ class Stop:
         self.phase = Phase.RUNNING
         self._supervisor = supervisor
         self._shutdown_s = shutdown_s
+        self._began_s = 0.0
         self._deadline_s = 0.0
         self._is_hurried = False
         self._has_killed = False
@@ -65,9 +76,10 @@ class Stop:
     def request(self, now_s: float, signal_name: str) -> None:
         """Begin to stop; asked again, hurry: SIGTERM to everyone, one second each."""
         if self.phase is Phase.RUNNING:
-            log("info", "stopping", why=signal_name)
+            log("info", "stopping", why=signal_name, within_s=self._shutdown_s)
             for role in Role:
                 self._supervisor.retire(role)
+            self._began_s = now_s
             self._enter(NEXT[self.phase], now_s)
             return
         log("warning", "stopping_now", why=f"a second {signal_name}")
@@ -94,10 +106,7 @@ class Stop:
         role = ROLES.get(phase)
         if role is None:
             return
-        self._deadline_s = now_s + self._time_for(role)
-        self._supervisor.send(role, signal.SIGTERM)
-
-    def _time_for(self, role: Role) -> float:
+        self._deadline_s = self._began_s + DEADLINES[phase] * self._shutdown_s
         if self._is_hurried:
-            return BRIEF_S
-        return MARGIN_S + (BRIEF_S if role is Role.CONTROL else self._shutdown_s)
+            self._deadline_s = min(self._deadline_s, now_s + BRIEF_S)
+        self._supervisor.send(role, signal.SIGTERM)

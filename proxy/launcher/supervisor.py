@@ -107,9 +107,20 @@ class Supervisor:
             if slot.process_id and slot.child.role is role:
                 os.kill(slot.process_id, number)  # not reaped yet, so the id is still its own
 
-    def living(self, role: Role) -> int:
-        """Return how many children of `role` run."""
-        return sum(bool(slot.process_id) for slot in self._slots if slot.child.role is role)
+    def living(self, role: Role) -> dict[int, int]:
+        """Return the process ids of the children of `role` that run, by index."""
+        return {
+            slot.child.index: slot.process_id
+            for slot in self._slots
+            if slot.process_id and slot.child.role is role
+        }
+
+    def replace(self, role: Role, index: int, why: str) -> None:
+        """End a child with SIGKILL, which also ends one that is stopped; it is started again."""
+        for slot in self._slots:
+            if slot.process_id and slot.child.role is role and slot.child.index == index:
+                log("error", "process_hung", name=slot.child.name, pid=slot.process_id, why=why)
+                os.kill(slot.process_id, signal.SIGKILL)
 
     def statistics(self) -> list[dict[str, Any]]:
         """Return each child's name, process id (0: down), start, restarts and last end."""

@@ -18,7 +18,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 def is_stream(content_type: str | None) -> bool:
     """Return whether a Content-Type says server-sent events."""
-    if content_type is None:
+    if content_type is None or content_type == "application/json":
         return False
     return content_type.partition(";")[0].strip().lower() == MEDIA_TYPE
 

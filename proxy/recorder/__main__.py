@@ -1,7 +1,7 @@
 """The recorder process: `python -m proxy.recorder --config PATH --index I`.
 
 SIGTERM and SIGINT end it after it has shipped what the workers have flushed, within
-`limits.shutdown_s`. It exits 0 then; 1 with a sentence on stderr when it cannot start.
+`limits.recorders_stop_s`. It exits 0 then; 1 with a sentence on stderr when it cannot start.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config, loads
 from proxy.errors import UnderstudyError
 from proxy.recorder.loop import Recorder
+from proxy.recorder.memory import keep_freed_memory
 from proxy.recorder.sink import open_sink
 from proxy.recorder.statistics import store, unusable
 
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--index", type=int, required=True, help="which recorder this is, from 0")
     arguments = parser.parse_args()
     setproctitle(f"understudy: recorder {arguments.index}")
+    keep_freed_memory()
     config = loads(arguments.config.read_bytes())
     try:
         uvloop.run(run(config, arguments.index))

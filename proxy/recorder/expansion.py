@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ from proxy.recorder.sink import Pair
 _MAX_REVISIONS = 16
 
 _VERSION = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+#: What sinks need beside the record.
+_NAMES = itemgetter("pair_id", "request_id", "trace_id", "instance", "ts", "ts_ms")
+#: Makes a pair without the call in between, which costs 0.3 us.
+_new: Callable[[type[Pair], tuple[Any, ...]], Pair] = tuple.__new__
 
 
 @dataclass(slots=True)
@@ -47,7 +54,6 @@ class PairMaker:
 
     def __init__(self, config: Config) -> None:
         self._current = _expanders(config)
-        self._current_version = config.version
         self._directory = Path(config.state_dir) / "config"
         self._revisions: dict[str, dict[str, Expander] | None] = {config.version: self._current}
 
@@ -55,13 +61,10 @@ class PairMaker:
         """Add what becomes of `lines` to `into`."""
         for line in lines:
             try:
-                fields = orjson.loads(line)
+                into.pairs.append(self._pair(orjson.loads(line), into))
             except orjson.JSONDecodeError as exc:
                 into.rejected["not_json"] += 1
                 into.error = f"a line is not JSON: {exc}"
-                continue
-            try:
-                into.pairs.append(self._pair(fields, into))
             except _UnknownRouteError as exc:
                 into.rejected["unknown_route"] += 1
                 into.error = f"no route {exc} in the line's config"
@@ -77,16 +80,9 @@ class PairMaker:
         expander = expanders.get(fields["route"])
         if expander is None:
             raise _UnknownRouteError(repr(fields["route"]))
-        record = expander.expand(fields)
-        return Pair(
-            record["pair_id"],
-            record["request_id"],
-            record["trace_id"],
-            record["instance"],
-            record["ts"],
-            record["ts_ms"],
-            orjson.dumps(record),
-        )
+        value, record = expander.expand_json(fields)
+        pair_id, request_id, trace_id, instance, ts, ts_ms = _NAMES(record)
+        return _new(Pair, (pair_id, request_id, trace_id, instance, ts, ts_ms, value))
 
     def _revision(self, version: str) -> dict[str, Expander] | None:
         """Return the expanders of a revision by route; None when it is not known."""

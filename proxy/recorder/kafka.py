@@ -24,18 +24,19 @@ from typing import Any
 
 import aiokafka
 from aiokafka import errors
-from aiokafka.codec import has_zstd
+from aiokafka.codec import has_snappy
 
 from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
+from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_log import ClientLog
-from proxy.recorder.kafka_messages import headers, partition
+from proxy.recorder.kafka_messages import partitions_of
 from proxy.recorder.kafka_options import client_settings
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Pair, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes per batch. The broker's default `message.max.bytes` is 1 MiB, compressed.
-BATCH_BYTES = 512 * 1024
+BATCH_BYTES = 960 * 1024
 MIN_BATCH_BYTES = 16 * 1024
 
 _UNAUTHORIZED = (
@@ -82,11 +83,10 @@ class Deadlines:
 
 @dataclass(slots=True)
 class _Batch:
-    """Pairs of one partition, built, and the client's promise about them."""
+    """Pairs of one partition, and the client's promise about them."""
 
     partition: int
-    builder: Any
-    pairs: list[Pair]
+    records: RecordBatch
     future: asyncio.Future[Any] | None = None
     refusal: BaseException | None = None
 
@@ -114,15 +114,17 @@ class KafkaSink:
         self._topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
         self._settings: dict[str, Any] = {
             "client_id": f"understudy-recorder-{os.getpid()}",
-            "compression_type": "zstd" if has_zstd() else None,
             "request_timeout_ms": int(self._deadlines.request_s * 1000),
             **client_settings(kafka.options),
         }
-        if self._settings["compression_type"] not in (None, "gzip") and not has_zstd():
-            message = "this compression needs cramjam: pip install 'aiokafka[zstd]'"
+        # The batches are compressed here, not by the client.
+        compression = self._settings.pop("compression_type", "zstd")
+        if compression in ("snappy", "lz4") and not has_snappy():
+            message = "this compression needs cramjam: pip install cramjam"
             raise ConfigError(
                 [ConfigFault("", 0, "record.kafka.options.compression.type", message)]
             )
+        self._codec = open_codec(compression)
         self._batch_bytes = BATCH_BYTES
         self._producer: Any = None
         self._partitions = 0
@@ -205,7 +207,6 @@ class KafkaSink:
             bootstrap_servers=self._servers,
             enable_idempotence=True,
             acks="all",
-            max_batch_size=self._batch_bytes,
             **self._settings,
         )
         async with asyncio.timeout(self._deadlines.connect_s):
@@ -231,7 +232,7 @@ class KafkaSink:
                 again += self._shrink(batch, dropped)
             else:
                 self._fail(error)
-                again += batch.pairs
+                again += batch.records.pairs
         if not again:
             self._succeed()
         return again
@@ -247,7 +248,7 @@ class KafkaSink:
             for batch in queue:
                 try:
                     batch.future = await self._producer.send_batch(
-                        batch.builder, self._topic, partition=batch.partition
+                        batch.records, self._topic, partition=batch.partition
                     )
                 except _CLIENT_ERRORS as exc:
                     batch.refusal = exc
@@ -258,30 +259,29 @@ class KafkaSink:
                 group.create_task(send(queue))
 
     def _batches(self, pairs: Sequence[Pair]) -> Iterator[_Batch]:
-        """Yield the pairs as built batches, each of one partition, in the order given."""
+        """Yield the pairs as batches, each of one partition, in the order given."""
         filling: dict[int, _Batch] = {}
-        for pair in pairs:
-            key = pair.request_id.encode()
-            number = partition(key, self._partitions)
-            message = {"timestamp": pair.ts_ms, "key": key, "value": pair.value}
+        keys = [pair.request_id.encode() for pair in pairs]
+        numbers = partitions_of(keys, self._partitions)
+        for pair, key, number in zip(pairs, keys, numbers, strict=True):
             batch = filling.get(number)
-            # None says that the batch is full; an empty one takes a message of any size.
-            if batch is None or not batch.builder.append(**message, headers=headers(pair)):
+            if batch is None or not batch.records.append(pair, key):
                 if batch is not None:
                     yield batch
-                batch = filling[number] = _Batch(number, self._producer.create_batch(), [])
-                batch.builder.append(**message, headers=headers(pair))
-            batch.pairs.append(pair)
+                batch = filling[number] = _Batch(
+                    number, RecordBatch(self._batch_bytes, self._codec)
+                )
+                batch.records.append(pair, key)
         yield from filling.values()
 
     def _shrink(self, batch: _Batch, dropped: Counter[Drop]) -> list[Pair]:
         """Return the pairs of a batch the broker found too large; a single one is given up."""
         self._counters["failures"] += 1
-        if len(batch.pairs) == 1:
+        if len(batch.records.pairs) == 1:
             dropped[Drop.TOO_LARGE] += 1
             return []
         self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
-        return batch.pairs
+        return batch.records.pairs
 
     def _succeed(self) -> None:
         """Forget all trouble."""

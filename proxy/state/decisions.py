@@ -8,7 +8,6 @@ writers never mix. It records decisions and makes none; a decision that cannot b
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import orjson
 
 from proxy.errors import StateError
+from proxy.telemetry import rfc3339
 
 FILE_NAME = "decisions.ndjson"
 #: How much of the end of the log `read_last` looks at.
@@ -33,6 +33,7 @@ class Decision:
         via: the way it came: `api 127.0.0.1`, `state-dir`, `file KILL`, `signal SIGUSR1`.
         scope: `*`, `route` or `route/candidate`.
         old, new: the killed parts of the scope, or its weight in basis points.
+        note: what else the order did, or did not do; mostly empty.
     """
 
     ts_ms: int
@@ -43,12 +44,7 @@ class Decision:
     old: list[str] | int
     new: list[str] | int
     reason: str
-
-
-def rfc3339(ts_ms: int) -> str:
-    """Return a wall-clock time as RFC 3339 in UTC with milliseconds."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ts_ms // 1000))
-    return f"{whole}.{ts_ms % 1000:03d}Z"
+    note: str = ""
 
 
 def append(state_dir: Path, decision: Decision) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.app import run
+from proxy.cli.entry import run
 from proxy.config.json_schema import schema_text
 from proxy.config.load import load_config, write_resolved
 from proxy.config.resolved import Config
@@ -84,6 +84,37 @@ def test_check_tells_every_fault(capsys: pytest.CaptureFixture[str], folder: Pat
     found = _json(capsys)
     assert found["ok"] is False
     assert [fault["line"] for fault in found["faults"]] == [10, 14]  # type: ignore[attr-defined]  # JSON
+
+
+def test_check_warns_of_what_has_no_effect_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    """A ramp that nobody runs must not look like one; the config is good all the same."""
+    assert run(["init", "--template", "gateway", "gateway.yaml"]) == 0
+    capsys.readouterr()
+    assert run(["check", "gateway.yaml"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err.startswith("warning: routes.fraud.ramp is checked and not run yet")
+    assert "ramp (not run yet) 1%" in shown.out
+    assert run(["check", "gateway.yaml", "--json"]) == 0
+    assert len(_json(capsys)["warnings"]) == 1  # type: ignore[arg-type]  # JSON
+    assert run(["check", "c.yaml"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_sidecar_template_copies_inference_requests_only(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Health checks and all else pass to the primary, and no candidate hears of them."""
+    assert run(["init", "s.yaml"]) == 0
+    config = load_config("s.yaml", {})
+    capsys.readouterr()
+    for words, route in (
+        (["--path", "/predict", "--method", "POST"], "model"),
+        (["--path", "/health", "--method", "GET"], "rest"),
+        (["--path", "/predict", "--method", "GET"], "rest"),
+    ):
+        assert run(["explain", "s.yaml", *words, "--key", "k", "--json"]) == 0
+        assert _json(capsys)["route"] == route
+    assert [len(route.candidates) for route in config.routes] == [1, 0]
 
 
 def test_schema_prints_both_schemas(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.instance import UnreachableError, call, config_of, find_instance
+from proxy.cli.admin_api import UnreachableError, call
+from proxy.cli.instance import Instance, config_of, find_instance, with_token
+from proxy.cli.state_dirs import is_running
 from proxy.errors import AdminError
 from tests.support.counting_backend import counting_backend
 from tests.support.resolved_config import small_config, write_config
@@ -80,10 +82,10 @@ def test_the_token_comes_from_the_environment_or_the_state_directory(
     state_dir = tmp_path / "state"
     config = small_config(state_dir, token="from-config")
     write_config(config)
-    assert find_instance("", state_dir).token == "from-config"
+    assert with_token(find_instance("", state_dir)).token == "from-config"
     assert config_of(state_dir) == config
     monkeypatch.setenv("UNDERSTUDY_TOKEN", "from-env")
-    assert find_instance("", state_dir).token == "from-env"
+    assert with_token(find_instance("", state_dir)).token == "from-env"
     assert config_of(tmp_path) is None
 
 
@@ -103,4 +105,19 @@ def test_something_else_on_the_admin_port_is_recognised() -> None:
     with pytest.raises(UnreachableError, match="cannot reach"):
         call(found, "GET", "/api/v1/status")
     with pytest.raises(UnreachableError, match="no instance runs here"):
-        call(find_instance("", Path.cwd()), "GET", "/api/v1/status")
+        call(Instance("", "", Path.cwd()), "GET", "/api/v1/status")
+
+
+def test_a_folder_is_a_state_directory_only_if_it_looks_like_one(tmp_path: Path) -> None:
+    """An order for any other one would reach nobody, and must not look like a success."""
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(AdminError, match="is no state directory, so nothing was done"):
+        find_instance("", tmp_path)
+    _leave_runtime(tmp_path / "state", os.getpid())
+    with pytest.raises(AdminError, match=f"did you mean {tmp_path / 'state'}"):
+        find_instance("", tmp_path)
+    for mark in ("control.page", "config"):
+        folder = tmp_path / f"with-{mark}"
+        (folder / mark).mkdir(parents=True)
+        assert find_instance("", folder).is_named
+        assert not is_running(folder)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.counting_backend import Load
+from tests.support.counting_backend import CountingBackend, Load
 from tests.support.deadline import wait_for
 from tests.support.instance import running, understudy
 
@@ -44,8 +46,48 @@ def test_status_shows_the_instance_and_weight_changes_it(
         instance.send("control", signal.SIGSTOP)
         near = understudy("status", "--json", cwd=instance.state_dir.parent)
         instance.send("control", signal.SIGCONT)
+        assert near.returncode == 0
         assert json.loads(near.stdout)["instance"] == by_api["instance"]
         assert "cannot reach" in near.stderr
+
+
+def test_the_exit_code_tells_whether_users_are_served(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """0 while they are; 1 when no worker moves, and after a stop, which is no crash."""
+    with running(config, tmp_path) as instance:
+        state_dir = str(instance.state_dir)
+        assert instance.cli("status").returncode == 0
+        assert understudy("status", "--state-dir", state_dir).returncode == 0
+    for words in (["--state-dir", state_dir], []):
+        done = understudy("status", *words, cwd=tmp_path, env={"COLUMNS": "140"})
+        assert done.returncode == 1
+        assert "NOT RUNNING" in done.stdout
+        assert f"not running: no process of an instance lives on {state_dir}" in done.stdout
+        assert "recorder 0: " not in done.stdout
+    found = json.loads(understudy("status", "--json", "--state-dir", state_dir).stdout)
+    assert (found["running"], found["ready"]) == (False, False)
+
+
+def test_a_candidate_that_refuses_every_call_is_told(
+    config: dict[str, Any], primary: CountingBackend, tmp_path: Path
+) -> None:
+    """The tables show how its calls ended, and a problem says that it fails now; users are rescued."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}"
+    config["backends"]["c"]["endpoints"] = [dead]
+    with running(config, tmp_path) as instance:
+        with Load(instance.base_url) as load:
+            wait_for(lambda: load.total > 60, "answers")
+            wait_for(lambda: bool(instance.status()["problems"]), "the problem")
+        (problem,) = instance.status()["problems"]
+        assert problem.startswith("iris/v2: ")
+        assert "connect_error" in problem
+        shown = instance.cli("status", env={"COLUMNS": "200"}).stdout
+        assert re.search(r"iris/v2 .*│ connect_error \d+ ", shown)
+        v2 = instance.status()["routes"][0]["candidates"][0]
+        assert v2["served"] == 0 < v2["rescued"] == v2["canary"]
+        assert load.failures == []
 
 
 def test_a_command_without_an_instance_says_where_it_looked(tmp_path: Path) -> None:
@@ -62,7 +104,22 @@ def test_a_command_without_an_instance_says_where_it_looked(tmp_path: Path) -> N
 
 def test_a_kill_without_a_page_leaves_the_kill_file(tmp_path: Path) -> None:
     """For the launcher that starts next; nothing stands in the way of a kill."""
+    (tmp_path / "config").mkdir()
     done = understudy("kill", "--route", "iris", "--reason", "why", "--state-dir", str(tmp_path))
     assert done.returncode == 0
     assert (tmp_path / "KILL.iris").read_text() == "why\n"
-    assert "kill file" in done.stdout
+    assert "KILL.iris" in done.stdout
+    assert "a kill file was left" in done.stderr
+    assert "nothing seems to run" in done.stderr
+
+
+@pytest.mark.parametrize("order", ["kill", "revive", "weight"])
+def test_an_order_for_a_folder_that_is_no_state_directory_is_refused(
+    tmp_path: Path, order: str
+) -> None:
+    """It would have stopped nothing; nothing is left there, either."""
+    words = {"weight": ["iris", "v2", "5"]}.get(order, ["--reason", "r"])
+    done = understudy(order, *words, "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "is no state directory, so nothing was done" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -62,7 +62,7 @@ def test_everything_left_out_has_a_safe_default(smallest: Path, tmp_path: Path) 
     assert (config.record.bodies, config.record.hash) == (Bodies.RESPONSES, HashPolicy.AUTO)
     assert "authorization" in config.record.redact.headers
     assert config.limits.journal_disk_bytes == 10 * 2**30
-    assert config.limits.shutdown_s == 10.0
+    assert config.limits.shutdown_s == 8.0
 
 
 def test_keys_without_a_value_count_as_left_out(smallest: Path) -> None:

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from proxy.control.openapi import OPERATIONS
+from proxy.state import page_file
 from proxy.state.control_page import Part
+from proxy.state.orders import order_file_kills
 from tests.support.admin import Instance
 
 WEIGHT = "/api/v1/routes/iris/candidates/v3/weight"
@@ -27,7 +29,8 @@ async def test_a_kill_is_in_effect_when_it_is_answered(
     assert body.pop("took_ms") < 1000
     assert body == {
         "action": "kill", "scope": "*", "old": [], "new": ["mirror", "canary"],
-        "killed": {"*": ["mirror", "canary"]}, "log_error": "",
+        "killed": {"*": ["mirror", "canary"]}, "opened": {}, "in_effect": True, "warnings": [],
+        "log_error": "",
     }  # fmt: skip
     assert instance.page.read().killed == Part.DEFAULT
 
@@ -93,7 +96,7 @@ async def test_decisions_tell_who_what_and_why(client: httpx.AsyncClient) -> Non
     [
         (("POST", "/api/v1/kill", {}), 422, "reason: Field required"),
         (("POST", "/api/v1/kill", {"reason": "  "}), 422, "reason: "),
-        (("POST", "/api/v1/kill", {"reason": "r", "rout": "iris"}), 422, "rout: no such key; there are: route"),
+        (("POST", "/api/v1/kill", {"reason": "r", "rout": "iris"}), 422, "rout: no such key; there are: reason, "),
         (("POST", "/api/v1/kill", {"reason": "r", "only": "all"}), 422, "only: "),
         (("POST", "/api/v1/kill", {"reason": "r", "candidate": "v2"}), 422, "needs its route"),
         (("POST", "/api/v1/kill", {"reason": "r", "route": "rose"}), 404, "no route 'rose'; there are: iris"),
@@ -144,20 +147,62 @@ async def test_only_json_of_an_orders_size_is_read(
     assert answer.status_code == status
 
 
-async def test_reviving_everything_mends_a_corrupt_page(
-    client: httpx.AsyncClient, instance: Instance
-) -> None:
-    """Anything narrower is refused, with the way out."""
+def _corrupt(instance: Instance) -> None:
     with instance.page.path.open("r+b") as file:
         file.write(b"\0" * 100)
-    answer = await client.post("/api/v1/kill", json={"reason": "r"})
-    assert answer.status_code == 503
-    assert "revive" in answer.json()["error"]
+
+
+async def test_a_kill_on_a_corrupt_page_is_kept_for_the_page_that_comes(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """Only the primary serves already; the mending revive must not lose what was killed meanwhile."""
+    _corrupt(instance)
+    answer = await client.post("/api/v1/kill", json={"reason": "r", "route": "iris"})
+    body = answer.json()
+    assert (answer.status_code, body["in_effect"]) == (200, True)
+    assert body["killed"] == {"iris": ["mirror", "canary"]}
+    assert "only the primary serves already" in body["warnings"][0]
+    assert (instance.state_dir / "KILL.iris").exists()
+    part = await client.post("/api/v1/kill", json={"reason": "r", "only": "mirror"})
+    assert part.status_code == 503
+    assert "kill without `only`" in part.json()["error"]
+    unknown = await client.post("/api/v1/kill", json={"reason": "r", "route": "rose"})
+    assert unknown.status_code == 404
+    body = (await client.post("/api/v1/revive", json={"reason": "mended"})).json()
+    assert body["killed"] == {"iris": ["mirror", "canary"]}
+    body = (await client.post("/api/v1/revive", json={"reason": "open"})).json()
+    assert (body["killed"], body["opened"]) == ({}, {"iris": ["mirror", "canary"]})
+    log = (await client.get("/api/v1/decisions")).json()["decisions"]
+    assert [d["action"] for d in log] == ["revive", "revive", "kill"]
+
+
+async def test_a_kill_that_waits_for_a_lock_says_that_it_is_not_in_effect(
+    client: httpx.AsyncClient, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that was stopped inside the lock holds up every kill; 202 and the file, not success."""
+    monkeypatch.setattr(page_file, "LOCK_TIMEOUT_S", 0.05)
+    with page_file.locked(instance.state_dir):
+        answer = await client.post("/api/v1/kill", json={"reason": "r"})
+    assert (answer.status_code, answer.json()["in_effect"]) == (202, False)
+    assert "NOT IN EFFECT YET" in answer.json()["warnings"][0]
+    assert list(order_file_kills(instance.page, 1)) == ["KILL"]
+
+
+async def test_reviving_everything_mends_a_corrupt_page_and_says_what_is_lost(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """Live weights: loudly, in the answer and in the log. Anything narrower is refused."""
+    await client.put(WEIGHT, json={"percent": 30, "reason": "step"})
+    _corrupt(instance)
     narrow = await client.post("/api/v1/revive", json={"route": "iris", "reason": "r"})
     assert narrow.status_code == 503
     assert "corrupt" in (await client.get("/readyz")).json()["problems"][0]
     answer = await client.post("/api/v1/revive", json={"reason": "mended"})
     assert answer.status_code == 200
+    (warning,) = answer.json()["warnings"]
+    assert "live weights are the config's again (iris/v2 10%, iris/v3 0%)" in warning
+    log = (await client.get("/api/v1/decisions")).json()["decisions"]
+    assert log[0]["note"] == warning
     assert instance.page.read().routes["iris"].candidates["v2"].mirror_bp == 10_000
     assert (await client.get("/readyz")).json()["problems"] == []
 
@@ -167,9 +212,12 @@ async def test_a_page_that_was_deleted_is_made_again_by_a_revive(
 ) -> None:
     """Control looks at the file that is there now, as the workers do."""
     instance.page.path.unlink()
-    assert (await client.post("/api/v1/kill", json={"reason": "r"})).status_code == 503
-    assert (await client.post("/api/v1/revive", json={"reason": "r"})).status_code == 200
-    assert (await client.post("/api/v1/kill", json={"reason": "r"})).status_code == 200
+    assert (await client.post("/api/v1/kill", json={"reason": "r"})).json()["warnings"]
+    mended = await client.post("/api/v1/revive", json={"reason": "r"})
+    assert mended.json()["killed"] == {"*": ["mirror", "canary"]}
+    revived = await client.post("/api/v1/revive", json={"reason": "r"})
+    assert revived.json()["killed"] == {}
+    assert not (await client.post("/api/v1/kill", json={"reason": "r"})).json()["warnings"]
 
 
 async def test_readiness_asks_for_a_living_worker_only(
@@ -202,6 +250,9 @@ async def test_the_status_holds_live_state_counters_and_the_ledger(
     stats.add(10, "mirror_decided", "iris", "v2")
     stats.add(7, "mirror_sent", "iris", "v2")
     stats.add(3, "mirror_skipped", "iris", "v2", "in_flight")
+    stats.add(20, "pairs_journaled", "iris", "v2")
+    stats.add(5, "canary", "iris", "v2")
+    stats.add(2, "rescued", "iris", "v2")
     stats.add(99, "latency_us", "iris", "v2", "1000")
     stats.add(1, "latency_us", "iris", "v2", "+Inf")
     await client.post("/api/v1/kill", json={"route": "iris", "only": "mirror", "reason": "r"})
@@ -213,11 +264,17 @@ async def test_the_status_holds_live_state_counters_and_the_ledger(
     assert (v2["mirror_bp"], v2["effective_mirror_bp"]) == (10_000, 0)
     assert (v2["weight_bp"], v2["effective_weight_bp"]) == (1_000, 1_000)
     assert v2["mirror_skipped"] == {"in_flight": 3}
+    assert (v2["canary"], v2["rescued"], v2["served"]) == (5, 2, 3)
+    assert status["running"] is True
     assert 0.5 < v2["latency"]["p50_ms"] < 1.0
     assert v2["latency"]["count"] == 100
     accounts = {a["name"]: a for a in status["ledger"]}
     assert accounts["requests routed"]["open"] == 1
     assert accounts["mirrors decided"]["open"] == 0
+    assert accounts["pairs journaled"] == {
+        "name": "pairs journaled", "total": 20, "open": 4,
+        "parts": {"read": 7, "dropped journal_full": 9},
+    }  # fmt: skip
     assert accounts["pairs read by the recorder"] == {
         "name": "pairs read by the recorder", "total": 7, "open": 1,
         "parts": {"acknowledged": 4, "dropped rejected": 2},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
@@ -83,6 +85,28 @@ async def test_live_state_processes_and_recorders_are_told(
     )
     assert samples[_key("understudy_recorder_state", recorder="0", state="ok")] == 1
     assert samples[_key("understudy_ready")] == 1
+
+
+async def test_every_reason_is_counted_from_zero(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """A rate over a counter that appears with its first drop would miss that one."""
+    (instance.state_dir / "recorder-0.json").unlink()
+    samples = await _samples(client)
+    for reason in ("rejected", "too_large", "journal_full"):
+        name = "understudy_recorder_dropped_pairs_total"
+        assert samples[_key(name, recorder="0", reason=reason)] == 0
+    assert samples[_key("understudy_recorder_acknowledged_pairs_total", recorder="0")] == 0
+    for reason in ("no_token", "wrong_token", "cross_site", "foreign_host"):
+        assert samples[_key("understudy_admin_refused_total", reason=reason)] == 0
+
+
+async def test_a_hung_worker_is_not_up(client: httpx.AsyncClient, instance: Instance) -> None:
+    """Its process exists; nobody is served by that."""
+    instance.stats.beat(pid=os.getpid(), now_ms=1)
+    samples = await _samples(client)
+    assert samples[_key("understudy_process_up", process="worker 0")] == 0
+    assert samples[_key("understudy_ready")] == 0
 
 
 async def test_a_corrupt_page_shows_as_everything_killed(

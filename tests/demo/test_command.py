@@ -159,7 +159,7 @@ def test_without_scikit_learn_it_says_what_to_install(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert result.stderr.decode().splitlines() == [
-        "error: the demo needs scikit-learn: pip install 'understudy[demo]'"
+        "error: the demo needs scikit-learn: pip install '.[demo]' in a clone of Understudy"
     ]
 
 

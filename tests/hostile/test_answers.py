@@ -7,13 +7,14 @@ connection when the doubt comes after the head. The next user is never given a p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.hostile.grammar import GrammarError, IncompleteError, Message, read_answers
 from tests.hostile.rows import ANSWERS, Expect, Row, extra_rows, require_shared, shared_rows
-from tests.hostile.stage import Seen, Stage, play_all, usual_reply
-from tests.support.dataplane import until
+from tests.hostile.stage import Seen, Stage, play_all, raw_upstream, usual_reply
+from tests.support.dataplane import dataplane, until
 from tests.support.ledgers import check_ledger
 
 pytestmark = pytest.mark.timeout(180)
@@ -121,3 +122,17 @@ def test_the_corpus_of_others_was_played() -> None:
     """Its data is not in the repository; CI has it beside the checkout."""
     require_shared()
     assert len(SHARED_ROWS) == 85
+
+
+@pytest.mark.parametrize(
+    ("extra", "connections"), [(b"", 1), (b"\r\n", 3), (b"HTTP/1.1 200 OK\r\n", 3)]
+)
+async def test_a_backend_that_says_too_much_is_not_asked_again_on_that_connection(
+    tmp_path: Path, extra: bytes, connections: int
+) -> None:
+    """What follows a whole answer belongs to nobody; only a clean connection is used again."""
+    async with raw_upstream() as primary, dataplane(tmp_path, primary=primary.port) as plane:
+        primary.reply = lambda request: usual_reply(request) + extra
+        for _ in range(3):
+            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+        assert len(primary.seen) == connections

@@ -6,11 +6,15 @@ characters, trailers or hop-by-hop fields, and never more messages than there we
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from tests.hostile.judge import faults
 from tests.hostile.rows import REQUESTS, Row, extra_rows, require_shared, shared_rows
-from tests.hostile.stage import Seen, Stage, play_all
+from tests.hostile.stage import Seen, Stage, play_all, raw_upstream
+from tests.support.dataplane import Options, dataplane, read_answer
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -38,3 +42,26 @@ def test_the_corpora_of_others_were_played() -> None:
     """Their data is not in the repository; CI has it beside the checkout."""
     require_shared()
     assert len(SHARED_ROWS) == 448
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"content-length: 101\r\n\r\n" + b"x" * 101,
+        b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 101,
+    ],
+    ids=["length", "chunks"],
+)
+async def test_a_body_over_the_limit_is_refused(tmp_path: Path, framing: bytes) -> None:
+    """RFC 9110 section 15.5.14, whether its length is declared or counted."""
+    options = Options(limits={"request_body_bytes": 100})
+    async with (
+        raw_upstream() as upstream,
+        dataplane(tmp_path, primary=upstream.port, options=options) as plane,
+    ):
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\n" + framing)
+            assert (await read_answer(reader))[0] == 413
+        assert not any(upstream.seen)
+        assert plane.count("rejected", "body_too_large") == 1

@@ -1,7 +1,7 @@
 """Stands in for a worker, recorder or control: says that it lives, and in which order it stops.
 
-Usage: stub_child.py ROLE --config PATH [--index I] [--fd FD]. `STUB_STUBBORN=ROLE` ignores SIGTERM;
-`STUB_CRASH=ROLE` ends at once with exit code 3.
+Usage: stub_child.py ROLE --config PATH [--index I] [--fd FD]. `STUB_STUBBORN=ROLE` (or `all`) ignores
+SIGTERM; `STUB_CRASH=ROLE` ends at once with exit code 3; with `STUB_BEATS` workers beat.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import socket
 import sys
 import time
 from pathlib import Path
+
+from proxy.config.resolved import loads
+from proxy.state.stats_page import Layout, open_stats
 
 
 def main() -> None:
@@ -28,15 +31,21 @@ def main() -> None:
             file.write(f"{role}\n")
         sys.exit(0)
 
-    is_stubborn = os.environ.get("STUB_STUBBORN") == role
+    is_stubborn = os.environ.get("STUB_STUBBORN") in (role, "all")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_stubborn else stop)
     if "--fd" in options:
         listener = socket.socket(fileno=int(options["--fd"]))
         assert listener.getsockname()[1] > 0
     (state_dir / f"alive-{name}").write_text(str(os.getpid()))
+    page = None
+    if role == "worker" and os.environ.get("STUB_BEATS"):
+        layout = Layout(loads(Path(config).read_bytes()))
+        page = open_stats(state_dir, int(options["--index"]), layout, create=True)
     parent = os.getppid()
     # On Linux the launcher's end must reach us by the kernel's signal, so do not look for it.
     while sys.platform == "linux" or os.getppid() == parent:
+        if page is not None:
+            page.beat(pid=os.getpid(), now_ms=time.time_ns() // 1_000_000)
         time.sleep(0.02)
 
 

@@ -15,7 +15,8 @@ from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 
 from proxy.config.resolved import Bodies, Compare, Protocol
-from proxy.pairs.expand import Expander, LineError, pair_id
+from proxy.pairs.expand import Expander, LineError
+from proxy.pairs.identity import pair_id
 from proxy.pairs.record import FIELDS, STATUSES, json_schema
 from tests.support.journal_lines import leg, line, record_settings, route
 

@@ -8,22 +8,24 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from proxy.errors import StateError
-from proxy.state import control_page
+from proxy.state import page_file
 from proxy.state.control_page import (
-    PAGE_BYTES,
     CandidateState,
     ControlState,
     Part,
     RouteState,
+    decode,
+    encode,
     for_config,
-    locked,
     open_page,
     rewrite_page,
     update,
 )
+from proxy.state.page_file import PAGE_BYTES, locked
 from tests.support.resolved_config import small_config
 
 
@@ -83,7 +85,7 @@ def test_a_damaged_page_is_refused(tmp_path: Path, offset: int) -> None:
     page = open_page(tmp_path, create=True)
     for _ in range(2):
         update(page, lambda _: _state())
-    start = 64 + (page.generation() % 2) * control_page.BUFFER_BYTES if offset >= 64 else 0
+    start = 64 + (page.generation() % 2) * page_file.BUFFER_BYTES if offset >= 64 else 0
     at = offset if offset < 64 else start + offset - 64
     with page.path.open("r+b") as file:
         file.seek(at)
@@ -101,7 +103,7 @@ def test_rewriting_a_damaged_page_reaches_those_who_have_it_mapped(tmp_path: Pat
     with page.path.open("r+b") as file:
         file.write(b"\xff" * PAGE_BYTES)
     before = page.generation()
-    rewrite_page(tmp_path, _state("afresh"))
+    rewrite_page(tmp_path, lambda _: _state("afresh"))
     assert page.read() == _state("afresh")
     assert page.generation() != before
     page.close()
@@ -116,10 +118,30 @@ def test_rewriting_mends_a_short_or_missing_page(tmp_path: Path, size: int | Non
         page.path.unlink()
     else:
         os.truncate(page.path, size)
-    rewrite_page(tmp_path, _state())
+    rewrite_page(tmp_path, lambda _: _state())
     again = open_page(tmp_path)
     assert again.read() == _state()
     again.close()
+
+
+def test_a_readable_page_is_never_rewritten(tmp_path: Path) -> None:
+    """Somebody may have mended it a moment ago, and killed since."""
+    page = open_page(tmp_path, create=True)
+    update(page, lambda _: _state())
+    with pytest.raises(StateError, match="mended by somebody else"):
+        rewrite_page(tmp_path, lambda _: _state("afresh"))
+    assert page.read() == _state()
+    page.close()
+
+
+def test_a_page_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """Fields that it does not have yet take their defaults."""
+    state = replace(_state(), kill_generation=7, kill_files={"KILL": 1})
+    assert decode(encode(state)) == state
+    old = orjson.loads(encode(state))
+    for key in ("kill_generation", "kill_files"):
+        old.pop(key)
+    assert decode(orjson.dumps(old)) == _state()
 
 
 def test_a_state_that_does_not_fit_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
@@ -156,7 +178,7 @@ def test_a_lock_that_is_never_given_back_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stopped holder makes a kill fail with a word, not hang."""
-    monkeypatch.setattr(control_page, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(page_file, "LOCK_TIMEOUT_S", 0.05)
     holder = os.open(tmp_path / "control.lock", os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
     with pytest.raises(StateError, match="held by another process"), locked(tmp_path):

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import StateError
 from proxy.state import decisions
-from proxy.state.control_page import ControlPage, ControlState, Part, for_config, open_page, update
+from proxy.state.control_page import ControlPage, Part, for_config, open_page, update
 from proxy.state.kill import ALL_PARTS, Scope
 from proxy.state.orders import (
+    OvertakenError,
     Source,
     order_file_kills,
     order_kill,
     order_revive,
     order_weight,
-    revive_corrupt,
     still_killed,
 )
 from tests.support.resolved_config import small_config
@@ -46,7 +46,7 @@ def test_a_kill_is_latched_noted_and_logged(page: ControlPage, tmp_path: Path) -
         {
             "ts": "2023-11-14T22:13:20.123Z", "ts_ms": 1_700_000_000_123, "action": "kill",
             "who": "ann", "via": "state-dir", "scope": "iris", "old": [],
-            "new": ["mirror", "canary"], "reason": "wrong answers",
+            "new": ["mirror", "canary"], "reason": "wrong answers", "note": "",
         }
     ]  # fmt: skip
     mode = (tmp_path / decisions.FILE_NAME).stat().st_mode
@@ -128,24 +128,52 @@ def test_still_killed_names_every_latched_scope(page: ControlPage) -> None:
     order_kill(page, Scope(), Part.RECORD, SOURCE)
     order_kill(page, Scope("iris"), Part.MIRROR, SOURCE)
     order_kill(page, Scope("iris", "v2"), Part.CANARY, SOURCE)
-    assert still_killed(page.read()) == {
-        "*": ["record"],
-        "iris": ["mirror"],
-        "iris/v2": ["canary"],
-    }
+    assert still_killed(page.read()) == {"*": ["record"], "iris": ["mirror"], "iris/v2": ["canary"]}
 
 
-def test_a_corrupt_page_refuses_orders_until_it_is_revived_whole(
-    page: ControlPage, tmp_path: Path
+@pytest.mark.parametrize("way", ["order", "file", "touched file", "file over a kill"])
+def test_an_order_given_before_a_kill_is_refused_after_it(
+    page: ControlPage, tmp_path: Path, way: str
 ) -> None:
-    """`revive_corrupt` starts from the config: nothing killed, its weights."""
-    config = small_config(tmp_path)
-    with page.path.open("r+b") as file:
-        file.write(b"\0" * 64)
-    with pytest.raises(StateError, match="corrupt"):
-        order_kill(page, Scope(), Part.DEFAULT, SOURCE)
-    (tmp_path / "KILL").touch()
-    revive_corrupt(tmp_path, config, SOURCE)
-    assert page.read() == for_config(config, ControlState())
-    assert not (tmp_path / "KILL").exists()
-    assert decisions.read_last(tmp_path, 1)[0]["old"] == ["corrupt"]
+    """However the kill came, and even when its file was not latched yet, nothing opens."""
+    if way in ("touched file", "file over a kill"):
+        if way == "touched file":
+            (tmp_path / "KILL").touch()
+            order_file_kills(page, 1)
+        else:
+            order_kill(page, Scope(), Part.DEFAULT, SOURCE)
+    old = replace(SOURCE, seen_generation=page.generation())
+    if way == "order":
+        order_kill(page, Scope("iris", "v2"), Part.DEFAULT, SOURCE)
+    else:
+        os.utime(tmp_path / "KILL") if way == "touched file" else (tmp_path / "KILL").touch()
+    killed = page.read().killed_parts("iris", "v2") | Part.DEFAULT
+    with pytest.raises(OvertakenError, match="a kill after this order was given"):
+        order_revive(page, Scope(), ALL_PARTS, old)
+    with pytest.raises(OvertakenError):
+        order_weight(page, Scope("iris", "v3"), 500, old)
+    assert page.read().killed_parts("iris", "v2") == killed
+    assert (tmp_path / "KILL").exists() == (way != "order")
+    assert [d["action"] for d in decisions.read_last(tmp_path, 9)].count("revive") == 0
+    now = replace(SOURCE, seen_generation=page.generation())
+    order_revive(page, Scope(), ALL_PARTS, now)
+    assert still_killed(page.read()) == {}
+
+
+def test_weights_and_revives_overtake_nobody(page: ControlPage) -> None:
+    """Only a kill makes an order too old; a page that was made anew does, too."""
+    seen = replace(SOURCE, seen_generation=page.generation())
+    order_weight(page, Scope("iris", "v3"), 500, seen)
+    order_revive(page, Scope(), ALL_PARTS, seen)
+    order_weight(page, Scope("iris", "v3"), 600, seen)
+    with pytest.raises(OvertakenError):
+        order_weight(page, Scope("iris", "v3"), 1, replace(SOURCE, seen_generation=10_000))
+
+
+def test_what_an_order_opened_can_be_told(page: ControlPage) -> None:
+    """Scope by scope; nothing when nothing was killed."""
+    order_kill(page, Scope(), Part.MIRROR, SOURCE)
+    order_kill(page, Scope("iris"), Part.DEFAULT, SOURCE)
+    change = order_revive(page, Scope(), Part.MIRROR, SOURCE)
+    assert change.opened == {"*": ["mirror"], "iris": ["mirror"]}
+    assert order_revive(page, Scope(), Part.MIRROR, SOURCE).opened == {}

@@ -31,14 +31,14 @@ function show(status) {
   const candidates = status.routes.flatMap((route) =>
     route.candidates.map((c) => [
       `${route.name}/${c.name}`, c.backend, percent(c.effective_weight_bp),
-      percent(c.effective_mirror_bp), c.killed.join(", "), c.canary, c.mirror_sent,
+      percent(c.effective_mirror_bp), c.killed.join(", "), c.served, c.rescued, c.mirror_sent,
       c.pairs_journaled, pairsOf(c.legs), ms(c.latency.p50_ms), ms(c.latency.p99_ms),
     ]));
   fill("candidates",
-    ["candidate", "backend", "weight", "mirror", "killed", "served", "mirrored", "pairs", "legs", "p50", "p99"],
+    ["candidate", "backend", "weight", "mirror", "killed", "served", "rescued", "mirrored", "pairs", "legs", "p50", "p99"],
     candidates);
   fill("processes", ["process", "pid", "up", "restarts", "last end"],
-    status.processes.map((p) => [p.name, p.pid, p.is_alive ? "yes" : "NO", p.restarts, p.last_end]));
+    status.processes.map((p) => [p.name, p.pid, p.is_hung ? "HANGS" : p.is_alive ? "yes" : "NO", p.restarts, p.last_end]));
   fill("ledger", ["account", "total", "settled", "under way"],
     status.ledger.map((a) => [a.name, a.total, pairsOf(a.parts), a.open]));
 }

@@ -36,16 +36,11 @@ class Extract(NamedTuple):
     path: str = ""
 
 
-class Facts(NamedTuple):
-    """What a protocol knows of a document besides the prediction."""
+#: What a protocol knows of a document besides the prediction: model version, tokens of the prompt
+#: and of the answer, finish reason; `Extract`'s fields, in its order.
+Facts = tuple[str | None, int | None, int | None, str | None]
 
-    model_version: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    finish_reason: str | None = None
-
-
-NO_FACTS = Facts()
+NO_FACTS: Facts = (None, None, None, None)
 
 
 class Dialect(NamedTuple):
@@ -57,14 +52,14 @@ class Dialect(NamedTuple):
         facts: reads version, tokens and finish reason; takes any JSON value.
         assemble: turns the data of server-sent events into the document that a plain answer would
             have been, or the reason why it cannot; None when the protocol does not stream.
-        refine: reshapes a prediction (of a given path) with what else the document says.
+        refine: reshapes a list (found at a given path) with what else the document says.
         is_finite: the prediction holds no NaN that the JSON text did not hold.
     """
 
     prediction: Callable[[Any], tuple[Any, str]]
     facts: Callable[[Any], Facts] = lambda _: NO_FACTS
     assemble: Callable[[list[bytes]], tuple[Any, str | None]] | None = None
-    refine: Callable[[Any, Any, str], Any] | None = None
+    refine: Callable[[list[Any], Any, str], list[Any]] | None = None
     is_finite: bool = True
 
 

