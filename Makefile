@@ -28,7 +28,7 @@ test: lint ## linters, types, import rules and all tests (a real Kafka where jav
 
 test-compiled: $(VENV)/.test $(COMPILED)/.done ## the data plane's tests again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
-		$(BIN)/pytest --override-ini pythonpath= tests/dataplane tests/routing tests/wire
+		$(BIN)/pytest --override-ini pythonpath= tests/dataplane tests/hostile tests/routing tests/wire
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .

@@ -23,6 +23,8 @@ from proxy.telemetry import monotonic_s, wall_ns
 
 #: A worker beats about once a second; one whose last beat is older than this hangs.
 HUNG_MS = 2_000
+#: One that has not beaten once by then does not come up. A start takes about half a second.
+START_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Process:
         started_ms: wall clock, milliseconds.
         last_end: how its predecessor ended, such as `exit 1` or `SIGKILL`; empty for the first.
         is_alive: the process exists, or has just beaten (seen from another container, say).
-        is_hung: it has beaten, but not for `HUNG_MS`: stopped, or caught in something endless.
+        is_hung: a worker that has not beaten for `HUNG_MS`, or not once for `START_MS`: stopped, or
+            caught in something endless.
     """
 
     name: str
@@ -188,12 +191,15 @@ def _process(entry: dict[str, Any], beat_age_ms: int | None) -> Process:
 def _beat_age_ms(
     entry: dict[str, Any], beats: dict[int, tuple[int, int]], now_ms: int
 ) -> int | None:
-    """Return how long ago a worker beat; None for what never did, or is no worker."""
+    """Return how long ago a worker beat or started; None for one that may still start, or others."""
     role, _, index = str(entry["name"]).partition(" ")
     if role != "worker" or not index.isdecimal():
         return None
     pid, beat_ms = beats.get(int(index), (0, 0))
-    return now_ms - beat_ms if pid and pid == entry["pid"] else None
+    if pid and pid == entry["pid"]:
+        return now_ms - beat_ms
+    age_ms = now_ms - int(entry["started_ms"])
+    return age_ms if age_ms > START_MS else None
 
 
 def _drops(recorders: tuple[dict[str, Any] | None, ...]) -> dict[Key, int]:

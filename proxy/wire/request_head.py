@@ -4,8 +4,8 @@ The head is read by the grammar of RFC 9110 and 9112 alone, so that it means her
 every other server; where the grammar lets two servers disagree (framing, Host), it is refused. What
 goes upstream is rebuilt from the parts, never replayed.
 
-One pass over the lines, because it runs on every request: 2.5 us for ten fields seen before
-(Python 3.11), where httptools' callbacks and the same checks took 7.
+One pass over the lines, because it runs on every request: 4 us for ten fields seen before
+(Python 3.11), where httptools' callbacks and the same checks took 7.5.
 """
 
 from __future__ import annotations

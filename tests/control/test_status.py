@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 
@@ -32,6 +33,16 @@ def test_a_worker_that_stopped_beating_hangs_and_does_not_serve(instance: Instan
     assert is_running(snapshot)
     instance.stats.beat(pid=os.getpid() + 1, now_ms=_now_ms() - 2_500)
     assert problems(instance.observer.snapshot()) == []
+
+
+def test_a_worker_that_never_beats_does_not_come_up(instance: Instance) -> None:
+    """A start is given ten seconds."""
+    path = instance.state_dir / "runtime.json"
+    assert problems(instance.observer.snapshot()) == []
+    runtime = json.loads(path.read_text())
+    runtime["processes"][0]["started_ms"] -= 6_000
+    path.write_text(json.dumps(runtime))
+    assert "worker 0 hangs" in problems(instance.observer.snapshot())[0]
 
 
 def test_a_worker_that_beats_serves_whatever_the_process_table_shows(instance: Instance) -> None:

@@ -36,11 +36,12 @@ def main() -> None:
     if "--fd" in options:
         listener = socket.socket(fileno=int(options["--fd"]))
         assert listener.getsockname()[1] > 0
-    (state_dir / f"alive-{name}").write_text(str(os.getpid()))
     page = None
     if role == "worker" and os.environ.get("STUB_BEATS"):
         layout = Layout(loads(Path(config).read_bytes()))
         page = open_stats(state_dir, int(options["--index"]), layout, create=True)
+        page.beat(pid=os.getpid(), now_ms=1)
+    (state_dir / f"alive-{name}").write_text(str(os.getpid()))
     parent = os.getppid()
     # On Linux the launcher's end must reach us by the kernel's signal, so do not look for it.
     while sys.platform == "linux" or os.getppid() == parent:

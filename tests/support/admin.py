@@ -27,8 +27,10 @@ class Instance:
 
     def write_runtime(self, worker_pid: int) -> None:
         """Say that the worker runs as `worker_pid`; 0 means that it is down."""
-        process = {"name": "worker 0", "pid": worker_pid, "started_ms": 1_000, "restarts": 2,
-                   "last_end": "SIGKILL"}  # fmt: skip
+        process = {
+            "name": "worker 0", "pid": worker_pid, "started_ms": wall_ns() // 1_000_000 - 5_000,
+            "restarts": 2, "last_end": "SIGKILL",
+        }  # fmt: skip
         runtime = {"listen": "127.0.0.1:1", "admin": "127.0.0.1:2", "processes": [process]}
         (self.state_dir / "runtime.json").write_text(json.dumps(runtime))
 
