@@ -60,7 +60,8 @@ class Admin:
     async def weight(self, candidate: str, percent: float, reason: str) -> None:
         """Set the share of live traffic that a candidate serves."""
         path = f"/api/v1/routes/{ROUTE}/candidates/{candidate}/weight"
-        await self._call("PUT", path, {"percent": percent, "reason": reason})
+        order = {"percent": percent, "reason": reason, "seen_generation": await self._seen()}
+        await self._call("PUT", path, order)
 
     async def kill(self, reason: str) -> None:
         """Send everything back to the primary."""
@@ -68,7 +69,12 @@ class Admin:
 
     async def revive(self, reason: str) -> None:
         """Open the kill again."""
-        await self._call("POST", "/api/v1/revive", {"reason": reason})
+        order = {"reason": reason, "seen_generation": await self._seen()}
+        await self._call("POST", "/api/v1/revive", order)
+
+    async def _seen(self) -> int:
+        """Return what an order must say for control to take it on a machine as busy as this one."""
+        return int((await self.status())["control_page"]["generation"])
 
     async def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None
