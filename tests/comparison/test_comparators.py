@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from proxy.comparison import comparators
 from proxy.comparison.comparators import compare
@@ -167,3 +167,13 @@ def test_a_new_comparator_is_registered_once(monkeypatch: pytest.MonkeyPatch) ->
     assert "never" in comparators.names()
     with pytest.raises(ValueError, match="already"):
         comparators.register("exact", lambda _: lambda *_args: not_comparable("never"))
+
+
+@given(value=values)
+@example(value=["text"])
+@example(value=[None, 1.5])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_object_compares_as_an_equal_one_does(name: str, value: Any) -> None:
+    """Legs that answered the same bytes are read once, and take a short way here."""
+    copy = orjson.loads(orjson.dumps(value))
+    assert compare(spec(name), value, value, "y") == compare(spec(name), value, copy, "y")

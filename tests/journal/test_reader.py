@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from proxy.errors import StateError
+from proxy.journal.frame_file import compressor
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import SHIPPED, Position, segment_numbers, segment_path
 from proxy.journal.writer import JournalWriter
@@ -54,6 +55,17 @@ def test_lines_come_once_and_in_order_over_segments(directory: Path) -> None:
         reader = JournalReader(directory)
         assert drain(reader, max_bytes) == list(range(500))
         reader.close()
+
+
+def test_lines_come_without_newlines_and_empty_ones_not_at_all(directory: Path) -> None:
+    """However a frame ends."""
+    directory.mkdir(parents=True)
+    zstd = compressor()
+    frames = [zstd.compress(content) for content in (b"a\r\n\nbc\n", b"d", b"\n", b"", b"e\n")]
+    segment_path(directory, 1).write_bytes(b"".join(frames))
+    reader = JournalReader(directory)
+    assert reader.read(GIB).lines == [b"a\r", b"bc", b"d", b"e"]
+    reader.close()
 
 
 def test_a_window_is_bounded(directory: Path) -> None:

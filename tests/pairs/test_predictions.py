@@ -27,6 +27,8 @@ plain_paths = st.lists(st.sampled_from(["a", "b", 0, 1, 2]), min_size=1, max_siz
 
 @given(document=documents, path=plain_paths)
 @example(document={"outputs": [{"data": [1]}]}, path="outputs[0].data")
+@example(document={"a": "text"}, path="a[0]")
+@example(document={"a": ["text"]}, path="a[0][1][0]")
 def test_a_plain_path_finds_what_jmespath_finds(document: Any, path: str) -> None:
     """Walked directly, because it is most of what operators write."""
     assert plain_steps(path) is not None

@@ -112,8 +112,11 @@ async def test_the_next_window_is_expanded_while_one_is_delivered(
     assert list(chain(*sink.writes)) == [f"request-{number}" for number in range(50)]
 
 
-async def test_what_was_delivered_is_committed_when_the_rest_is_stuck(config: Config) -> None:
+async def test_what_was_delivered_is_committed_when_the_rest_is_stuck(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next recorder begins with what nobody acknowledged."""
+    monkeypatch.setattr(loop, "COMMIT_BYTES", 1 << 20)
     limits = replace(config.limits, shutdown_s=0.5)
     sink = SlowSink()
     sink.permits.release()
