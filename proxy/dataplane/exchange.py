@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dataplane.leg import Leg, ServingLeg, ShadowLeg, never_started
+from proxy.dataplane.accounts import settle_accounts
+from proxy.dataplane.copies import start_copies
+from proxy.dataplane.leg import Leg, ServingLeg, never_started
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
-from proxy.state.control_page import Part
-from proxy.state.stats_page import Lost, Outcome, Skip
+from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.upstream_body import chunked, whole_framing
 from proxy.wire.upstream_head import CHUNKED_LINE, leg_head, length_line, shared_block
@@ -33,15 +34,45 @@ class Exchange:
 
     Attributes:
         captured: the request body for mirrors, or None when it was too large to keep.
+        live: legs under way; -1 once the exchange has ended.
+        serving: the leg whose answer the client gets, once there is one.
+        shared: the head that all legs have in common, as bytes.
+        skip: why no copy is sent, once that is known.
         legs: by candidate number, `PRIMARY` for the primary's.
         keep_limit: bytes of each answer that are kept for the record.
     """
 
     __slots__ = (
-        "_captured_bytes", "_held", "_is_begun", "_is_chunked", "_is_settled", "_live", "_pending",
-        "_serving", "_shared", "_skip", "captured", "client", "context", "decision", "head",
-        "is_aborted", "is_rescued", "is_whole", "keep_limit", "legs", "plan", "ready_s",
-        "received_bytes", "replicate", "request_id", "trace_flags", "trace_id", "unit", "wall_us", "worker",
+        "_is_chunked",
+        "_pending",
+        "captured",
+        "captured_bytes",
+        "client",
+        "context",
+        "decision",
+        "head",
+        "held",
+        "is_aborted",
+        "is_begun",
+        "is_rescued",
+        "is_settled",
+        "is_whole",
+        "keep_limit",
+        "legs",
+        "live",
+        "plan",
+        "ready_s",
+        "received_bytes",
+        "replicate",
+        "request_id",
+        "serving",
+        "shared",
+        "skip",
+        "trace_flags",
+        "trace_id",
+        "unit",
+        "wall_us",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, context: RouteContext, head: RequestHead) -> None:
@@ -61,12 +92,12 @@ class Exchange:
         self.is_whole = self.is_aborted = self.is_rescued = False
         self.captured: list[bytes] | None = []
         self.keep_limit: int = context.keep_limit
-        self._captured_bytes = self._held = self._live = 0
-        self._is_begun = self._is_chunked = self._is_settled = False
+        self.captured_bytes = self.held = self.live = 0
+        self.is_begun = self._is_chunked = self.is_settled = False
         self._pending: list[bytes] = []
-        self._serving: ServingLeg | None = None
-        self._shared = self.unit = b""
-        self._skip: Skip | None = None
+        self.serving: ServingLeg | None = None
+        self.shared = self.unit = b""
+        self.skip: Skip | None = None
         worker.cells[context.cells.routed] += 1
 
     # What the client's side calls.
@@ -85,7 +116,7 @@ class Exchange:
             self._stop_capture(Skip.MEMORY)
         else:
             captured.append(data)
-            self._captured_bytes += size
+            self.captured_bytes += size
             worker.held_bytes += size
 
     def complete(self) -> None:
@@ -94,7 +125,7 @@ class Exchange:
 
     def advance(self) -> None:
         """Act on what one read from the client brought."""
-        if not self._is_begun:
+        if not self.is_begun:
             if self.context.waits_for_body and not self.is_whole and self.captured is not None:
                 return
             self._begin()
@@ -102,34 +133,34 @@ class Exchange:
             self.worker.refresh()  # a kill that came since the head must stop the mirrors
             if self._pending or self.is_whole:
                 self._send_more()
-        if self.is_whole and not self._is_settled:
+        if self.is_whole and not self.is_settled:
             self._settle()
 
     def abort(self) -> None:
         """The client has gone: stop serving; mirrors under way may end, others are skipped."""
         self.is_aborted = True
-        if not self._is_begun:
+        if not self.is_begun:
             self._begin_without_client()
-        if not self._is_settled:
-            self._skip = self._skip or Skip.CLIENT_GONE
+        if not self.is_settled:
+            self.skip = self.skip or Skip.CLIENT_GONE
             self._settle()
-        if self._serving is not None:
-            self._serving.fail(Outcome.CANCELLED, "the client has gone")
+        if self.serving is not None:
+            self.serving.fail(Outcome.CANCELLED, "the client has gone")
 
     def pause_answer(self) -> None:
         """The client reads slower than the backend sends."""
-        if self._serving is not None:
-            self._serving.pause_response()
+        if self.serving is not None:
+            self.serving.pause_response()
 
     def resume_answer(self) -> None:
         """The client reads again."""
-        if self._serving is not None:
-            self._serving.resume_response()
+        if self.serving is not None:
+            self.serving.resume_response()
 
     @property
     def has_answered(self) -> bool:
         """Tell whether the client has been sent a part of the answer."""
-        return self._serving is not None and self._serving.has_answered
+        return self.serving is not None and self.serving.has_answered
 
     # What legs call.
 
@@ -138,18 +169,18 @@ class Exchange:
         worker = self.worker
         if worker.held_bytes + size > worker.memory_limit:
             return False
-        self._held += size
+        self.held += size
         worker.held_bytes += size
         return True
 
     def leg_over(self, leg: Leg) -> None:
         """Note the end of a leg; rescue, answer, or end the exchange."""
-        self._live -= 1
-        if leg is self._serving:
+        self.live -= 1
+        if leg is self.serving:
             if self._can_rescue(leg):
                 self._rescue()
                 return
-            self._serving_over(self._serving)
+            self._serving_over(self.serving)
         else:
             self.worker.shadows.discard(leg)
         self._end_if_over()
@@ -158,13 +189,13 @@ class Exchange:
 
     def _begin(self) -> None:
         """Decide, and send the serving leg what there is of the request."""
-        self._is_begun = True
+        self.is_begun = True
         decision = self._decide()
-        self._shared = shared_block(self.head, self.request_id, self.client.peer_lines)
+        self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
         number = decision.serving
         pool = self.context.pools[number]
         if number != PRIMARY and (pool.is_full() or self._is_too_large()):
-            self._shed(number, Skip.IN_FLIGHT if pool.is_full() else Skip.BODY_TOO_LARGE)
+            self.shed(number, Skip.IN_FLIGHT if pool.is_full() else Skip.BODY_TOO_LARGE)
             self._count_rescue(number)
             number, pool = PRIMARY, self.context.pools[PRIMARY]
         if pool.is_full():
@@ -176,7 +207,8 @@ class Exchange:
         """Tell whether the body cannot be kept: a canary that failed could not be rescued."""
         return self.captured is None or (self.head.length or 0) > self.context.capture_limit
 
-    def _shed(self, number: int, reason: Skip) -> None:
+    def shed(self, number: int, reason: Skip) -> None:
+        """Note that a leg was decided and not started, with the reason."""
         pool = self.context.pools[number]
         self.legs[number] = never_started(self, self.context.roles[number], pool, reason)
 
@@ -185,7 +217,7 @@ class Exchange:
         self.worker.cells[self.context.cells.candidates[number].rescued] += 1
 
     def _begin_without_client(self) -> None:
-        self._is_begun = True
+        self.is_begun = True
         self._decide()
         self.worker.cells[self.context.cells.served[Outcome.CANCELLED]] += 1
 
@@ -211,16 +243,16 @@ class Exchange:
 
     def _start_serving(self, number: int) -> ServingLeg:
         pool = self.context.pools[number]
-        self._serving = leg = ServingLeg(self, self.context.roles[number], pool)
+        self.serving = leg = ServingLeg(self, self.context.roles[number], pool)
         self.legs[number] = leg
-        self._live += 1
+        self.live += 1
         body = self._pending
         self._pending = []
         framing = self._framing()
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
         trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
-        pieces = [leg_head(self._shared, trace, framing, mirror=False), *body]
+        pieces = [leg_head(self.shared, trace, framing, mirror=False), *body]
         leg.start(pieces, monotonic_s(), is_whole=self.is_whole)
         return leg
 
@@ -235,7 +267,7 @@ class Exchange:
         return CHUNKED_LINE
 
     def _send_more(self) -> None:
-        leg = self._serving
+        leg = self.serving
         body, self._pending = self._pending, []
         if leg is None or leg.is_over or leg.is_request_sent:
             return
@@ -245,74 +277,21 @@ class Exchange:
         if not leg.has_connection() and not self.is_whole:
             leg.pause_request()
 
-    # Mirrors.
+    # Copies.
 
     def _stop_capture(self, reason: Skip) -> None:
         self._drop_capture()
-        self._skip = reason
+        self.skip = reason
 
     def _drop_capture(self) -> None:
         self.captured = None
-        self.worker.held_bytes -= self._captured_bytes
-        self._captured_bytes = 0
+        self.worker.held_bytes -= self.captured_bytes
+        self.captured_bytes = 0
 
     def _settle(self) -> None:
-        """Start every mirror that was decided, or count why it was skipped."""
-        self._is_settled = True
-        decision, cells = self.decision, self.worker.cells
-        assert decision is not None
-        for number in decision.pairs:
-            cells[self.context.cells.candidates[number].decided] += 1
-        for number in decision.mirrors:
-            counters = self.context.cells.candidates[number]
-            cells[counters.mirror_decided] += 1
-            reason = self._copy_to(number)
-            cells[counters.mirror_skipped[reason] if reason else counters.mirror_sent] += 1
-        if decision.mirror_primary and PRIMARY not in self.legs:
-            self._copy_to(PRIMARY)
-        if decision.replicate and self._skip is None and not self._is_killed(PRIMARY):
-            self.replicate = self._shadow(PRIMARY, "replicate")
+        self.is_settled = True
+        start_copies(self)
         self._end_if_over()
-
-    def _copy_to(self, number: int) -> Skip | None:
-        """Start a copy of the request; else note why not, and return it."""
-        reason = self._skip
-        if reason is None and self._is_killed(number):
-            reason = Skip.KILLED
-        if reason is None and self._shadow(number) is None:
-            reason = Skip.IN_FLIGHT
-        if reason is not None:
-            self._shed(number, reason)
-        return reason
-
-    def _is_killed(self, number: int) -> bool:
-        """Tell whether copies to this backend were killed after the decision."""
-        if self.plan is self.context.plan:
-            return False
-        name = "" if number == PRIMARY else self.context.roles[number]
-        return self.worker.is_killed(self.context.route.name, name, Part.MIRROR)
-
-    def _shadow(self, number: int, role: str = "") -> Leg | None:
-        """Start a copy of the request; None when the backend's in-flight cap is reached.
-
-        Copies to the primary may take half of its cap: the rest is for users.
-        """
-        pool = self.context.pools[number]
-        if pool.is_full() or (
-            number == PRIMARY and 2 * pool.in_flight >= pool.backend.max_in_flight
-        ):
-            return None
-        assert self.captured is not None
-        leg = ShadowLeg(self, role or self.context.roles[number], pool)
-        if not role:
-            self.legs[number] = leg
-        self._live += 1
-        self.worker.shadows.add(leg)
-        trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
-        framing = whole_framing(self.head.method, self.received_bytes)
-        pieces = [leg_head(self._shared, trace, framing, mirror=True), *self.captured]
-        leg.start(pieces, monotonic_s(), is_whole=True)
-        return leg
 
     # Ending.
 
@@ -343,8 +322,8 @@ class Exchange:
 
     def _refuse_full(self, number: int) -> None:
         self.worker.cells[self.context.cells.served[Outcome.SHED]] += 1
-        self._shed(number, Skip.IN_FLIGHT)
-        self._skip = self._skip or Skip.IN_FLIGHT
+        self.shed(number, Skip.IN_FLIGHT)
+        self.skip = self.skip or Skip.IN_FLIGHT
         self._settle()
         self.client.refuse_exchange(self, 503, "The backend has all it can take; try again.")
 
@@ -353,8 +332,8 @@ class Exchange:
         is_ok = leg.status is Outcome.OK
         cells[counters.served_ok if is_ok else counters.served[leg.status]] += 1
         if not self.is_whole:
-            self._skip = self._skip or Skip.NOT_WHOLE
-            if not self._is_settled:
+            self.skip = self.skip or Skip.NOT_WHOLE
+            if not self.is_settled:
                 self._settle()
         if self.is_aborted:
             return
@@ -364,37 +343,18 @@ class Exchange:
             self.client.serving_failed(self, leg)
 
     def _end_if_over(self) -> None:
-        if self._live == 0 and self._is_settled:
-            serving = self._serving
+        if self.live == 0 and self.is_settled:
+            serving = self.serving
             if serving is None or serving.is_over:
                 self._end()
 
     def _end(self) -> None:
-        """Journal the pairs; count each leg and each pair exactly once."""
-        self._live = -1
-        decision, worker = self.decision, self.worker
-        assert decision is not None
-        primary = self.legs.get(PRIMARY)
-        if primary is not None and primary.is_answered():
-            self.context.cells.latency.observe(worker.cells, primary.end_s - primary.begun_s)
-        for number in decision.pairs:
-            counters = self.context.cells.candidates[number]
-            leg = self.legs.get(number)
-            status = leg.status if leg is not None else Outcome.NOT_SENT
-            is_ok = status is Outcome.OK
-            worker.cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
-            if leg is not None and leg.is_answered():
-                counters.latency.observe(worker.cells, leg.end_s - leg.begun_s)
-            if self.plan.is_recorded[number]:
-                worker.journal_pair(self, self.context.makers[number], counters)
-            else:
-                worker.cells[counters.lost[Lost.KILLED]] += 1
-        self._release()
+        """Journal the pairs, give back what is held, and let go of the legs."""
+        self.live = -1
+        settle_accounts(self)
+        self.worker.held_bytes -= self.held + self.captured_bytes
+        self.held = self.captured_bytes = 0
         # Legs know their exchange; forgetting them here leaves no cycle for the collector, whose
         # full pass would be felt as latency (p99 18 ms instead of 3 ms at 9,000 requests/s).
         self.legs = {}
-        self.replicate = self._serving = None
-
-    def _release(self) -> None:
-        self.worker.held_bytes -= self._held + self._captured_bytes
-        self._held = self._captured_bytes = 0
+        self.replicate = self.serving = None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dataplane.upstream import Pool, UpstreamConnection
+from proxy.dataplane.connection import UpstreamConnection
+from proxy.dataplane.pool import Pool
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
@@ -29,12 +30,13 @@ class Leg:
         role: `primary`, `replicate`, or a candidate's name.
         status: how it ended; `NOT_SENT` until it starts.
         begun_s, sent_s, first_s, end_s: monotonic times, 0.0 until they happen.
+        deadline_s: monotonic time at which it is given up; set by its pool.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
     """
 
     __slots__ = (
-        "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange", "first_s",
+        "_connection", "_pieces", "_room", "begun_s", "chunks", "deadline_s", "end_s", "error", "exchange", "first_s",
         "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
         "response_bytes", "role", "sent_s", "status",
     )  # fmt: skip
@@ -48,7 +50,7 @@ class Leg:
         self.status = Outcome.NOT_SENT
         self.error: str | None = None
         self.head: ResponseHead | None = None
-        self.begun_s = self.sent_s = self.first_s = self.end_s = 0.0
+        self.begun_s = self.sent_s = self.first_s = self.end_s = self.deadline_s = 0.0
         self.response_bytes = self.kept_bytes = self.chunks = 0
         self.kept: list[bytes] = []
         self._room = exchange.keep_limit

@@ -21,7 +21,7 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
-from proxy.dataplane.upstream import Pool
+from proxy.dataplane.pool import Pool
 from proxy.errors import StateError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.pairs.redact import Redactor, compile_paths

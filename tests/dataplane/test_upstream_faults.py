@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.resolved import Address, Split, SplitKind
-from proxy.dataplane.upstream import Pool
+from proxy.dataplane.pool import Pool
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
 from tests.support.ledgers import check_ledger

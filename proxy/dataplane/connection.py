@@ -1,36 +1,27 @@
-"""Connections to backends: at most one leg each, kept in a pool per backend.
+"""Connections to backends: they read answers, and carry at most one leg each.
 
 A connection knows HTTP and nothing of routes; a leg (`proxy.dataplane.leg`) knows what its answer
-is for. A pool hands out idle connections, newest first, opens new ones, and ends the legs that
-have passed their deadline. Deadlines of one backend all have the same length, so a dict in the order of
-insertion is a queue of them, looked at by the worker's tick: two dict operations per leg instead of
-a timer, and nothing is kept of a leg that has ended.
+is for. Who gets which connection is the pool's to decide (`proxy.dataplane.pool`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from proxy.config.resolved import Address, Backend
 from proxy.state.stats_page import Outcome
-from proxy.telemetry import monotonic_s
 from proxy.wire.body import ChunkedBody, ChunkError
 from proxy.wire.partial_head import HeadFault, PartialHead
 from proxy.wire.response_head import ResponseHead, has_no_body, read_response_head
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import Leg
+    from proxy.dataplane.pool import Pool
 
 #: An answer's head may not be larger than this; nginx allows 4 to 8 KiB, Envoy 60 KiB.
 MAX_HEAD_BYTES = 64 * 1024
 #: More chunks than this in one read are handed on as one piece.
 MAX_PIECES = 64
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class UpstreamConnection:
@@ -236,120 +227,3 @@ class UpstreamConnection:
         """Close at once; the leg has ended for another reason."""
         self.leg = None
         self.transport.abort()
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatistics:
-    """A snapshot of one pool."""
-
-    in_flight: int
-    idle: int
-    connecting: int
-    opened: int
-
-
-class Pool:
-    """The connections of one backend."""
-
-    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:
-        self.backend = backend
-        self.in_flight = 0
-        self._loop = loop
-        self._spawn = spawn
-        self._idle: list[UpstreamConnection] = []
-        self._deadlines: dict[Leg, float] = {}
-        self._connecting = 0
-        self._opened = 0
-        self._turn = 0
-
-    def statistics(self) -> PoolStatistics:
-        """Return a snapshot."""
-        return PoolStatistics(self.in_flight, len(self._idle), self._connecting, self._opened)
-
-    def is_full(self) -> bool:
-        """Tell whether one more leg would pass `max_in_flight`."""
-        return self.in_flight >= self.backend.max_in_flight
-
-    def legs(self) -> list[Leg]:
-        """Return the legs under way."""
-        return list(self._deadlines)
-
-    def enter(self, leg: Leg, now_s: float) -> None:
-        """Count a leg in, watch its deadline, and give it a connection now or soon."""
-        self.in_flight += 1
-        self._deadlines[leg] = now_s + self.backend.timeout_s
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if not connection.transport.is_closing():
-                leg.attach(connection, is_reused=True)
-                return
-        self._spawn(self._connect(leg))
-
-    def leave(self, leg: Leg) -> None:
-        """Count a leg out."""
-        self.in_flight -= 1
-        del self._deadlines[leg]
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection that can serve another leg; it is read, so that its end shows."""
-        connection.resume()
-        connection.idle_since_s = monotonic_s()
-        self._idle.append(connection)
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        """Drop a connection that has closed."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def expire(self, now_s: float) -> None:
-        """End the legs past their deadline; the dict keeps them in the order of it."""
-        late = list(takewhile(lambda leg: self._deadlines[leg] <= now_s, self._deadlines))
-        for leg in late:
-            leg.fail(Outcome.TIMEOUT, f"no whole answer in {self.backend.timeout_s:g} s")
-
-    def prune(self, now_s: float) -> None:
-        """Close the connections idle for longer than the backend allows; oldest come first."""
-        oldest_s = now_s - self.backend.keepalive_s
-        while self._idle and self._idle[0].idle_since_s < oldest_s:
-            self._idle.pop(0).transport.close()
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        for connection in self._idle:
-            connection.transport.close()
-        self._idle.clear()
-
-    async def _connect(self, leg: Leg) -> None:
-        """Open a connection for `leg`; when it ended meanwhile, the connection waits for another."""
-        endpoints = self.backend.endpoints
-        turn = self._turn = self._turn + 1
-        self._connecting += 1
-        connection, error = None, ""
-        try:
-            async with asyncio.timeout(self.backend.connect_timeout_s):
-                for number in range(len(endpoints)):
-                    endpoint = endpoints[(turn + number) % len(endpoints)]
-                    try:
-                        connection = await self._open(endpoint)
-                        break
-                    except OSError as exc:  # nothing was sent: the next one can be asked
-                        error = f"no connection to {endpoint}: {exc.strerror or exc}"
-        except TimeoutError:
-            error = f"no connection in {self.backend.connect_timeout_s:g} s"
-        finally:
-            self._connecting -= 1
-        if connection is None:
-            leg.fail(Outcome.CONNECT_ERROR, error)
-            return
-        self._opened += 1
-        if leg.is_over:
-            self.release(connection)
-        else:
-            leg.attach(connection, is_reused=False)
-
-    async def _open(self, endpoint: Address) -> UpstreamConnection:
-        _, connection = await self._loop.create_connection(  # type: ignore[type-var]  # by methods
-            lambda: UpstreamConnection(self), endpoint.host, endpoint.port
-        )
-        return connection

@@ -1,0 +1,33 @@
+"""The books of an ended exchange: each leg and each pair is counted exactly once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.routing.decide import PRIMARY
+from proxy.state.stats_page import Lost, Outcome
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+
+
+def settle_accounts(exchange: Exchange) -> None:
+    """Count the legs of an exchange that is over, and journal its pairs."""
+    decision, worker, context = exchange.decision, exchange.worker, exchange.context
+    assert decision is not None
+    cells, legs = worker.cells, exchange.legs
+    primary = legs.get(PRIMARY)
+    if primary is not None and primary.is_answered():
+        context.cells.latency.observe(cells, primary.end_s - primary.begun_s)
+    for number in decision.pairs:
+        counters = context.cells.candidates[number]
+        leg = legs.get(number)
+        status = leg.status if leg is not None else Outcome.NOT_SENT
+        is_ok = status is Outcome.OK
+        cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
+        if leg is not None and leg.is_answered():
+            counters.latency.observe(cells, leg.end_s - leg.begun_s)
+        if exchange.plan.is_recorded[number]:
+            worker.journal_pair(exchange, context.makers[number], counters)
+        else:
+            cells[counters.lost[Lost.KILLED]] += 1
