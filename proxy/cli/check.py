@@ -144,7 +144,7 @@ def _gates_text(route: Route) -> str:
 
 
 def _backend_text(config: Config, name: str) -> str:
-    endpoints = ", ".join(f"http://{address}" for address in config.backends[name].endpoints)
+    endpoints = ", ".join(map(str, config.backends[name].endpoints))
     return f"{name} ({endpoints})"
 
 

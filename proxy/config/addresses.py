@@ -10,49 +10,76 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.config.resolved import Address
+from proxy.config.resolved import Address, Endpoint
 
 #: Hosts that mean every interface.
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_LATER = ("https", "unix", "grpc", "h2c")
+_FORMS = "http://host:port, https://host:port or unix:/path/to/socket"
+#: A Unix socket's path is at most 107 bytes long (sun_path in unix(7)); macOS takes 103.
+_MAX_SOCKET_PATH_BYTES = 103
 
 
-def endpoint(value: Any) -> Address:
-    """Return the address of an endpoint such as `http://10.0.0.7:8000` or `http://[::1]:8000`.
+def endpoint(value: Any) -> Endpoint:
+    """Return an endpoint such as `http://10.0.0.7:8000`, `https://[::1]:8443` or `unix:/run/m.sock`.
 
     Raises:
         ValueError: it is no such URL; says what to write.
     """
-    if isinstance(value, Address):
+    if isinstance(value, Endpoint):
         return value
     text = value if isinstance(value, str) else ""
+    if text.startswith("unix:"):
+        return _unix_socket(text)
     scheme, has_scheme, rest = text.partition("://")
+    scheme = scheme.lower()
     # Never repeat a URL that holds a password.
     if "@" in rest:
         raise ValueError("an endpoint must not hold a user or password; send them as headers")
-    scheme = scheme.lower() if has_scheme else text.partition(":")[0].lower()
-    if scheme in _LATER and (has_scheme or scheme == "unix"):
-        raise ValueError(f"{text!r}: {scheme} is not supported yet; write http://host:port")
-    if not has_scheme or scheme != "http":
-        raise ValueError(f"{value!r} is not an endpoint; write http://host:port")
+    if scheme in ("grpc", "h2c") and has_scheme:
+        raise ValueError(f"{text!r}: {scheme} is not supported; write {_FORMS}")
+    if not has_scheme or scheme not in ("http", "https"):
+        raise ValueError(f"{value!r} is not an endpoint; write {_FORMS}")
+    host, port = _host_and_port(text, scheme)
+    return Endpoint(host, port, is_tls=scheme == "https")
+
+
+def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname or "", parts.port
     except ValueError as exc:
-        raise ValueError(f"{text!r} has a wrong host or port; write http://host:port") from exc
+        raise ValueError(f"{text!r} has a wrong host or port; write {scheme}://host:port") from exc
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError(
             f"{text!r} must end after the port; paths are forwarded as the client sent them"
         )
     if not _is_host(host):
-        raise ValueError(f"{text!r} has no usable host name; write http://host:port")
+        raise ValueError(f"{text!r} has no usable host name; write {scheme}://host:port")
     if port is None:
-        raise ValueError(f"{text!r} has no port; write http://{host}:80 if you mean port 80")
+        usual = 443 if scheme == "https" else 80
+        raise ValueError(
+            f"{text!r} has no port; write {scheme}://{host}:{usual} if you mean port {usual}"
+        )
     if port == 0:
         raise ValueError(f"{text!r}: port 0 cannot be connected to; use 1 to 65535")
-    return Address(host, port)
+    return host, port
+
+
+def _unix_socket(text: str) -> Endpoint:
+    path = text.removeprefix("unix:")
+    if path.startswith("//"):  # the form of a URL, with an empty authority
+        path = path.removeprefix("//")
+    if not path.startswith("/") or not path.isprintable():
+        raise ValueError(
+            f"{text!r} is not a socket; write unix:/path/to/socket, whole from the root"
+        )
+    if len(path.encode()) > _MAX_SOCKET_PATH_BYTES:
+        raise ValueError(
+            f"{text[:40]!r}…: a socket's path has {_MAX_SOCKET_PATH_BYTES} bytes at most"
+        )
+    return Endpoint("", 0, socket_path=path)
 
 
 def listener(value: Any) -> Address:
@@ -92,7 +119,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def can_reach(target: Address, listening: Address) -> bool:
+def can_reach(target: Endpoint, listening: Address) -> bool:
     """Tell whether connecting to `target` on this machine surely meets `listening`."""
     if target.port != listening.port or not target.port:
         return False

@@ -91,15 +91,40 @@ def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:
                 f"(`timeout: {duration(backend.timeout)}`)"
             ),
         )
+    yield from _tls((*path, "tls"), backend)
+    if backend.ejection.longest < backend.ejection.first:
+        yield (
+            (*path, "ejection", "longest"),
+            f"{duration(backend.ejection.longest)} is shorter than `first: {duration(backend.ejection.first)}`",
+        )
+    if backend.health is not None and backend.health.timeout > backend.health.interval:
+        yield (
+            (*path, "health", "timeout"),
+            (
+                f"{duration(backend.health.timeout)} is longer than the time between two checks "
+                f"(`interval: {duration(backend.health.interval)}`)"
+            ),
+        )
     for index, address in _repeated(backend.endpoints):
-        yield (*path, "endpoints", index), f"http://{address} is listed twice"
+        yield (*path, "endpoints", index), f"{address} is listed twice"
     for index, address in enumerate(backend.endpoints):
         for key, listening in (("listen", file.listen), ("admin.listen", file.admin.listen)):
             if can_reach(address, listening):
                 yield (
                     (*path, "endpoints", index),
-                    f"http://{address} is Understudy itself (`{key}`); name the model's server",
+                    f"{address} is Understudy itself (`{key}`); name the model's server",
                 )
+
+
+def _tls(path: Path, backend: BackendFile) -> Found:
+    tls = backend.tls
+    if tls.model_fields_set and not any(endpoint.is_tls for endpoint in backend.endpoints):
+        yield path, "no endpoint of this backend speaks TLS; write https://host:port where it does"
+    if tls.key and not tls.certificate:
+        yield (*path, "key"), "a key is of no use without the `certificate` that it belongs to"
+    if not tls.verify and (tls.ca or tls.server_name):
+        key = "ca" if tls.ca else "server_name"
+        yield (*path, key), f"`{key}` has no effect with `verify: false`; leave one of them out"
 
 
 def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:

@@ -15,7 +15,9 @@ from proxy.config.resolved import (
     Candidate,
     Compare,
     Config,
+    Ejection,
     Gate,
+    HealthCheck,
     Kafka,
     Limits,
     Match,
@@ -24,11 +26,13 @@ from proxy.config.resolved import (
     Redact,
     Route,
     Step,
+    UpstreamTls,
     digest,
 )
 from proxy.config.schema import (
     BackendFile,
     ConfigFile,
+    HealthFile,
     KafkaFile,
     LimitsFile,
     MatchFile,
@@ -44,7 +48,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
     Args:
         file: a file without faults.
         host_name: the instance's name where the file gives none.
-        folder: what a relative `state_dir` is relative to; absolute.
+        folder: what a relative `state_dir`, and other relative paths, are relative to; absolute.
     """
     config = Config(
         version="",
@@ -54,7 +58,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         recorders=file.recorders,
         state_dir=str(folder / Path(file.state_dir).expanduser()),
         admin=Admin(file.admin.listen, file.admin.token),
-        backends={name: _backend(name, backend) for name, backend in file.backends.items()},
+        backends={name: _backend(name, each, folder) for name, each in file.backends.items()},
         routes=tuple(_route(route) for route in file.routes),
         record=_record(file.record),
         limits=_limits(file.limits),
@@ -62,7 +66,8 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
     return dataclasses.replace(config, version=digest(config))
 
 
-def _backend(name: str, backend: BackendFile) -> Backend:
+def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
+    tls, health, ejection = backend.tls, backend.health, backend.ejection
     return Backend(
         name=name,
         endpoints=backend.endpoints,
@@ -70,6 +75,37 @@ def _backend(name: str, backend: BackendFile) -> Backend:
         timeout_s=backend.timeout,
         max_in_flight=backend.max_in_flight,
         keepalive_s=backend.keepalive,
+        tls=UpstreamTls(
+            ca=_file(folder, tls.ca),
+            certificate=_file(folder, tls.certificate),
+            key=_file(folder, tls.key),
+            server_name=tls.server_name,
+            verify=tls.verify,
+        ),
+        health=None if health is None else _health(health),
+        ejection=Ejection(
+            failures=ejection.failures,
+            first_s=ejection.first,
+            longest_s=ejection.longest,
+            max_share_bp=ejection.max_share,
+            slow_start_s=ejection.slow_start,
+        ),
+        dns_refresh_s=backend.dns_refresh,
+    )
+
+
+def _file(folder: Path, name: str) -> str:
+    """Return a file's whole path; no name stays none."""
+    return str(folder / Path(name).expanduser()) if name else ""
+
+
+def _health(health: HealthFile) -> HealthCheck:
+    return HealthCheck(
+        path=health.path,
+        interval_s=health.interval,
+        timeout_s=health.timeout,
+        healthy_after=health.healthy_after,
+        unhealthy_after=health.unhealthy_after,
     )
 
 

@@ -17,7 +17,7 @@ import jmespath.exceptions
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from proxy.config.addresses import endpoint, listener
-from proxy.config.resolved import Address, Split, SplitKind
+from proxy.config.resolved import Address, Endpoint, Split, SplitKind
 from proxy.config.units import (
     DURATION_PATTERN,
     PERCENT_PATTERN,
@@ -164,7 +164,7 @@ def _instance_name(value: str) -> str:
 
 def _folder(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("a folder's name has no control characters")
+        raise ValueError("a path has no control characters")
     try:
         Path(value).expanduser()
     except RuntimeError as exc:
@@ -251,14 +251,17 @@ Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
 InstanceName = Annotated[str, *_text(_instance_name)]
 Folder = Annotated[str, *_text(_folder), Field(min_length=1)]
+FilePath = Annotated[str, *_text(_folder)]
 Token = Annotated[str, *_text(_bearer_token)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[
     str, BeforeValidator(_option_text), WithJsonSchema({"type": ["string", "number", "boolean"]})
 ]
 SplitKey = Annotated[Split, BeforeValidator(_split), WithJsonSchema(_SPLIT)]
-Endpoint = Annotated[
-    Address, BeforeValidator(endpoint), WithJsonSchema({"type": "string", "pattern": "^http://"})
+EndpointUrl = Annotated[
+    Endpoint,
+    BeforeValidator(endpoint),
+    WithJsonSchema({"type": "string", "pattern": "^(https?://|unix:)"}),
 ]
 Listener = Annotated[
     Address, BeforeValidator(listener), WithJsonSchema({"type": "string", "pattern": ":[0-9]+$"})

@@ -16,7 +16,7 @@ from proxy.wire.response_head import ResponseHead, has_no_body, read_response_he
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import Leg
-    from proxy.dataplane.pool import Pool
+    from proxy.dataplane.member import Member
 
 #: An answer's head may not be larger than this; nginx allows 4 to 8 KiB, Envoy 60 KiB.
 MAX_HEAD_BYTES = 64 * 1024
@@ -32,11 +32,11 @@ class UpstreamConnection:
 
     __slots__ = (
         "_chunks", "_head", "_interim_bytes", "_is_paused", "_known_block", "_known_head", "_left",
-        "_partial", "idle_since_s", "leg", "pool", "transport",
+        "_partial", "idle_since_s", "leg", "member", "transport",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, member: Member) -> None:
+        self.member = member
         self.leg: Leg | None = None
         self.idle_since_s = 0.0
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
@@ -186,10 +186,12 @@ class UpstreamConnection:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail the leg that was waiting, if any, and leave the pool."""
-        self.pool.forget(self)
+        """Fail the leg that was waiting, if any, and leave the idle ones."""
+        self.member.forget(self)
         leg, self.leg = self.leg, None
         if leg is not None:
+            has_heard = self._head is not None or self._partial is not None or self._interim_bytes
+            leg.is_stale = leg.is_reused and not has_heard
             leg.fail(Outcome.RESET, f"connection lost: {exc or 'closed by the backend'}")
 
     def pause_writing(self) -> None:
@@ -210,7 +212,7 @@ class UpstreamConnection:
         assert head is not None
         self.leg = self._head = self._chunks = None
         if is_clean and head.keep_alive and leg.is_request_sent and not self.transport.is_closing():
-            self.pool.release(self)
+            self.member.release(self)
         else:
             self.transport.close()
         leg.response_end()

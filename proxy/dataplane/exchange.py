@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from proxy.dataplane.accounts import settle_accounts
 from proxy.dataplane.copies import start_copies
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
+from proxy.dataplane.rescue import replace_failed
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
@@ -34,6 +35,7 @@ class Exchange:
 
     Attributes:
         captured: the request body for mirrors, or None when it was too large to keep.
+        pending: pieces of the request body that the serving leg has not been given.
         live: legs under way; -1 once the exchange has ended.
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
@@ -43,36 +45,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_is_chunked",
-        "_pending",
-        "captured",
-        "captured_bytes",
-        "client",
-        "context",
-        "decision",
-        "head",
-        "held",
-        "is_aborted",
-        "is_begun",
-        "is_rescued",
-        "is_settled",
-        "is_whole",
-        "keep_limit",
-        "legs",
-        "live",
-        "plan",
-        "ready_s",
-        "received_bytes",
-        "replicate",
-        "request_id",
-        "serving",
-        "shared",
-        "skip",
-        "trace_flags",
-        "trace_id",
-        "unit",
-        "wall_us",
-        "worker",
+        "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
+        "held", "is_aborted", "is_begun", "is_rescued", "is_retried", "is_settled", "is_whole",
+        "keep_limit", "legs", "live", "pending", "plan", "ready_s", "received_bytes",
+        "replicate", "request_id", "serving", "shared", "skip", "trace_flags", "trace_id",
+        "unit", "wall_us", "worker",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, context: RouteContext, head: RequestHead) -> None:
@@ -89,12 +66,12 @@ class Exchange:
         self.legs: dict[int, Leg] = {}
         self.replicate: Leg | None = None
         self.received_bytes = 0
-        self.is_whole = self.is_aborted = self.is_rescued = False
+        self.is_whole = self.is_aborted = self.is_rescued = self.is_retried = False
         self.captured: list[bytes] | None = []
         self.keep_limit: int = context.keep_limit
         self.captured_bytes = self.held = self.live = 0
         self.is_begun = self._is_chunked = self.is_settled = False
-        self._pending: list[bytes] = []
+        self.pending: list[bytes] = []
         self.serving: ServingLeg | None = None
         self.shared = self.unit = b""
         self.skip: Skip | None = None
@@ -106,7 +83,7 @@ class Exchange:
         """Take a piece of the request body: for the serving leg, and for the mirrors if it fits."""
         size = len(data)
         self.received_bytes += size
-        self._pending.append(data)
+        self.pending.append(data)
         captured, worker = self.captured, self.worker
         if captured is None:
             return
@@ -131,7 +108,7 @@ class Exchange:
             self._begin()
         else:
             self.worker.refresh()  # a kill that came since the head must stop the mirrors
-            if self._pending or self.is_whole:
+            if self.pending or self.is_whole:
                 self._send_more()
         if self.is_whole and not self.is_settled:
             self._settle()
@@ -177,8 +154,7 @@ class Exchange:
         """Note the end of a leg; rescue, answer, or end the exchange."""
         self.live -= 1
         if leg is self.serving:
-            if self._can_rescue(leg):
-                self._rescue()
+            if replace_failed(self, self.serving):
                 return
             self._serving_over(self.serving)
         else:
@@ -196,12 +172,12 @@ class Exchange:
         pool = self.context.pools[number]
         if number != PRIMARY and (pool.is_full() or self._is_too_large()):
             self.shed(number, Skip.IN_FLIGHT if pool.is_full() else Skip.BODY_TOO_LARGE)
-            self._count_rescue(number)
+            self.count_rescue(number)
             number, pool = PRIMARY, self.context.pools[PRIMARY]
         if pool.is_full():
             self._refuse_full(number)
         else:
-            self._start_serving(number)
+            self.start_serving(number)
 
     def _is_too_large(self) -> bool:
         """Tell whether the body cannot be kept: a canary that failed could not be rescued."""
@@ -212,7 +188,8 @@ class Exchange:
         pool = self.context.pools[number]
         self.legs[number] = never_started(self, self.context.roles[number], pool, reason)
 
-    def _count_rescue(self, number: int) -> None:
+    def count_rescue(self, number: int) -> None:
+        """Note that the primary answers in place of a candidate."""
         self.is_rescued = True
         self.worker.cells[self.context.cells.candidates[number].rescued] += 1
 
@@ -241,19 +218,20 @@ class Exchange:
             self.worker.cells[context.cells.candidates[decision.serving].canary] += 1
         return decision
 
-    def _start_serving(self, number: int) -> ServingLeg:
+    def start_serving(self, number: int, *, is_fresh: bool = False) -> ServingLeg:
+        """Send what there is of the request to the backend whose answer the client gets."""
         pool = self.context.pools[number]
         self.serving = leg = ServingLeg(self, self.context.roles[number], pool)
         self.legs[number] = leg
         self.live += 1
-        body = self._pending
-        self._pending = []
+        body = self.pending
+        self.pending = []
         framing = self._framing()
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
         trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
         pieces = [leg_head(self.shared, trace, framing, mirror=False), *body]
-        leg.start(pieces, monotonic_s(), is_whole=self.is_whole)
+        leg.start(pieces, monotonic_s(), is_whole=self.is_whole, is_fresh=is_fresh)
         return leg
 
     def _framing(self) -> bytes:
@@ -268,7 +246,7 @@ class Exchange:
 
     def _send_more(self) -> None:
         leg = self.serving
-        body, self._pending = self._pending, []
+        body, self.pending = self.pending, []
         if leg is None or leg.is_over or leg.is_request_sent:
             return
         if self._is_chunked:
@@ -294,31 +272,6 @@ class Exchange:
         self._end_if_over()
 
     # Ending.
-
-    def _can_rescue(self, leg: Leg) -> bool:
-        """A canary that failed before its first byte reached the user (DESIGN section 3)."""
-        assert isinstance(leg, ServingLeg)
-        copy = self.legs.get(PRIMARY)
-        has_copy = copy is not None and not copy.is_over
-        return (
-            not leg.is_answered()
-            and not leg.has_answered
-            and not self.is_aborted
-            and self.captured is not None
-            and leg is not copy
-            and (has_copy or not self.context.pools[PRIMARY].is_full())
-        )
-
-    def _rescue(self) -> None:
-        """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
-        assert self.decision is not None
-        assert self.captured is not None
-        self._count_rescue(self.decision.serving)
-        copy = self.legs.get(PRIMARY)
-        self._pending = list(self.captured)
-        self._start_serving(PRIMARY).take_over_client()
-        if copy is not None and not copy.is_over:  # its answer comes with the rescue
-            copy.fail(Outcome.CANCELLED, "replaced by the rescue")
 
     def _refuse_full(self, number: int) -> None:
         self.worker.cells[self.context.cells.served[Outcome.SHED]] += 1

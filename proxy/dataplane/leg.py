@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.connection import UpstreamConnection
+from proxy.dataplane.member import Member
 from proxy.dataplane.pool import Pool
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
@@ -30,6 +31,8 @@ class Leg:
         role: `primary`, `replicate`, or a candidate's name.
         status: how it ended; `NOT_SENT` until it starts.
         begun_s, sent_s, first_s, end_s: monotonic times, 0.0 until they happen.
+        is_stale: it met a pooled connection that the backend closed before any byte of an answer.
+        member: where its pool has sent it.
         deadline_s: monotonic time at which it is given up; set by its pool.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
@@ -37,7 +40,7 @@ class Leg:
 
     __slots__ = (
         "_connection", "_pieces", "_room", "begun_s", "chunks", "deadline_s", "end_s", "error", "exchange", "first_s",
-        "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
+        "head", "holds_client", "is_over", "is_request_sent", "is_reused", "is_stale", "kept", "kept_bytes", "member", "pool",
         "response_bytes", "role", "sent_s", "status",
     )  # fmt: skip
 
@@ -57,22 +60,27 @@ class Leg:
         self.is_over = False
         self.is_request_sent = False
         self.is_reused = False
+        self.is_stale = False
         self.holds_client = False
+        self.member: Member | None = None
         self._connection: UpstreamConnection | None = None
         self._pieces: list[bytes] = []
 
-    def start(self, pieces: list[bytes], now_s: float, *, is_whole: bool) -> None:
+    def start(
+        self, pieces: list[bytes], now_s: float, *, is_whole: bool, is_fresh: bool = False
+    ) -> None:
         """Send the head and what there is of the body, now or once connected.
 
         Args:
             pieces: the head, then body pieces, framed.
             now_s: monotonic seconds.
             is_whole: nothing more will come.
+            is_fresh: on a new connection only.
         """
         self.begun_s = now_s
         self._pieces = pieces
         self.is_request_sent = is_whole
-        self.pool.enter(self, now_s)
+        self.pool.enter(self, now_s, is_fresh=is_fresh)
 
     def attach(self, connection: UpstreamConnection, *, is_reused: bool) -> None:
         """Take the connection and send what waits."""

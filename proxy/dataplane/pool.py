@@ -1,19 +1,28 @@
-"""Who gets which connection: the pool of one backend, its idle connections and its deadlines.
+"""Who gets which connection: the members of one backend, their standing, and the deadlines of legs.
 
-A pool hands out idle connections, newest first, and opens new ones. A leg carries its own deadline
-(`Leg.deadline_s`), and the worker's tick looks at all legs under way: one store per leg instead of
-a timer, some microseconds per look, and nothing is kept of a leg that has ended.
+A call goes to the member with the fewest calls under way, and takes its newest idle connection or a
+new one. Where no member stands well, all are asked: a wrong judgement of ours must not be an outage
+(Envoy's panic mode).
+
+A leg carries its own deadline (`Leg.deadline_s`), and the worker's tick looks at all legs under way:
+one store per leg instead of a timer, some microseconds per look, and nothing is kept of a leg that
+has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from proxy.config.resolved import Address, Backend
+from proxy.config.resolved import FULL_BP, Backend, Endpoint
 from proxy.dataplane.connection import UpstreamConnection
+from proxy.dataplane.dial import Dialer, is_name
+from proxy.dataplane.health_check import has_passed
+from proxy.dataplane.member import Member
+from proxy.routing.standing import Standing
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 
@@ -22,34 +31,76 @@ if TYPE_CHECKING:
 
 Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
+#: The endpoint failed, not the model: the gateways and servers in front of it say so.
+GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+
+logger = logging.getLogger("understudy.backends")
+
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """A snapshot of one pool."""
+    """A snapshot of one pool.
+
+    Attributes:
+        members, serving: places to ask, and those of them that get calls.
+        opened, failed: connections opened, and attempts that failed, ever.
+        reused: legs that found an idle connection, ever.
+        retried: legs begun again on a new connection, ever.
+        ejections: of members, ever.
+    """
 
     in_flight: int
     idle: int
     connecting: int
     opened: int
+    failed: int
+    reused: int
+    retried: int
+    members: int
+    serving: int
+    ejections: int
 
 
 class Pool:
-    """The connections of one backend."""
+    """The connections of one backend.
+
+    Attributes:
+        in_flight: legs under way.
+        retried: legs begun again on a new connection, ever.
+    """
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:
         self.backend = backend
-        self.in_flight = 0
-        self._loop = loop
+        self.in_flight = self.retried = 0
         self._spawn = spawn
-        self._idle: list[UpstreamConnection] = []
+        self._dialer = Dialer(backend, loop)
         self._legs: set[Leg] = set()
-        self._connecting = 0
-        self._opened = 0
-        self._turn = 0
+        self._connecting = self._opened = self._failed = self._reused = self._turn = 0
+        self._retired_ejections = 0
+        self._names = [endpoint for endpoint in backend.endpoints if is_name(endpoint)]
+        self._names_due_s = 0.0
+        self._is_looking_up = False
+        self._members = [self._member(endpoint) for endpoint in backend.endpoints]
+        self._serving = list(self._members)
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot."""
-        return PoolStatistics(self.in_flight, len(self._idle), self._connecting, self._opened)
+        return PoolStatistics(
+            in_flight=self.in_flight,
+            idle=sum(member.idle_count for member in self._members),
+            connecting=self._connecting,
+            opened=self._opened,
+            failed=self._failed,
+            reused=self._reused,
+            retried=self.retried,
+            members=len(self._members),
+            serving=sum(member.standing.is_serving for member in self._members),
+            ejections=self._retired_ejections + sum(m.standing.ejections for m in self._members),
+        )
+
+    def is_serving(self, endpoint: Endpoint) -> bool:
+        """Tell whether some member of an endpoint gets calls."""
+        return any(m.standing.is_serving for m in self._members if m.endpoint == endpoint)
 
     def is_full(self) -> bool:
         """Tell whether one more leg would pass `max_in_flight`."""
@@ -59,69 +110,144 @@ class Pool:
         """Return the legs under way."""
         return list(self._legs)
 
-    def enter(self, leg: Leg, now_s: float) -> None:
-        """Count a leg in, watch its deadline, and give it a connection now or soon."""
+    def enter(self, leg: Leg, now_s: float, *, is_fresh: bool = False) -> None:
+        """Count a leg in, watch its deadline, and give it a connection now or soon.
+
+        Args:
+            leg: about to begin.
+            now_s: monotonic seconds.
+            is_fresh: it must have a new connection, because an idle one has just failed it.
+        """
         self.in_flight += 1
         leg.deadline_s = now_s + self.backend.timeout_s
         self._legs.add(leg)
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if not connection.transport.is_closing():
-                leg.attach(connection, is_reused=True)
-                return
-        self._spawn(self._connect(leg))
+        serving = self._serving
+        member = serving[0] if len(serving) == 1 else self._choose()
+        leg.member = member
+        member.in_flight += 1
+        connection = None if is_fresh else member.take(now_s)
+        if connection is not None:
+            self._reused += 1
+            leg.attach(connection, is_reused=True)
+        else:
+            self._spawn(self._connect(leg, member))
 
     def leave(self, leg: Leg) -> None:
-        """Count a leg out."""
+        """Count a leg out, and judge its member by it."""
         self.in_flight -= 1
         self._legs.discard(leg)
-
-    def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection that can serve another leg; it is read, so that its end shows."""
-        connection.resume()
-        connection.idle_since_s = monotonic_s()
-        self._idle.append(connection)
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        """Drop a connection that has closed."""
-        if connection in self._idle:
-            self._idle.remove(connection)
+        member = leg.member
+        assert member is not None
+        member.in_flight -= 1
+        status = leg.status
+        if status is Outcome.OK:
+            if member.standing.failures:
+                member.standing.failures = 0
+        elif self._is_failure(leg):
+            self._call_failed(member)
 
     def expire(self, now_s: float) -> None:
         """End the legs past their deadline."""
         for leg in [leg for leg in self._legs if leg.deadline_s <= now_s]:
             leg.fail(Outcome.TIMEOUT, f"no whole answer in {self.backend.timeout_s:g} s")
 
-    def prune(self, now_s: float) -> None:
-        """Close the connections idle for longer than the backend allows; oldest come first."""
+    def look(self, now_s: float) -> None:
+        """Close what has idled too long, and let members return, be checked and be looked up."""
         oldest_s = now_s - self.backend.keepalive_s
-        while self._idle and self._idle[0].idle_since_s < oldest_s:
-            self._idle.pop(0).transport.close()
+        is_changed = False
+        for member in self._members:
+            member.prune(oldest_s)
+            standing = member.standing
+            was_serving = standing.is_serving
+            standing.look(now_s)
+            member.part = standing.part
+            if standing.is_serving is not was_serving:
+                logger.warning("backend %s: %s is back", self.backend.name, member.endpoint)
+                is_changed = True
+            if self.backend.health is not None and now_s >= member.check_due_s:
+                self._begin_check(member, now_s)
+        if is_changed:
+            self._recount()
+        if self._names and now_s >= self._names_due_s and not self._is_looking_up:
+            self._is_looking_up = True
+            self._names_due_s = now_s + self.backend.dns_refresh_s
+            self._spawn(self._look_up())
 
     def close(self) -> None:
         """Close the idle connections."""
-        for connection in self._idle:
-            connection.transport.close()
-        self._idle.clear()
+        for member in self._members:
+            member.close()
 
-    async def _connect(self, leg: Leg) -> None:
-        """Open a connection for `leg`; when it ended meanwhile, the connection waits for another."""
-        endpoints = self.backend.endpoints
-        turn = self._turn = self._turn + 1
+    # Members.
+
+    def _member(self, endpoint: Endpoint, addresses: tuple[str, ...] = ()) -> Member:
+        """Return a new member; without addresses it is dialled by its host's name."""
+        standing = Standing(self.backend.ejection, self.backend.health)
+        return Member(endpoint, addresses or (endpoint.host,), standing)
+
+    def _choose(self) -> Member:
+        """Return the member with the fewest calls for its part; equal ones take turns."""
+        serving = self._serving
+        count = len(serving)
+        self._turn = turn = self._turn + 1
+        best = serving[turn % count]
+        least = (best.in_flight + 1) / best.part
+        for number in range(1, count):
+            member = serving[(turn + number) % count]
+            load = (member.in_flight + 1) / member.part
+            if load < least:
+                best, least = member, load
+        return best
+
+    def _is_failure(self, leg: Leg) -> bool:
+        """Tell whether a leg's end speaks against its member; a failed connect is counted there."""
+        status = leg.status
+        if status is Outcome.HTTP_ERROR:
+            return leg.head is not None and leg.head.status in GATEWAY_FAILURES
+        return status is Outcome.RESET or status is Outcome.TIMEOUT
+
+    def _call_failed(self, member: Member) -> None:
+        out = sum(not each.standing.is_serving for each in self._members) + 1
+        may_eject = out * FULL_BP <= len(self._members) * self.backend.ejection.max_share_bp
+        self._judge(member, lambda now_s: member.standing.call_failed(now_s, may_eject=may_eject))
+
+    def _judge(self, member: Member, judge: Callable[[float], None]) -> None:
+        """Let `judge` change a member's standing, and act on the change."""
+        before = member.standing.state
+        judge(monotonic_s())
+        after = member.standing.state
+        if after is not before:
+            logger.warning("backend %s: %s: %s", self.backend.name, member.endpoint, after.value)
+            member.part = member.standing.part
+            self._recount()
+
+    def _recount(self) -> None:
+        self._serving = [m for m in self._members if m.standing.is_serving] or list(self._members)
+
+    # Connections.
+
+    async def _connect(self, leg: Leg, member: Member) -> None:
+        """Open a connection for `leg`; when it ended meanwhile, the connection waits for another.
+
+        Nothing was sent, so where a member cannot be reached the others can be asked.
+        """
         self._connecting += 1
-        connection, error = None, ""
+        connection, error, asked = None, "", member
         try:
             async with asyncio.timeout(self.backend.connect_timeout_s):
-                for number in range(len(endpoints)):
-                    endpoint = endpoints[(turn + number) % len(endpoints)]
+                for each in (member, *(m for m in tuple(self._serving) if m is not member)):
+                    asked = each
                     try:
-                        connection = await self._open(endpoint)
+                        connection = await self._dialer.open(each, lambda: UpstreamConnection(each))  # noqa: B023 - called before the next turn
                         break
-                    except OSError as exc:  # nothing was sent: the next one can be asked
-                        error = f"no connection to {endpoint}: {exc.strerror or exc}"
+                    except OSError as exc:
+                        error = f"no connection to {each.endpoint}: {exc.strerror or exc}"
+                        self._failed += 1
+                        self._call_failed(each)
         except TimeoutError:
-            error = f"no connection in {self.backend.connect_timeout_s:g} s"
+            error = f"no connection to {asked.endpoint} in {self.backend.connect_timeout_s:g} s"
+            self._failed += 1
+            self._call_failed(asked)
         finally:
             self._connecting -= 1
         if connection is None:
@@ -129,12 +255,56 @@ class Pool:
             return
         self._opened += 1
         if leg.is_over:
-            self.release(connection)
-        else:
-            leg.attach(connection, is_reused=False)
+            connection.member.release(connection)
+            return
+        if connection.member is not member:
+            member.in_flight -= 1
+            connection.member.in_flight += 1
+            leg.member = connection.member
+        leg.attach(connection, is_reused=False)
 
-    async def _open(self, endpoint: Address) -> UpstreamConnection:
-        _, connection = await self._loop.create_connection(  # type: ignore[type-var]  # by methods
-            lambda: UpstreamConnection(self), endpoint.host, endpoint.port
-        )
-        return connection
+    # Checks and names.
+
+    def _begin_check(self, member: Member, now_s: float) -> None:
+        health = self.backend.health
+        assert health is not None
+        member.check_due_s = now_s + health.interval_s
+        if not member.is_checking:
+            member.is_checking = True
+            self._spawn(self._check(member))
+
+    async def _check(self, member: Member) -> None:
+        assert self.backend.health is not None
+        try:
+            passed = await has_passed(self._dialer, member, self.backend.health)
+        finally:
+            member.is_checking = False
+        self._judge(member, lambda now_s: member.standing.check_ended(now_s, has_passed=passed))
+
+    async def _look_up(self) -> None:
+        """Look the names up; a name that is not found keeps the members that it had."""
+        try:
+            for endpoint in self._names:
+                try:
+                    found = await self._dialer.look_up(endpoint)
+                except (OSError, TimeoutError) as exc:
+                    logger.warning("backend %s: %s: %s", self.backend.name, endpoint, exc)
+                else:
+                    self._replace_members(endpoint, found)
+        finally:
+            self._is_looking_up = False
+
+    def _replace_members(self, endpoint: Endpoint, found: list[tuple[str, ...]]) -> None:
+        """Keep the members whose address is still there, add new ones, retire the others."""
+        old = {m.addresses: m for m in self._members if m.endpoint == endpoint}
+        if not found or list(old) == found:
+            return
+        kept = [m for m in self._members if m.endpoint != endpoint]
+        fresh = [old.get(addresses) or self._member(endpoint, addresses) for addresses in found]
+        self._members = [*kept, *fresh]
+        for addresses, member in old.items():
+            if addresses not in found:
+                member.is_retired = True
+                member.close()
+                self._retired_ejections += member.standing.ejections
+        self._recount()

@@ -272,7 +272,7 @@ class Worker:
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         for pool in self.pools.values():
             pool.expire(now_s)
-            pool.prune(now_s)
+            pool.look(now_s)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
         self._set_gauges()
         if self._page is None or not self._page.is_whole():

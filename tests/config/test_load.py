@@ -12,6 +12,7 @@ from proxy.config.load import load_config, write_resolved
 from proxy.config.resolved import (
     Address,
     Bodies,
+    Endpoint,
     HashPolicy,
     Protocol,
     Split,
@@ -50,7 +51,7 @@ def test_everything_left_out_has_a_safe_default(smallest: Path, tmp_path: Path) 
     assert config.instance == socket.gethostname()
     assert config.state_dir == str(tmp_path / "state")
     backend = config.backends["v2"]
-    assert backend.endpoints == (Address("::1", 9002),)
+    assert backend.endpoints == (Endpoint("::1", 9002),)
     assert (backend.connect_timeout_s, backend.timeout_s, backend.keepalive_s) == (1.0, 30.0, 4.0)
     assert backend.max_in_flight == 1024
     route = config.routes[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.resolved import Address, Split, SplitKind
+from proxy.config.resolved import Endpoint, Split, SplitKind
 from proxy.dataplane.pool import Pool
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
@@ -285,7 +285,7 @@ def _rotate(plane: Plane, *ports: int) -> None:
     worker = plane.worker
     backend = replace(
         worker.config.backends["primary"],
-        endpoints=tuple(Address("127.0.0.1", port) for port in ports),
+        endpoints=tuple(Endpoint("127.0.0.1", port) for port in ports),
     )
     pool = Pool(backend, asyncio.get_running_loop(), worker.spawn)
     worker.pools["primary"] = pool

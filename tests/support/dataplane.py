@@ -18,11 +18,11 @@ import orjson
 import zstandard
 
 from proxy.config.resolved import (
-    Address,
     Backend,
     Bodies,
     Candidate,
     Config,
+    Endpoint,
     Limits,
     Redact,
     Route,
@@ -65,7 +65,7 @@ def plane_config(
     def backend(name: str, port: int) -> Backend:
         cap = options.primary_in_flight if name == "primary" else options.max_in_flight
         timeout_s = options.timeout_s
-        return Backend(name, (Address("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
+        return Backend(name, (Endpoint("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
 
     route: Route = replace(
         base.routes[0],

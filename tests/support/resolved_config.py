@@ -13,6 +13,7 @@ from proxy.config.resolved import (
     Candidate,
     Compare,
     Config,
+    Endpoint,
     HashPolicy,
     Limits,
     Match,
@@ -31,7 +32,7 @@ LOOPBACK = Address("127.0.0.1", 0)
 
 def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Config:
     """Return a config with the route `iris`, its candidates `v2` (mirrored, 10%) and `v3` (idle)."""
-    backend = Backend("iris-v1", (Address("127.0.0.1", 9),), 1.0, 5.0, 64, 4.0)
+    backend = Backend("iris-v1", (Endpoint("127.0.0.1", 9),), 1.0, 5.0, 64, 4.0)
     route = Route(
         name="iris",
         match=Match("", "", "/", (), {}),

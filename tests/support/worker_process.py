@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from proxy.config.resolved import Address, Config
+from proxy.config.resolved import Config, Endpoint
 from tests.support.dataplane import prepare
 from tests.support.resolved_config import small_config, write_config
 
@@ -23,7 +23,7 @@ def worker_config(state_dir: Path, backend_url: str) -> Config:
     assert port is not None
     base = small_config(state_dir)
     backends = {
-        name: replace(found, endpoints=(Address("127.0.0.1", port),))
+        name: replace(found, endpoints=(Endpoint("127.0.0.1", port),))
         for name, found in base.backends.items()
     }
     return replace(base, backends=backends)

@@ -1,0 +1,118 @@
+"""How connections to backends are opened: addresses, names, TLS, Unix sockets.
+
+TLS is verified by default, offers HTTP/1.1 alone (ALPN), and its handshake is part of the time that
+a connection may take. Nothing here decides where a call goes: that is the pool's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from proxy.config.resolved import Backend, Endpoint, UpstreamTls
+from proxy.errors import StateError
+
+if TYPE_CHECKING:
+    from proxy.dataplane.member import Member
+
+_Protocol = TypeVar("_Protocol")
+
+#: A name server that does not answer must not keep a look-up for ever; resolv.conf(5) gives 5 s.
+LOOK_UP_S = 5.0
+
+
+class Dialer:
+    """Opens the connections of one backend.
+
+    Raises:
+        StateError: the files of its TLS settings cannot be used.
+    """
+
+    def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._server_name = backend.tls.server_name
+        speaks_tls = any(endpoint.is_tls for endpoint in backend.endpoints)
+        self._tls = tls_context(backend.tls, backend.name) if speaks_tls else None
+
+    async def open(self, member: Member, make: Callable[[], _Protocol]) -> _Protocol:
+        """Open a connection to a member of the backend and return its protocol.
+
+        The caller bounds the time. A cancelled call leaves nothing open.
+
+        Raises:
+            OSError: nobody listens there, or the certificate is not to be trusted.
+        """
+        endpoint = member.endpoint
+        if endpoint.socket_path:
+            _, made = await self._loop.create_unix_connection(make, endpoint.socket_path)  # type: ignore[type-var]  # by methods
+            return made
+        tls: dict[str, Any] = {}
+        if endpoint.is_tls:
+            tls = {"ssl": self._tls, "server_hostname": self._server_name or endpoint.host}
+        last = len(member.addresses) - 1
+        for number, address in enumerate(member.addresses):
+            try:
+                _, made = await self._loop.create_connection(make, address, endpoint.port, **tls)  # type: ignore[type-var]  # by methods
+            except OSError:
+                if number == last:
+                    raise
+            else:
+                return made
+        raise OSError("no address")
+
+    async def look_up(self, endpoint: Endpoint) -> list[tuple[str, ...]]:
+        """Return the members that a host name stands for now, each by its addresses.
+
+        Each IPv4 address is a member; where there is none, each IPv6 address is. One that has both
+        gets the first IPv6 address as a second choice, for servers on `localhost` that listen on ::1
+        alone.
+
+        Raises:
+            OSError: the name is not known.
+            TimeoutError: no answer in `LOOK_UP_S`.
+        """
+        async with asyncio.timeout(LOOK_UP_S):
+            found = await self._loop.getaddrinfo(
+                endpoint.host, endpoint.port, type=socket.SOCK_STREAM
+            )
+        by_family: dict[int, list[str]] = {socket.AF_INET: [], socket.AF_INET6: []}
+        for family, _, _, _, where in found:
+            addresses = by_family.get(family, [])
+            if where[0] not in addresses:
+                addresses.append(str(where[0]))
+        four, six = by_family[socket.AF_INET], by_family[socket.AF_INET6]
+        if not four:
+            return [(address,) for address in six]
+        return [(address, *six[:1]) for address in four]
+
+
+def is_name(endpoint: Endpoint) -> bool:
+    """Tell whether an endpoint's host must be looked up."""
+    try:
+        ipaddress.ip_address(endpoint.host)
+    except ValueError:
+        return not endpoint.socket_path
+    return False
+
+
+def tls_context(tls: UpstreamTls, backend: str) -> ssl.SSLContext:
+    """Return the context of a backend's TLS connections.
+
+    Raises:
+        StateError: a file is missing, or is not what it should be.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+        if tls.certificate:
+            context.load_cert_chain(tls.certificate, tls.key or None)
+    except (OSError, ssl.SSLError) as exc:
+        raise StateError(f"the TLS files of backend {backend} cannot be used: {exc}") from exc
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

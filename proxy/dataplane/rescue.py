@@ -1,0 +1,72 @@
+"""A serving leg that failed, and another in its place: a retry, or the rescue of a canary.
+
+Both only while the client has seen nothing of an answer and the whole request so far is still in
+memory, and both inside the deadline of the leg that failed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proxy.routing.decide import PRIMARY
+from proxy.state.stats_page import Outcome
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.leg import ServingLeg
+
+#: Methods that may be sent again when nobody knows whether they arrived (RFC 9110 section 9.2.2).
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
+
+
+def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
+    """Start another leg in place of one that has ended, where that is right; tell whether it was."""
+    if leg.is_answered() or leg.has_answered or exchange.is_aborted or exchange.captured is None:
+        return False
+    if leg.is_stale and _may_retry(exchange):
+        _retry(exchange, leg)
+        return True
+    if _can_rescue(exchange, leg):
+        _rescue(exchange)
+        return True
+    return False
+
+
+def _may_retry(exchange: Exchange) -> bool:
+    """Tell whether a request may be sent again after its pooled connection was closed on it.
+
+    Once, and only where asking twice does no harm: the backend may have read it before it closed.
+    """
+    return not exchange.is_retried and exchange.head.method in IDEMPOTENT
+
+
+def _retry(exchange: Exchange, failed: ServingLeg) -> None:
+    """Send the request again on a new connection."""
+    assert exchange.captured is not None
+    assert exchange.decision is not None
+    exchange.is_retried = True
+    failed.pool.retried += 1
+    exchange.pending = list(exchange.captured)
+    number = PRIMARY if exchange.is_rescued else exchange.decision.serving
+    leg = exchange.start_serving(number, is_fresh=True)
+    leg.begun_s, leg.deadline_s = failed.begun_s, failed.deadline_s
+    leg.take_over_client()
+
+
+def _can_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
+    """A canary that failed before its first byte reached the user (DESIGN section 3)."""
+    copy = exchange.legs.get(PRIMARY)
+    has_copy = copy is not None and not copy.is_over
+    return leg is not copy and (has_copy or not exchange.context.pools[PRIMARY].is_full())
+
+
+def _rescue(exchange: Exchange) -> None:
+    """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
+    assert exchange.decision is not None
+    assert exchange.captured is not None
+    exchange.count_rescue(exchange.decision.serving)
+    copy = exchange.legs.get(PRIMARY)
+    exchange.pending = list(exchange.captured)
+    exchange.start_serving(PRIMARY).take_over_client()
+    if copy is not None and not copy.is_over:  # its answer comes with the rescue
+        copy.fail(Outcome.CANCELLED, "replaced by the rescue")
