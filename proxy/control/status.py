@@ -115,10 +115,21 @@ def problems(snapshot: Snapshot) -> list[str]:
             found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
     for route in snapshot.config.routes:
         found += failing_legs(route, snapshot.recent)
+    found += _endpoints_left_out(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
     return found + _losses(snapshot)
+
+
+def _endpoints_left_out(snapshot: Snapshot) -> list[str]:
+    """Return the endpoints that workers leave alone, because calls or checks of them failed."""
+    return [
+        f"backend {name}: {count} of {snapshot.config.workers} workers leave {endpoint} alone"
+        for name, backend in snapshot.config.backends.items()
+        for endpoint in backend.endpoints
+        if (count := snapshot.count("endpoint_left_out", name, str(endpoint)))
+    ]
 
 
 def is_ready(snapshot: Snapshot) -> bool:

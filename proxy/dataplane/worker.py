@@ -291,6 +291,9 @@ class Worker:
         cells[self._captured_cell] = self.held_bytes
         for name, pool in self.pools.items():
             cells[index("backend_in_flight", name)] = pool.in_flight
+            for endpoint in pool.backend.endpoints:
+                is_out = not pool.is_serving(endpoint)
+                cells[index("endpoint_left_out", name, str(endpoint))] = is_out
         for context in self._contexts.values():
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())

@@ -97,6 +97,9 @@ def families(config: Config) -> list[Family]:
     routes = [(route.name,) for route in config.routes]
     pairs = [(r.name, c.name) for r in config.routes for c in r.candidates]
     backends = [(name,) for name in config.backends]
+    endpoints = tuple(
+        (name, str(endpoint)) for name, b in config.backends.items() for endpoint in b.endpoints
+    )
     reasons = [(str(reason),) for reason in Reject]
     bounds = [str(bound) for bound in LATENCY_BOUNDS_US] + ["+Inf"]
 
@@ -133,6 +136,8 @@ def families(config: Config) -> list[Family]:
                tuple(legs)),
         Family("backend_in_flight", "Legs under way.", ("backend",), tuple(backends),
                is_gauge=True),
+        Family("endpoint_left_out", "Workers that leave the endpoint alone.", ("backend", "endpoint"),
+               endpoints, is_gauge=True),
         Family("journal_bytes", "Compressed bytes appended to the journal.", (), ((),)),
         Family("captured_bytes", "Body bytes held for mirrors and pairs.", (), ((),),
                is_gauge=True),

@@ -65,6 +65,14 @@ def test_a_candidate_that_fails_now_is_a_problem(instance: Instance) -> None:
     assert problems(instance.observer.snapshot()) == []
 
 
+def test_an_endpoint_that_gets_no_calls_is_a_problem(instance: Instance) -> None:
+    """Named, with how many workers leave it alone."""
+    endpoint = str(instance.config.backends["iris-v2"].endpoints[0])
+    instance.stats.add(1, "endpoint_left_out", "iris-v2", endpoint)
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem == f"backend iris-v2: 1 of 1 workers leave {endpoint} alone"
+
+
 @pytest.mark.parametrize("loss", ["journal_error", "journal_full", "rejected"])
 def test_pairs_that_are_being_lost_are_a_problem(instance: Instance, loss: str) -> None:
     """The worker's own losses, and the recorder's; old ones are history."""

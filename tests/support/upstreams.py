@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,19 +67,34 @@ class Upstream:
         open_connections: connections open now.
     """
 
-    def __init__(self, behaviour: Behaviour, *, reads: bool = True) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        *,
+        reads: bool = True,
+        tls: ssl.SSLContext | None = None,
+        socket_path: str = "",
+        port: int = 0,
+    ) -> None:
         self.behaviour = behaviour
         self.requests: list[Request] = []
         self.raw: list[bytearray] = []
         self.open_connections = 0
-        self.port = 0
+        self.port = port
         self._reads = reads
+        self._tls = tls
+        self._socket_path = socket_path
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        """Listen on a free port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        """Listen, on a free port unless told otherwise."""
+        if self._socket_path:
+            self._server = await asyncio.start_unix_server(self._serve, self._socket_path)
+            return self
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
