@@ -11,6 +11,7 @@ from proxy.telemetry import monotonic_s
 
 if TYPE_CHECKING:
     from proxy.dataplane.connection import UpstreamConnection
+    from proxy.dataplane.leg import Leg
 
 #: A connection idle for longer is looked at before it is used: the backend may have closed it, and
 #: the loop not have heard of it. Under load none waits so long, so none pays for the look (2 us).
@@ -24,21 +25,24 @@ class Member:
         endpoint: as the config has it.
         addresses: where it is dialled, in this order; one unless its name stands for two families.
         in_flight: calls under way.
+        waiting: those of them that have no connection yet, in the order in which they came.
+        connecting: attempts to open a connection, under way.
         part: of the calls that it would get, how many it gets; see `Standing`.
         is_retired: its name no longer stands for it; it gets no more calls.
         is_checking, check_due_s: the active check under way, and when the next one is due.
     """
 
     __slots__ = (
-        "_idle", "addresses", "check_due_s", "endpoint", "in_flight", "is_checking", "is_retired",
-        "part", "standing",
+        "_idle", "addresses", "check_due_s", "connecting", "endpoint", "in_flight", "is_checking",
+        "is_retired", "part", "standing", "waiting",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, addresses: tuple[str, ...], standing: Standing) -> None:
         self.endpoint = endpoint
         self.addresses = addresses
         self.standing = standing
-        self.in_flight = 0
+        self.in_flight = self.connecting = 0
+        self.waiting: dict[Leg, None] = {}
         self.part = 1.0
         self.is_retired = self.is_checking = False
         self.check_due_s = 0.0
@@ -60,6 +64,13 @@ class Member:
                 connection.transport.abort()
                 continue
             return connection
+        return None
+
+    def first_waiting(self) -> Leg | None:
+        """Return the leg that has waited longest for a connection, which now waits no more."""
+        for leg in self.waiting:
+            del self.waiting[leg]
+            return leg
         return None
 
     def release(self, connection: UpstreamConnection) -> None:

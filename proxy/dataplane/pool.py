@@ -75,7 +75,7 @@ class Pool:
         self._spawn = spawn
         self._dialer = Dialer(backend, loop)
         self._legs: set[Leg] = set()
-        self._connecting = self._opened = self._failed = self._reused = self._turn = 0
+        self._opened = self._failed = self._reused = self._turn = 0
         self._retired_ejections = 0
         self._names = [endpoint for endpoint in backend.endpoints if is_name(endpoint)]
         self._names_due_s = 0.0
@@ -88,7 +88,7 @@ class Pool:
         return PoolStatistics(
             in_flight=self.in_flight,
             idle=sum(member.idle_count for member in self._members),
-            connecting=self._connecting,
+            connecting=sum(member.connecting for member in self._members),
             opened=self._opened,
             failed=self._failed,
             reused=self._reused,
@@ -130,7 +130,11 @@ class Pool:
             self._reused += 1
             leg.attach(connection, is_reused=True)
         else:
-            self._spawn(self._connect(leg, member))
+            member.waiting[leg] = None
+            # One that waited and has ended leaves an attempt behind: this leg takes that over.
+            if is_fresh or member.connecting < len(member.waiting):
+                member.connecting += 1
+                self._spawn(self._connect(member))
 
     def leave(self, leg: Leg) -> None:
         """Count a leg out, and judge its member by it."""
@@ -139,6 +143,8 @@ class Pool:
         member = leg.member
         assert member is not None
         member.in_flight -= 1
+        if not leg.sent_s:
+            member.waiting.pop(leg, None)
         status = leg.status
         if status is Outcome.OK:
             if member.standing.failures:
@@ -226,35 +232,19 @@ class Pool:
 
     # Connections.
 
-    async def _connect(self, leg: Leg, member: Member) -> None:
-        """Open a connection for `leg`; when it ended meanwhile, the connection waits for another.
-
-        Nothing was sent, so where a member cannot be reached the others can be asked.
-        """
-        self._connecting += 1
-        connection, error, asked = None, "", member
+    async def _connect(self, member: Member) -> None:
+        """Open a connection for the leg that has waited longest; without one, it idles."""
+        connection, error = None, ""
         try:
-            async with asyncio.timeout(self.backend.connect_timeout_s):
-                for each in (member, *(m for m in tuple(self._serving) if m is not member)):
-                    asked = each
-                    try:
-                        connection = await self._dialer.open(each, lambda: UpstreamConnection(each))  # noqa: B023 - called before the next turn
-                        break
-                    except OSError as exc:
-                        error = f"no connection to {each.endpoint}: {exc.strerror or exc}"
-                        self._failed += 1
-                        self._call_failed(each)
-        except TimeoutError:
-            error = f"no connection to {asked.endpoint} in {self.backend.connect_timeout_s:g} s"
-            self._failed += 1
-            self._call_failed(asked)
+            connection, error = await self._open(member)
         finally:
-            self._connecting -= 1
+            member.connecting -= 1
+        leg = member.first_waiting()
         if connection is None:
-            leg.fail(Outcome.CONNECT_ERROR, error)
+            if leg is not None:
+                leg.fail(Outcome.CONNECT_ERROR, error)
             return
-        self._opened += 1
-        if leg.is_over:
+        if leg is None:
             connection.member.release(connection)
             return
         if connection.member is not member:
@@ -262,6 +252,31 @@ class Pool:
             connection.member.in_flight += 1
             leg.member = connection.member
         leg.attach(connection, is_reused=False)
+
+    async def _open(self, member: Member) -> tuple[UpstreamConnection | None, str]:
+        """Return a connection to a member, or else to another one; None, and why there is none.
+
+        Nothing was sent, so where a member cannot be reached the others can be asked.
+        """
+        error, asked = "", member
+        try:
+            async with asyncio.timeout(self.backend.connect_timeout_s):
+                for each in (member, *(m for m in tuple(self._serving) if m is not member)):
+                    asked = each
+                    try:
+                        made = await self._dialer.open(each, lambda: UpstreamConnection(each))  # noqa: B023 - called before the next turn
+                    except OSError as exc:
+                        error = f"no connection to {each.endpoint}: {exc.strerror or exc}"
+                        self._failed += 1
+                        self._call_failed(each)
+                    else:
+                        self._opened += 1
+                        return made, ""
+        except TimeoutError:
+            error = f"no connection to {asked.endpoint} in {self.backend.connect_timeout_s:g} s"
+            self._failed += 1
+            self._call_failed(asked)
+        return None, error
 
     # Checks and names.
 

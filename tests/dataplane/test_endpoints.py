@@ -324,32 +324,29 @@ async def test_pools_survive_ten_thousand_time_outs_and_cancellations(tmp_path: 
         dataplane(tmp_path, primary=primary.port, options=Options(timeout_s=0.2)) as plane,
     ):
         pool = plane.worker.pools["primary"]
-        for _ in range(20):
-            await _five_hundred(plane)
+        for wave in range(20):
+            await _five_hundred(plane, wave)
         await until(lambda: pool.in_flight == 0, "the calls to end")
+        await until(lambda: pool.statistics().connecting == 0, "the connections")
         late = plane.count("served", "iris", Outcome.TIMEOUT)
         left = plane.count("served", "iris", Outcome.CANCELLED)
         assert late + left == 10_000
-        assert min(late, left) > 2_000
+        assert min(late, left) > 1_000
         assert await ask(plane, 5) == [200] * 5
-        statistics = pool.statistics()
-        assert (statistics.in_flight, statistics.connecting) == (0, 0)
         await until(
             lambda: primary.open_connections == pool.statistics().idle, "the others to close"
         )
-        assert statistics.idle <= 5
         assert not plane.worker._tasks
         check_served(plane)
 
 
-async def _five_hundred(plane: Plane) -> None:
+async def _five_hundred(plane: Plane, wave: int) -> None:
     """Ask 500 times for what never comes; half of the clients leave before it is given up."""
     request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nhang"
     clients = [await plane.connect() for _ in range(500)]
     for _, writer in clients:
         writer.write(request)
-    pool = plane.worker.pools["primary"]
-    await until(lambda: pool.in_flight >= 500, "the calls")
+    await until(lambda: plane.count("received") == 500 * (wave + 1), "the requests")
     for _, writer in clients[::2]:
         writer.transport.abort()
     answers = await asyncio.gather(*(reader.read(12) for reader, _ in clients[1::2]))

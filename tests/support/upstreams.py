@@ -93,7 +93,7 @@ class Upstream:
             self._server = await asyncio.start_unix_server(self._serve, self._socket_path)
             return self
         self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", self.port, ssl=self._tls
+            self._serve, "127.0.0.1", self.port, ssl=self._tls, backlog=2048
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
