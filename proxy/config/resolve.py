@@ -87,6 +87,7 @@ def _route(route: RouteFile) -> Route:
         ),
         replicate_bp=route.replicate,
         compare=Compare(compare.prediction, compare.comparator, compare.rel_tol, compare.abs_tol),
+        upgrades=route.upgrades,
         ramp=None if route.ramp is None else _ramp(route.ramp),
         experiment_id=route.experiment_id or route.name,
     )
@@ -139,5 +140,6 @@ def _limits(limits: LimitsFile) -> Limits:
         record_body_bytes=limits.record_body,
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,
+        tunnel_idle_s=limits.tunnel_idle,
         shutdown_s=limits.shutdown,
     )

@@ -161,7 +161,7 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A match, a primary and its candidates."""
+    """A match, a primary and its candidates; `upgrades` are protocol names in lower case."""
 
     name: str
     match: Match
@@ -171,6 +171,7 @@ class Route:
     candidates: tuple[Candidate, ...]
     replicate_bp: int
     compare: Compare
+    upgrades: tuple[str, ...]
     ramp: Ramp | None
     experiment_id: str
 
@@ -207,6 +208,7 @@ class Limits:
     """Every bound that an operator may set (bytes, seconds).
 
     Attributes:
+        tunnel_idle_s: how long no byte may come through a tunnel, either way.
         shutdown_s: from SIGTERM to the end of the last process. Workers, recorders and control stop
             one after the other, so each kind plans with a share of it.
     """
@@ -217,6 +219,7 @@ class Limits:
     record_body_bytes: int
     memory_bytes: int
     journal_disk_bytes: int
+    tunnel_idle_s: float
     shutdown_s: float
 
     @property

@@ -38,6 +38,7 @@ from proxy.config.values import (
     SplitKey,
     Token,
     TopicPrefix,
+    UpgradeName,
     UrlPath,
     Whole,
 )
@@ -185,6 +186,8 @@ class RouteFile(Strict):
     """Share of requests sent to the primary twice, to learn how far it agrees with itself."""
     compare: CompareFile = CompareFile()
     """How answers are compared."""
+    upgrades: Annotated[tuple[UpgradeName, ...], Field(max_length=16)] = ("websocket",)
+    """Protocols that Upgrade may change to: tunnelled to the primary, not mirrored; empty: none."""
     ramp: RampFile | None = None
     """The plan that moves the weight; left out: only operators move it."""
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -239,6 +242,8 @@ class LimitsFile(Strict):
     """Bodies that one worker keeps at a time for mirrors and records."""
     journal_disk: Annotated[Bytes, Field(ge=MIB)] = 10 * GIB
     """Journals of all workers together; when full, the oldest pairs are dropped and counted."""
+    tunnel_idle: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = HOUR_S
+    """A tunnel (see upgrades) through which no byte came for so long is ended."""
     shutdown: Annotated[Seconds, Field(ge=2, le=HOUR_S)] = 8.0
     """The whole stop after SIGTERM; requests in flight get about half of it. Docker allows 10 s."""
 

@@ -21,9 +21,10 @@ from proxy.dataplane.answering import Answering
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, watch
+from proxy.dataplane.tunnel import TunnelEnd, open_exchange
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
-from proxy.wire.request_head import Refusal, read_request_head
+from proxy.wire.request_head import Refusal, RequestHead, read_request_head
 from proxy.wire.upstream_head import peer_lines
 
 if TYPE_CHECKING:
@@ -152,21 +153,34 @@ class ClientConnection(Answering):
         if isinstance(head, Refusal):
             self._refuse(head, has_body=not block.startswith(b"HEAD "))
             return
-        length = head.length
-        if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit))
+        exchange = self._open(head)
+        if exchange is None:
             return
-        context = worker.route(head)
-        if context is None:
-            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
-            return
-        self._serving = exchange = Exchange(self, context, head)
-        if length == len(body):
+        self._serving = exchange
+        if head.length == len(body):
             if body:
                 exchange.receive(body)
             exchange.complete()
         else:
             self._begin_body(exchange, body)
+
+    def _open(self, head: RequestHead) -> Exchange | None:
+        """Return the exchange of a request, or None where it was refused."""
+        length = head.length
+        if length is not None and length > self._body_limit:
+            self._refuse(refusals.body_too_large(self._body_limit))
+            return None
+        context = self.worker.route(head)
+        if context is None:
+            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
+            return None
+        if not head.upgrade:
+            return Exchange(self, context, head)
+        opened = open_exchange(self, context, head)
+        if isinstance(opened, Refusal):
+            self._refuse(opened)
+            return None
+        return opened
 
     def _add_to_head(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Keep a head that is not whole; return (head, what follows) once it is."""
@@ -248,6 +262,14 @@ class ClientConnection(Answering):
             self._close()
         else:
             self.resume_reading()
+
+    def hand_over(self, end: TunnelEnd) -> tuple[bytes, bool]:
+        """Leave reading to a tunnel; return what has waited, and whether nothing more will come."""
+        self.transport.set_protocol(end)  # type: ignore[arg-type]  # an asyncio.Protocol by its methods
+        waiting, self._rest = self._rest, b""
+        if not self._has_eof:
+            self.resume_reading()
+        return waiting, self._has_eof
 
     def refuse_exchange(self, exchange: Exchange, status: int, detail: str) -> None:
         """Answer an exchange that never reached a backend."""

@@ -8,7 +8,7 @@ async with dataplane(tmp_path, primary=a.port, candidates={"v2": b.port}) as pla
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +53,8 @@ class Options:
     replicate_bp: int = 0
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    upgrades: tuple[str, ...] = ("websocket",)
 
 
 def plane_config(
@@ -71,6 +72,7 @@ def plane_config(
         base.routes[0],
         primary="primary",
         split=options.split,
+        upgrades=options.upgrades,
         replicate_bp=options.replicate_bp,
         candidates=tuple(
             Candidate(
@@ -99,7 +101,7 @@ def prepare(config: Config) -> None:
 
 
 def _limits() -> Limits:
-    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 2.0)
+    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 3600.0, 2.0)
 
 
 class Plane:
