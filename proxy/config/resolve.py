@@ -24,6 +24,7 @@ from proxy.config.resolved import (
     Redact,
     Route,
     Step,
+    Tls,
     digest,
 )
 from proxy.config.schema import (
@@ -35,6 +36,7 @@ from proxy.config.schema import (
     RampFile,
     RecordFile,
     RouteFile,
+    TlsFile,
 )
 
 
@@ -44,15 +46,16 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
     Args:
         file: a file without faults.
         host_name: the instance's name where the file gives none.
-        folder: what a relative `state_dir` is relative to; absolute.
+        folder: what a relative `state_dir` or file is relative to; absolute.
     """
     config = Config(
         version="",
         instance=file.instance or host_name,
         listen=file.listen,
+        tls=None if file.tls is None else resolve_tls(file.tls, folder),
         workers=file.workers,
         recorders=file.recorders,
-        state_dir=str(folder / Path(file.state_dir).expanduser()),
+        state_dir=_path(folder, file.state_dir),
         admin=Admin(file.admin.listen, file.admin.token),
         backends={name: _backend(name, backend) for name, backend in file.backends.items()},
         routes=tuple(_route(route) for route in file.routes),
@@ -60,6 +63,20 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         limits=_limits(file.limits),
     )
     return dataclasses.replace(config, version=digest(config))
+
+
+def resolve_tls(tls: TlsFile, folder: Path) -> Tls:
+    """Return `tls` with its paths made absolute from `folder`."""
+    return Tls(
+        certificate=_path(folder, tls.certificate),
+        key=_path(folder, tls.key),
+        client_ca=_path(folder, tls.client_ca) if tls.client_ca else "",
+        min_version=tls.min_version,
+    )
+
+
+def _path(folder: Path, given: str) -> str:
+    return str(folder / Path(given).expanduser())
 
 
 def _backend(name: str, backend: BackendFile) -> Backend:

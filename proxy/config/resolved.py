@@ -242,12 +242,26 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS on the traffic listener: absolute paths of PEM files; no `client_ca` asks for none.
+
+    `min_version` is `1.2` or `1.3`.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str
+    min_version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One whole configuration. `version` is its hash, the `config_version` of every record."""
 
     version: str
     instance: str
     listen: Address
+    tls: Tls | None
     workers: int
     recorders: int
     state_dir: str
@@ -257,16 +271,26 @@ class Config:
     record: Record
     limits: Limits
 
+    @property
+    def scheme(self) -> str:
+        """What users' addresses begin with: `http` or `https`."""
+        return "http" if self.tls is None else "https"
+
+
+_NOT_IN_VERSION = (
+    "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders",
+)  # fmt: skip
+
 
 def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
-    Left out is what differs between replicas of one configuration (names, addresses, folders,
-    numbers of processes) and what is secret (the token, the Kafka client's options): the version
+    Left out is what differs between replicas of one configuration (names, addresses, folders, the
+    listener's TLS, numbers of processes) and what is secret (the token, the Kafka client's options): the version
     is in every record, and a hash of a password can be guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
-    for key in ("version", "instance", "listen", "admin", "state_dir", "workers", "recorders"):
+    for key in _NOT_IN_VERSION:
         plain.pop(key)
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")

@@ -21,6 +21,7 @@ from proxy.config.values import (
     Bytes,
     CandidateName,
     Endpoint,
+    FilePath,
     Folder,
     HeaderName,
     HeaderValue,
@@ -36,6 +37,7 @@ from proxy.config.values import (
     OptionText,
     Seconds,
     SplitKey,
+    TlsVersion,
     Token,
     TopicPrefix,
     UpgradeName,
@@ -74,6 +76,19 @@ class AdminFile(Strict):
     """Address of the admin API. One that is not loopback needs a token."""
     token: Token = ""
     """Bearer token that the admin API asks for; empty: none (loopback only)."""
+
+
+class TlsFile(Strict):
+    """TLS on the traffic listener."""
+
+    certificate: FilePath
+    """PEM file with the certificate and its chain; relative to the current folder."""
+    key: FilePath
+    """PEM file with the private key, without a passphrase."""
+    client_ca: FilePath | None = None
+    """PEM file with the authorities whose client certificates are asked for; left out: none."""
+    min_version: TlsVersion = "1.2"
+    """Lowest TLS version that is spoken: 1.2 or 1.3."""
 
 
 class BackendFile(Strict):
@@ -253,6 +268,8 @@ class ConfigFile(Strict):
 
     listen: Listener = Address("127.0.0.1", 8080)
     """Address that takes the traffic; port 0 asks for a free one."""
+    tls: TlsFile | None = None
+    """TLS on that address; left out: plain HTTP."""
     workers: Annotated[Whole, Field(ge=1, le=256)] = 1
     """Processes that serve traffic."""
     recorders: Annotated[Whole, Field(ge=1, le=64)] = 1

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jmespath
 import jmespath.exceptions
@@ -177,9 +177,9 @@ def _instance_name(value: str) -> str:
     return value
 
 
-def _folder(value: str) -> str:
+def _path(value: str) -> str:
     if not value.isprintable():
-        raise ValueError("a folder's name has no control characters")
+        raise ValueError("a path has no control characters")
     try:
         Path(value).expanduser()
     except RuntimeError as exc:
@@ -266,7 +266,13 @@ JsonPath = Annotated[str, *_text(_json_path)]
 Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
 InstanceName = Annotated[str, *_text(_instance_name)]
-Folder = Annotated[str, *_text(_folder), Field(min_length=1)]
+Folder = Annotated[str, *_text(_path), Field(min_length=1)]
+FilePath = Annotated[str, *_text(_path), Field(min_length=1)]
+TlsVersion = Annotated[
+    Literal["1.2", "1.3"],
+    BeforeValidator(_option_text),
+    WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
+]
 Token = Annotated[str, *_text(_bearer_token)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[

@@ -28,9 +28,11 @@ from proxy.config.resolved import (
     Route,
     Split,
     SplitKind,
+    Tls,
     digest,
 )
 from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.state.control_page import ControlState, for_config, open_page, update
 from proxy.telemetry import monotonic_s
@@ -55,6 +57,7 @@ class Options:
     redact_json: tuple[str, ...] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
     upgrades: tuple[str, ...] = ("websocket",)
+    tls: Tls | None = None
 
 
 def plane_config(
@@ -84,6 +87,7 @@ def plane_config(
     ports = {"primary": primary, **candidates}
     config = replace(
         base,
+        tls=options.tls,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
@@ -111,6 +115,7 @@ class Plane:
         self, worker: Worker, port: int, state_dir: Path, connections: set[ClientConnection]
     ) -> None:
         self.worker = worker
+        self.certificates: Certificates | None = None
         self.connections = connections
         self.port = port
         self.state_dir = state_dir
@@ -189,6 +194,7 @@ async def dataplane(
     config = plane_config(state_dir, primary, candidates or {}, options or Options())
     prepare(config)
     loop = asyncio.get_running_loop()
+    certificates = None if config.tls is None else Certificates(config.tls, loop)
     worker = Worker(config, 0, loop)
     state = _ServerState()
     server = await loop.create_server(
@@ -196,10 +202,13 @@ async def dataplane(
         lambda: ClientConnection(worker, config, state, {}, loop),  # type: ignore[arg-type,return-value]
         "127.0.0.1",
         0,
+        ssl=None if certificates is None else certificates.context,
     )
     worker.start()
     try:
-        yield Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
+        plane = Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
+        plane.certificates = certificates
+        yield plane
     finally:
         server.close()
         for connection in tuple(state.connections):

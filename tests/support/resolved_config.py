@@ -52,6 +52,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         version="",
         instance="test",
         listen=LOOPBACK,
+        tls=None,
         workers=workers,
         recorders=1,
         state_dir=str(state_dir),
