@@ -12,9 +12,11 @@ import typer
 from proxy.cli.terminal import BOLD, GREEN, YELLOW, complain, paint
 from proxy.config.advice import advice
 from proxy.config.load import load_config
-from proxy.config.resolved import Candidate, Config, Match, Route, Split
+from proxy.config.resolved import Candidate, Config, Match, Route, Split, Tls
+from proxy.config.tls_files import tls_advice
 from proxy.config.units import duration, percent
 from proxy.errors import ConfigError
+from proxy.telemetry import wall_ns
 
 
 def check(
@@ -27,7 +29,7 @@ def check(
     Opens no socket and writes no file. Exit code 1 when there is a fault.
     """
     try:
-        resolved = load_config(config)
+        resolved = load_config(config, looks_at_files=True)
     except ConfigError as exc:
         _tell_faults(exc, as_json=as_json)
         raise typer.Exit(1) from exc
@@ -40,8 +42,8 @@ def check(
 
 
 def warn(config: Config) -> None:
-    """Say on stderr what in the config has no effect yet."""
-    for sentence in advice(config):
+    """Say on stderr what in the config has no effect yet, or will not hold for long."""
+    for sentence in _warnings(config):
         print(f"{paint('warning:', YELLOW, sys.stderr)} {sentence}", file=sys.stderr)
 
 
@@ -53,6 +55,7 @@ def summary(config: Config) -> dict[str, Any]:
         "config_version": config.version,
         "instance": config.instance,
         "listen": str(config.listen),
+        "tls": None if config.tls is None else _tls_summary(config.tls),
         "workers": config.workers,
         "admin": {"listen": str(config.admin.listen), "needs_token": bool(config.admin.token)},
         "state_dir": config.state_dir,
@@ -63,7 +66,7 @@ def summary(config: Config) -> dict[str, Any]:
             "bodies": str(config.record.bodies),
         },
         "unused_backends": _unused(config),
-        "warnings": advice(config),
+        "warnings": _warnings(config),
     }
 
 
@@ -71,7 +74,8 @@ def lines(config: Config) -> list[str]:
     """Return what a config does, for a person."""
     token = "with a token" if config.admin.token else "without a token, loopback only"
     found = [
-        f"listens   {config.listen}, {_count(config.workers, 'worker')}",
+        f"listens   {config.scheme}://{config.listen}, {_count(config.workers, 'worker')}",
+        *([] if config.tls is None else [f"tls       {_tls_text(config.tls)}"]),
         f"admin     {config.admin.listen}, {token}",
         f"state     {config.state_dir}",
         f"pairs     {_pairs_place(config)}; bodies: {config.record.bodies}",
@@ -95,6 +99,23 @@ def match_text(match: Match) -> str:
 def split_text(split: Split) -> str:
     """Return a split key as the config writes it."""
     return f"{split.kind}:{split.name}" if split.name else str(split.kind)
+
+
+def _warnings(config: Config) -> list[str]:
+    return advice(config) + tls_advice(config.tls, wall_ns() / 1e9)
+
+
+def _tls_summary(tls: Tls) -> dict[str, Any]:
+    return {
+        "certificate": tls.certificate,
+        "min_version": tls.min_version,
+        "needs_client_certificate": bool(tls.client_ca),
+    }
+
+
+def _tls_text(tls: Tls) -> str:
+    clients = "client certificates required" if tls.client_ca else "clients need no certificate"
+    return f"{tls.certificate}; TLS {tls.min_version} or newer; {clients}"
 
 
 def _tell_faults(exc: ConfigError, *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ def serve(
     config: Annotated[Path, typer.Argument(help="The config file (YAML).", metavar="CONFIG")],
 ) -> None:
     """Run the proxy until SIGTERM or Ctrl-C. A wrong config opens no socket."""
-    loaded = load_config(config)
+    loaded = load_config(config, looks_at_files=True)
     warn(loaded)
     resolved = write_resolved(loaded)
     # exec, not a call: what it took to check the config is gone from the launcher's memory.

@@ -45,7 +45,7 @@ def _headline(status: dict[str, Any]) -> Text:
     totals = status["totals"]
     return Text.assemble(
         (word, style),
-        f"  {status['instance']}  http://{status['listen']}  config {status['config_version']}"
+        f"  {status['instance']}  {status['scheme']}://{status['listen']}  config {status['config_version']}"
         f"  requests {totals['received']}  connections {totals['connections_open']}"
         f"  rejected {sum(totals['rejected'].values())}",
     )

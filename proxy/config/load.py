@@ -17,18 +17,26 @@ from pydantic import ValidationError
 from proxy.config import resolved, yaml_tree
 from proxy.config.cross_checks import cross_check
 from proxy.config.faults import dotted, explain
-from proxy.config.resolve import resolve
+from proxy.config.resolve import resolve, resolve_tls
 from proxy.config.resolved import Config
-from proxy.config.schema import ConfigFile
+from proxy.config.schema import ConfigFile, TlsFile
+from proxy.config.tls_files import tls_faults
 from proxy.errors import ConfigError, ConfigFault, StateError
 
 
-def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> Config:
+def load_config(
+    path: Path | str,
+    environ: Mapping[str, str] | None = None,
+    *,
+    looks_at_files: bool = False,
+) -> Config:
     """Return the config in the YAML file at `path`, checked and complete.
 
     Args:
         path: the file; faults name it as it is given here.
         environ: what `${VAR}` is taken from; the process's environment by default.
+        looks_at_files: check what the file names as well (TLS). Whoever only asks what the config
+            says may be on another machine, or not be allowed to read a key.
 
     Raises:
         ConfigError: with every fault found, in the order of the file.
@@ -39,6 +47,8 @@ def load_config(path: Path | str, environ: Mapping[str, str] | None = None) -> C
     if tree.value is None and not tree.faults:
         raise ConfigError([ConfigFault(name, 0, "", "the file is empty; see `understudy init`")])
     file, found = _check(tree)
+    if looks_at_files and file is not None and file.tls is not None:
+        found += _check_tls_files(tree, file.tls)
     if found or file is None:
         faults = [ConfigFault(name, line, dotted(at), text) for line, at, text in found]
         raise ConfigError(sorted(dict.fromkeys(faults), key=lambda fault: fault.line))
@@ -122,6 +132,11 @@ def _check(tree: yaml_tree.Tree) -> tuple[ConfigFile | None, list[_Found]]:
             if not _is_told(path, told):
                 found.append((tree.line(path), path, message))
     return file, found
+
+
+def _check_tls_files(tree: yaml_tree.Tree, tls: TlsFile) -> list[_Found]:
+    faults = tls_faults(resolve_tls(tls, Path.cwd()))
+    return [(tree.line(("tls", key)), ("tls", key), message) for key, message in faults]
 
 
 def _validate(value: Any) -> tuple[ConfigFile | None, list[tuple[yaml_tree.Path, str]]]:

@@ -26,6 +26,7 @@ from proxy.config.resolved import (
     Redact,
     Route,
     Step,
+    Tls,
     UpstreamTls,
     digest,
 )
@@ -39,6 +40,7 @@ from proxy.config.schema import (
     RampFile,
     RecordFile,
     RouteFile,
+    TlsFile,
 )
 
 
@@ -48,15 +50,16 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
     Args:
         file: a file without faults.
         host_name: the instance's name where the file gives none.
-        folder: what a relative `state_dir`, and other relative paths, are relative to; absolute.
+        folder: what a relative `state_dir` or file is relative to; absolute.
     """
     config = Config(
         version="",
         instance=file.instance or host_name,
         listen=file.listen,
+        tls=None if file.tls is None else resolve_tls(file.tls, folder),
         workers=file.workers,
         recorders=file.recorders,
-        state_dir=str(folder / Path(file.state_dir).expanduser()),
+        state_dir=_path(folder, file.state_dir),
         admin=Admin(file.admin.listen, file.admin.token),
         backends={name: _backend(name, each, folder) for name, each in file.backends.items()},
         routes=tuple(_route(route) for route in file.routes),
@@ -64,6 +67,20 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         limits=_limits(file.limits),
     )
     return dataclasses.replace(config, version=digest(config))
+
+
+def resolve_tls(tls: TlsFile, folder: Path) -> Tls:
+    """Return `tls` with its paths made absolute from `folder`."""
+    return Tls(
+        certificate=_path(folder, tls.certificate),
+        key=_path(folder, tls.key),
+        client_ca=_path(folder, tls.client_ca) if tls.client_ca else "",
+        min_version=tls.min_version,
+    )
+
+
+def _path(folder: Path, given: str) -> str:
+    return str(folder / Path(given).expanduser())
 
 
 def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
@@ -76,9 +93,9 @@ def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
         max_in_flight=backend.max_in_flight,
         keepalive_s=backend.keepalive,
         tls=UpstreamTls(
-            ca=_file(folder, tls.ca),
-            certificate=_file(folder, tls.certificate),
-            key=_file(folder, tls.key),
+            ca=_path(folder, tls.ca) if tls.ca else "",
+            certificate=_path(folder, tls.certificate) if tls.certificate else "",
+            key=_path(folder, tls.key) if tls.key else "",
             server_name=tls.server_name,
             verify=tls.verify,
         ),
@@ -92,11 +109,6 @@ def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
         ),
         dns_refresh_s=backend.dns_refresh,
     )
-
-
-def _file(folder: Path, name: str) -> str:
-    """Return a file's whole path; no name stays none."""
-    return str(folder / Path(name).expanduser()) if name else ""
 
 
 def _health(health: HealthFile) -> HealthCheck:
@@ -123,6 +135,7 @@ def _route(route: RouteFile) -> Route:
         ),
         replicate_bp=route.replicate,
         compare=Compare(compare.prediction, compare.comparator, compare.rel_tol, compare.abs_tol),
+        upgrades=route.upgrades,
         ramp=None if route.ramp is None else _ramp(route.ramp),
         experiment_id=route.experiment_id or route.name,
     )
@@ -175,5 +188,6 @@ def _limits(limits: LimitsFile) -> Limits:
         record_body_bytes=limits.record_body,
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,
+        tunnel_idle_s=limits.tunnel_idle,
         shutdown_s=limits.shutdown,
     )

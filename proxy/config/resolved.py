@@ -238,7 +238,7 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A match, a primary and its candidates."""
+    """A match, a primary and its candidates; `upgrades` are protocol names in lower case."""
 
     name: str
     match: Match
@@ -248,6 +248,7 @@ class Route:
     candidates: tuple[Candidate, ...]
     replicate_bp: int
     compare: Compare
+    upgrades: tuple[str, ...]
     ramp: Ramp | None
     experiment_id: str
 
@@ -284,6 +285,7 @@ class Limits:
     """Every bound that an operator may set (bytes, seconds).
 
     Attributes:
+        tunnel_idle_s: how long no byte may come through a tunnel, either way.
         shutdown_s: from SIGTERM to the end of the last process. Workers, recorders and control stop
             one after the other, so each kind plans with a share of it.
     """
@@ -294,6 +296,7 @@ class Limits:
     record_body_bytes: int
     memory_bytes: int
     journal_disk_bytes: int
+    tunnel_idle_s: float
     shutdown_s: float
 
     @property
@@ -316,12 +319,26 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS on the traffic listener: absolute paths of PEM files; no `client_ca` asks for none.
+
+    `min_version` is `1.2` or `1.3`.
+    """
+
+    certificate: str
+    key: str
+    client_ca: str
+    min_version: str
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One whole configuration. `version` is its hash, the `config_version` of every record."""
 
     version: str
     instance: str
     listen: Address
+    tls: Tls | None
     workers: int
     recorders: int
     state_dir: str
@@ -331,16 +348,26 @@ class Config:
     record: Record
     limits: Limits
 
+    @property
+    def scheme(self) -> str:
+        """What users' addresses begin with: `http` or `https`."""
+        return "http" if self.tls is None else "https"
+
+
+_NOT_IN_VERSION = (
+    "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders",
+)  # fmt: skip
+
 
 def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
-    Left out is what differs between replicas of one configuration (names, addresses, folders,
-    numbers of processes) and what is secret (the token, the Kafka client's options): the version
+    Left out is what differs between replicas of one configuration (names, addresses, folders, the
+    listener's TLS, numbers of processes) and what is secret (the token, the Kafka client's options): the version
     is in every record, and a hash of a password can be guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
-    for key in ("version", "instance", "listen", "admin", "state_dir", "workers", "recorders"):
+    for key in _NOT_IN_VERSION:
         plain.pop(key)
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")

@@ -37,8 +37,10 @@ from proxy.config.values import (
     OptionText,
     Seconds,
     SplitKey,
+    TlsVersion,
     Token,
     TopicPrefix,
+    UpgradeName,
     UrlPath,
     Whole,
 )
@@ -79,12 +81,12 @@ class AdminFile(Strict):
 class UpstreamTlsFile(Strict):
     """TLS to the `https` endpoints of a backend."""
 
-    ca: FilePath = ""
-    """PEM file of the authorities to trust; empty: the system's."""
-    certificate: FilePath = ""
-    """PEM file of the client certificate, with its chain; empty: none is shown."""
-    key: FilePath = ""
-    """PEM file of the client certificate's key; empty: it is in `certificate`."""
+    ca: FilePath | None = None
+    """PEM file of the authorities to trust; left out: the system's."""
+    certificate: FilePath | None = None
+    """PEM file of the client certificate, with its chain; left out: none is shown."""
+    key: FilePath | None = None
+    """PEM file of the client certificate's key; left out: it is in `certificate`."""
     server_name: Host = ""
     """Name to ask for (SNI) and to check; empty: the endpoint's host."""
     verify: bool = True
@@ -119,6 +121,19 @@ class EjectionFile(Strict):
     """Share of the backend's endpoints that may be left alone at once."""
     slow_start: Annotated[Seconds, Field(ge=0, le=HOUR_S)] = 10.0
     """Time over which an endpoint that returns gets its whole part of the calls again."""
+
+
+class TlsFile(Strict):
+    """TLS on the traffic listener."""
+
+    certificate: FilePath
+    """PEM file with the certificate and its chain; relative to the current folder."""
+    key: FilePath
+    """PEM file with the private key, without a passphrase."""
+    client_ca: FilePath | None = None
+    """PEM file with the authorities whose client certificates are asked for; left out: none."""
+    min_version: TlsVersion = "1.2"
+    """Lowest TLS version that is spoken: 1.2 or 1.3."""
 
 
 class BackendFile(Strict):
@@ -239,6 +254,8 @@ class RouteFile(Strict):
     """Share of requests sent to the primary twice, to learn how far it agrees with itself."""
     compare: CompareFile = CompareFile()
     """How answers are compared."""
+    upgrades: Annotated[tuple[UpgradeName, ...], Field(max_length=16)] = ("websocket",)
+    """Protocols that Upgrade may change to: tunnelled to the primary, not mirrored; empty: none."""
     ramp: RampFile | None = None
     """The plan that moves the weight; left out: only operators move it."""
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -293,6 +310,8 @@ class LimitsFile(Strict):
     """Bodies that one worker keeps at a time for mirrors and records."""
     journal_disk: Annotated[Bytes, Field(ge=MIB)] = 10 * GIB
     """Journals of all workers together; when full, the oldest pairs are dropped and counted."""
+    tunnel_idle: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = HOUR_S
+    """A tunnel (see upgrades) through which no byte came for so long is ended."""
     shutdown: Annotated[Seconds, Field(ge=2, le=HOUR_S)] = 8.0
     """The whole stop after SIGTERM; requests in flight get about half of it. Docker allows 10 s."""
 
@@ -302,6 +321,8 @@ class ConfigFile(Strict):
 
     listen: Listener = Address("127.0.0.1", 8080)
     """Address that takes the traffic; port 0 asks for a free one."""
+    tls: TlsFile | None = None
+    """TLS on that address; left out: plain HTTP."""
     workers: Annotated[Whole, Field(ge=1, le=256)] = 1
     """Processes that serve traffic."""
     recorders: Annotated[Whole, Field(ge=1, le=64)] = 1

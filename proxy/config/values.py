@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jmespath
 import jmespath.exceptions
@@ -59,6 +59,9 @@ KAFKA_OPTIONS: dict[str, tuple[str, ...] | type[int] | None] = {
     "ssl.endpoint.identification.algorithm": None,
 }
 
+#: Never tunnelled: within these protocols come requests again (h2c smuggling; RFC 2817 for TLS).
+HTTP_AGAIN = frozenset({"h2", "h2c", "h3", "http", "https", "tls"})
+
 #: Shorter tokens fall to a patient guesser; `understudy init` suggests 32 random characters.
 MIN_TOKEN_LENGTH = 8
 _MAX_NAME_LENGTH = 63
@@ -99,6 +102,18 @@ def _method(value: str) -> str:
     if value != value.upper():
         raise ValueError(f"methods are in capitals; write {value.upper()}")
     return value
+
+
+def _upgrade_name(value: str) -> str:
+    name, slash, version = value.lower().partition("/")
+    if not _TOKEN.fullmatch(name) or (slash and not _TOKEN.fullmatch(version)):
+        raise ValueError(f"{value!r} is not the name of a protocol; write it like websocket")
+    if name in HTTP_AGAIN:
+        raise ValueError(
+            f"{value!r} would carry requests that nobody here has checked past every rule; "
+            "leave it out, and such a client goes on with HTTP/1.1"
+        )
+    return value.lower()
 
 
 def _host(value: str) -> str:
@@ -162,7 +177,7 @@ def _instance_name(value: str) -> str:
     return value
 
 
-def _folder(value: str) -> str:
+def _path(value: str) -> str:
     if not value.isprintable():
         raise ValueError("a path has no control characters")
     try:
@@ -244,14 +259,20 @@ HeaderName = Annotated[str, *_text(_header_name)]
 HeaderValue = Annotated[str, *_text(_header_value)]
 Method = Annotated[str, *_text(_method, {"pattern": "^[^a-z]+$"})]
 Host = Annotated[str, *_text(_host)]
+UpgradeName = Annotated[str, *_text(_upgrade_name)]
 UrlPath = Annotated[str, *_text(_url_path, {"pattern": "^(/[^?#]*)?$"})]
 JmesPath = Annotated[str, *_text(_jmespath)]
 JsonPath = Annotated[str, *_text(_json_path)]
 Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
 InstanceName = Annotated[str, *_text(_instance_name)]
-Folder = Annotated[str, *_text(_folder), Field(min_length=1)]
-FilePath = Annotated[str, *_text(_folder)]
+Folder = Annotated[str, *_text(_path), Field(min_length=1)]
+FilePath = Annotated[str, *_text(_path), Field(min_length=1)]
+TlsVersion = Annotated[
+    Literal["1.2", "1.3"],
+    BeforeValidator(_option_text),
+    WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
+]
 Token = Annotated[str, *_text(_bearer_token)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[

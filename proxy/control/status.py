@@ -147,6 +147,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "instance": config.instance,
         "config_version": config.version,
         "state_dir": config.state_dir,
+        "scheme": config.scheme,
         "listen": snapshot.runtime.get("listen", ""),
         "admin": snapshot.runtime.get("admin", ""),
         "now_ms": snapshot.now_ms,

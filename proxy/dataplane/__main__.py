@@ -20,10 +20,11 @@ from typing import Any
 
 import setproctitle
 import uvicorn
-import uvloop
 
 from proxy.config.resolved import Config, loads
+from proxy.config.tls_files import TlsFileError
 from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.tls import Certificates, Loop
 from proxy.dataplane.worker import Worker
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
@@ -38,19 +39,24 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
 
 async def serve(config: Config, index: int, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then end in order."""
-    worker = Worker(config, index, asyncio.get_running_loop())
-    server = uvicorn.Server(
-        uvicorn.Config(
-            _no_app,
-            http=partial(ClientConnection, worker),  # type: ignore[arg-type]  # called like a class
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=max(1, int(config.limits.workers_stop_s * USERS_SHARE)),
-        )
+    loop = asyncio.get_running_loop()
+    certificates = None if config.tls is None else Certificates(config.tls, loop)
+    worker = Worker(config, index, loop)
+    settings = uvicorn.Config(
+        _no_app,
+        http=partial(ClientConnection, worker),  # type: ignore[arg-type]  # called like a class
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, int(config.limits.workers_stop_s * USERS_SHARE)),
     )
+    if certificates is not None:
+        settings.load()
+        settings.ssl = certificates.context  # all that its own settings for TLS lead to
+        certificates.start()
+    server = uvicorn.Server(settings)
     worker.start()
     # What was made so far lives as long as the process: the collector need not look at it again.
     gc.collect()
@@ -84,8 +90,12 @@ def main() -> int:
     config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, arguments.index, listener))
+    try:
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            runner.run(serve(config, arguments.index, listener))
+    except TlsFileError as exc:
+        logging.getLogger("understudy.tls").error("tls.%s: %s", exc.key, exc)  # noqa: TRY400 - no traceback for a missing file
+        return 1
     return 0
 
 

@@ -17,13 +17,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from proxy.dataplane import refusals
+from proxy.dataplane.answering import Answering
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, watch
+from proxy.dataplane.tunnel import TunnelEnd, open_exchange
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
-from proxy.wire.request_head import Refusal, read_request_head
-from proxy.wire.response_head import plain_answer
+from proxy.wire.request_head import Refusal, RequestHead, read_request_head
 from proxy.wire.upstream_head import peer_lines
 
 if TYPE_CHECKING:
@@ -31,16 +32,15 @@ if TYPE_CHECKING:
     from proxy.dataplane.worker import Worker
 
 
-class ClientConnection:
+class ClientConnection(Answering):
     """One client connection.
 
-    An `asyncio.Protocol` by its methods: it inherits nothing, so that it can be compiled.
+    An `asyncio.Protocol` by its methods: it inherits nothing of asyncio's, so that it can be compiled.
     """
 
     __slots__ = (
-        "_body", "_body_limit", "_has_eof", "_has_read", "_head_limit", "_is_closing",
-        "_is_read_paused", "_partial", "_receiving", "_rest", "_server_state", "_serving",
-        "_write_paused", "keep_alive", "peer_host", "peer_lines", "transport", "worker",
+        "_body", "_body_limit", "_has_read", "_head_limit", "_partial", "_receiving",
+        "_server_state", "peer_host", "peer_lines",
     )  # fmt: skip
 
     def __init__(
@@ -51,21 +51,15 @@ class ClientConnection:
         app_state: Any,
         _loop: Any = None,
     ) -> None:
-        self.worker = worker
+        super().__init__(worker)
         self._server_state = server_state
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
-        self._serving: Exchange | None = None
         #: The exchange whose request body is still coming, and where that ends.
         self._receiving: Exchange | None = None
         self._body: LengthBody | ChunkedBody | None = None
-        #: A head that is not whole, and bytes that wait for the exchange under way to end.
+        #: A head that is not whole.
         self._partial: PartialHead | None = None
-        self._rest = b""
-        self._is_read_paused = self._write_paused = False
-        self._is_closing = self._has_eof = False
         #: Something was read since the last sweep; None: nothing was ever read.
         self._has_read: bool | None = None
-        self.keep_alive = True
         self.peer_host = self.peer_lines = b""
         self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
@@ -159,21 +153,34 @@ class ClientConnection:
         if isinstance(head, Refusal):
             self._refuse(head, has_body=not block.startswith(b"HEAD "))
             return
-        length = head.length
-        if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit))
+        exchange = self._open(head)
+        if exchange is None:
             return
-        context = worker.route(head)
-        if context is None:
-            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
-            return
-        self._serving = exchange = Exchange(self, context, head)
-        if length == len(body):
+        self._serving = exchange
+        if head.length == len(body):
             if body:
                 exchange.receive(body)
             exchange.complete()
         else:
             self._begin_body(exchange, body)
+
+    def _open(self, head: RequestHead) -> Exchange | None:
+        """Return the exchange of a request, or None where it was refused."""
+        length = head.length
+        if length is not None and length > self._body_limit:
+            self._refuse(refusals.body_too_large(self._body_limit))
+            return None
+        context = self.worker.route(head)
+        if context is None:
+            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
+            return None
+        if not head.upgrade:
+            return Exchange(self, context, head)
+        opened = open_exchange(self, context, head)
+        if isinstance(opened, Refusal):
+            self._refuse(opened)
+            return None
+        return opened
 
     def _add_to_head(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Keep a head that is not whole; return (head, what follows) once it is."""
@@ -238,36 +245,6 @@ class ClientConnection:
 
     # What exchanges call.
 
-    def connection_line(self) -> bytes:
-        """Return the Connection line that the next answer must carry, or nothing."""
-        serving = self._serving
-        if serving is not None and not (serving.head.keep_alive and serving.is_whole):
-            self.keep_alive = False
-        if not self.keep_alive or (self._has_eof and not self._rest):
-            return b"connection: close\r\n"
-        if serving is not None and serving.head.is_http10:
-            return b"connection: keep-alive\r\n"
-        return b""
-
-    def write(self, pieces: list[bytes]) -> None:
-        """Write to the client; a client that cannot keep up holds the backend back."""
-        if not self._is_closing:
-            self.transport.writelines(pieces)
-            if self._write_paused and self._serving is not None:
-                self._serving.pause_answer()
-
-    def pause_reading(self) -> None:
-        """Stop reading the client."""
-        if not self._is_read_paused and not self._is_closing:
-            self._is_read_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Read the client again, unless pipelined requests are waiting."""
-        if self._is_read_paused and not self._rest and not self._is_closing:
-            self._is_read_paused = False
-            self.transport.resume_reading()
-
     def exchange_over(self, exchange: Exchange) -> None:
         """The answer is written: go on to the next request, or close."""
         if exchange is not self._serving:
@@ -285,6 +262,14 @@ class ClientConnection:
             self._close()
         else:
             self.resume_reading()
+
+    def hand_over(self, end: TunnelEnd) -> tuple[bytes, bool]:
+        """Leave reading to a tunnel; return what has waited, and whether nothing more will come."""
+        self.transport.set_protocol(end)  # type: ignore[arg-type]  # an asyncio.Protocol by its methods
+        waiting, self._rest = self._rest, b""
+        if not self._has_eof:
+            self.resume_reading()
+        return waiting, self._has_eof
 
     def refuse_exchange(self, exchange: Exchange, status: int, detail: str) -> None:
         """Answer an exchange that never reached a backend."""
@@ -332,15 +317,7 @@ class ClientConnection:
         else:
             self.drop()
 
-    def drop(self) -> None:
-        """End at once, without a word."""
-        self.transport.abort()
-
-    # Refusals and endings.
-
-    def is_waiting(self, exchange: Exchange) -> bool:
-        """Tell whether the client waits for the first byte of this answer."""
-        return exchange is self._serving and not exchange.has_answered and not self._is_closing
+    # Refusals.
 
     def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
@@ -356,34 +333,3 @@ class ClientConnection:
         self.keep_alive = False
         self._answer(refusal.status, refusal.detail, b"", has_body=has_body)
         self._close(lingers=True)
-
-    def _answer(self, status: int, detail: str, line: bytes, *, has_body: bool = True) -> None:
-        if not self._is_closing:
-            line += self.connection_line()
-            if self._serving is not None and self._serving.head.method == b"HEAD":
-                has_body = False
-            self.transport.write(plain_answer(status, detail, line, has_body=has_body))
-
-    def _close(self, *, lingers: bool = False) -> None:
-        """Close; `lingers` where the client may still be sending.
-
-        Closing a socket with unread data resets the connection, and the reset may overtake the
-        answer. So our side is shut and the rest read and thrown away (RFC 9112 section 9.6), until
-        the client closes its side or `Deadlines.linger_s` has passed.
-        """
-        if self._is_closing:
-            return
-        self._rest = b""
-        if lingers and not self._has_eof and self.transport.can_write_eof():
-            self.transport.write_eof()
-            self.resume_reading()
-        else:
-            self.transport.close()
-        self._is_closing = True
-
-    def _close_abruptly(self) -> None:
-        """Let the client see that the answer is not whole (RFC 9112 section 8)."""
-        self._serving = None
-        if not self._is_closing:
-            self._is_closing = True
-            self.transport.abort()

@@ -118,12 +118,7 @@ class UpstreamConnection:
                 return None
             if head.status >= 200:
                 break
-            # Interim answers (RFC 9110 section 15.2) end here; Upgrade is never forwarded.
-            self._interim_bytes += len(block)
-            if head.status == 101 or self._interim_bytes > MAX_HEAD_BYTES:
-                self._break("malformed answer: 101 without Upgrade, or endless interim answers")
-                return None
-            if not data:
+            if not self._goes_on_after(head, len(block), leg, data):
                 return None
         self._head = head
         if has_no_body(leg.exchange.head.method, head.status):
@@ -133,6 +128,18 @@ class UpstreamConnection:
             self._chunks = ChunkedBody() if head.is_chunked else None
         leg.response_head(head)
         return data
+
+    def _goes_on_after(self, head: ResponseHead, size: int, leg: Leg, rest: bytes) -> bool:
+        """Tell whether another head follows in `rest`: interim answers (RFC 9110 section 15.2) end here.
+
+        A 101 is the final answer for a leg that has asked for it, and no answer for any other.
+        """
+        self._interim_bytes += size
+        if head.status != 101 and self._interim_bytes <= MAX_HEAD_BYTES:
+            return bool(rest)
+        if head.status != 101 or not leg.switch(head, rest):
+            self._break("malformed answer: 101 without Upgrade, or endless interim answers")
+        return False
 
     def _add_to_head(self, data: bytes) -> tuple[bytes, bytes] | None:
         """Keep a head that is not whole; return (head, what follows) once it is."""

@@ -53,13 +53,14 @@ class CandidateCells:
 class RouteCells:
     """The counters of one route."""
 
-    __slots__ = ("candidates", "in_flight", "latency", "routed", "served", "served_ok")
+    __slots__ = ("candidates", "in_flight", "latency", "routed", "served", "served_ok", "tunnels")
 
     def __init__(self, layout: Layout, route: Route) -> None:
         self.routed = layout.index("routed", route.name)
         self.in_flight = layout.index("in_flight", route.name)
         self.served = {o: layout.index("served", route.name, o) for o in Outcome}
         self.served_ok = self.served[Outcome.OK]
+        self.tunnels = layout.index("tunnels_open", route.name)
         self.latency = LegCells(layout, route.name, "primary")
         self.candidates = tuple(
             CandidateCells(layout, route.name, c.name) for c in route.candidates

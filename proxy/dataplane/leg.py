@@ -134,6 +134,10 @@ class Leg:
             self.kept.append(data)
             self.kept_bytes += size
 
+    def switch(self, head: ResponseHead, rest: bytes) -> bool:
+        """Take the connection over after a 101; False: no other protocol was asked for."""
+        return False
+
     def response_end(self) -> None:
         """The answer is whole."""
         assert self.head is not None

@@ -16,6 +16,9 @@ NO_ROUTE: Final = Refusal(404, Reject.NO_ROUTE, "No route takes this request.")
 BARE_LINE_END: Final = Refusal(
     400, Reject.BAD_REQUEST, "The head has a CR or LF by itself (RFC 9112 section 2.2)."
 )
+UPGRADE_WITH_BODY: Final = Refusal(
+    400, Reject.BAD_REQUEST, "A request that asks for another protocol may not have a body here."
+)
 #: RFC 9110 section 15.5.9.
 SLOW_HEAD: Final = Refusal(408, Reject.TIMEOUT, "The head did not come in time.")
 SLOW_BODY: Final = Refusal(408, Reject.TIMEOUT, "The body stopped coming.")

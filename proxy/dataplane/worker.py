@@ -48,11 +48,12 @@ class RouteContext:
     Attributes:
         pools, roles: by candidate number, `PRIMARY` for the primary.
         keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
+        upgrades: the protocols that are tunnelled, in lower case.
     """
 
     __slots__ = (
         "capture_limit", "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
-        "route", "waits_for_body",
+        "route", "upgrades", "waits_for_body",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, route: Route) -> None:
@@ -71,6 +72,7 @@ class RouteContext:
         self.capture_limit = config.limits.mirror_body_bytes if self.has_pairs else 0
         keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
         self.keep_limit = config.limits.record_body_bytes if keeps else 0
+        self.upgrades = frozenset(name.encode() for name in route.upgrades)
         self.plan = make_plan(route, worker.state)
 
 

@@ -173,11 +173,11 @@ class _Launcher:
         public, admin = bound_address(self._public), bound_address(self._admin)
         self._publish()
         log(
-            "info", "listening", listen=str(public), admin=str(admin), pid=os.getpid(),
+            "info", "listening", scheme=self._config.scheme, listen=str(public), admin=str(admin), pid=os.getpid(),
             config_version=self._config.version, state_dir=str(self._state_dir),
             workers=self._config.workers,
         )  # fmt: skip
-        line = f"understudy listens on http://{public}, admin on http://{admin}\n"
+        line = f"understudy listens on {self._config.scheme}://{public}, admin on http://{admin}\n"
         try:
             os.write(sys.stdout.fileno(), line.encode())
         except (OSError, ValueError):  # no stdout, or nobody reads it
@@ -217,6 +217,7 @@ class _Launcher:
     def _publish(self) -> None:
         runtime: dict[str, Any] = {
             "pid": os.getpid(),
+            "scheme": self._config.scheme,
             "listen": str(bound_address(self._public)),
             "admin": str(bound_address(self._admin)),
             "config_version": self._config.version,

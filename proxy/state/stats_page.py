@@ -115,6 +115,8 @@ def families(config: Config) -> list[Family]:
         Family("routed", "Requests that a route took.", ("route",), tuple(routes)),
         Family("served", "Requests ended, by outcome.", ("route", "outcome"), each(routes, Outcome)),
         Family("in_flight", "Requests under way.", ("route",), tuple(routes), is_gauge=True),
+        Family("tunnels_open", "Tunnels (Upgrade) open now.", ("route",), tuple(routes),
+               is_gauge=True),
         Family("canary", "Requests a candidate served.", ("route", "candidate"), tuple(pairs)),
         Family("rescued", "Canary failures the primary made good.", ("route", "candidate"),
                tuple(pairs)),

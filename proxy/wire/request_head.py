@@ -36,7 +36,7 @@ FORWARDED: Final = frozenset(
 _OWN: Final = frozenset(
     {
         b"host", b"content-length", b"transfer-encoding", b"connection", b"expect",
-        b"x-request-id", b"traceparent", b"via",
+        b"x-request-id", b"traceparent", b"via", b"upgrade",
     }
 )  # fmt: skip
 _DROPPED: Final = (HOP_BY_HOP | FORWARDED) - _OWN
@@ -139,12 +139,13 @@ class RequestHead:
         length: declared body length in bytes; None when chunked.
         keep_alive: the client connection may serve another request.
         request_id: from `x-request-id`, or None where the client sent none that is usable.
+        upgrade: the protocols that the client would rather speak, or empty.
         trace: (trace id, flags) from `traceparent`, or None.
     """
 
     __slots__ = (
         "expects_continue", "fields", "host", "is_http10", "keep_alive", "length", "lines",
-        "method", "path", "request_id", "target", "trace",
+        "method", "path", "request_id", "target", "trace", "upgrade",
     )  # fmt: skip
 
     def __init__(self, start: _StartLine, fields: dict[bytes, bytes], lines: bytes) -> None:
@@ -158,6 +159,7 @@ class RequestHead:
         self.length: int | None = 0
         self.keep_alive = True
         self.expects_continue = False
+        self.upgrade = b""
         self.request_id: bytes | None = None
         self.trace: tuple[bytes, bytes] | None = None
 
@@ -332,7 +334,7 @@ def _read_others(
         head.trace = (found[1], found[2]) if found else None
     connection = special.get(b"connection")
     if connection is not None and (head.is_http10 or connection not in _KEEP_ALIVE):
-        _read_connection(head, connection.lower())
+        _read_connection(head, connection.lower(), special.get(b"upgrade", b""))
     via = special.get(b"via")
     if via is not None:
         if pseudonym in via:
@@ -346,9 +348,14 @@ def _read_others(
     return None
 
 
-def _read_connection(head: RequestHead, connection: bytes) -> None:
-    """Read the options; drop the fields that they name (RFC 9110 section 7.6.1)."""
+def _read_connection(head: RequestHead, connection: bytes, upgrade: bytes) -> None:
+    """Read the options; drop the fields that they name (RFC 9110 section 7.6.1).
+
+    Upgrade counts where Connection names it, and not in HTTP/1.0 (RFC 9110 section 7.8).
+    """
     options = {option.strip(b" \t") for option in connection.split(b",")}
+    if b"upgrade" in options and not head.is_http10:
+        head.upgrade = upgrade
     if b"close" in options:
         head.keep_alive = False
     elif head.is_http10:

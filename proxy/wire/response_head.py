@@ -35,6 +35,7 @@ _ENCODING: Final = 5
 _CODING: Final = 6
 _CONNECTION: Final = 7
 _REQUEST_ID: Final = 8
+_UPGRADE: Final = 9
 _BY_NAME: Final = {
     b"content-length": _LENGTH,
     b"content-type": _TYPE,
@@ -42,6 +43,7 @@ _BY_NAME: Final = {
     b"transfer-encoding": _CODING,
     b"connection": _CONNECTION,
     b"x-request-id": _REQUEST_ID,
+    b"upgrade": _UPGRADE,
 }
 #: RFC 9112 section 4; old servers leave out the space before an empty reason.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t -~\x80-\xff]*+)?")
@@ -58,11 +60,12 @@ class ResponseHead:
         is_chunked: the upstream framed the body in chunks.
         keep_alive: the upstream connection may serve another request.
         has_request_id: the upstream set `x-request-id` itself.
+        upgrade: the protocol that a 101 changes to, else empty.
     """
 
     __slots__ = (
         "content_encoding", "content_type", "has_request_id", "is_chunked", "keep_alive", "length",
-        "lines", "status",
+        "lines", "status", "upgrade",
     )  # fmt: skip
 
     def __init__(self, status: int, *, keep_alive: bool) -> None:
@@ -73,6 +76,7 @@ class ResponseHead:
         self.content_type: bytes | None = None
         self.content_encoding: bytes | None = None
         self.has_request_id = False
+        self.upgrade = b""
         self.is_chunked = False
 
 
@@ -148,6 +152,8 @@ def _read_others(head: ResponseHead, special: dict[int, bytes]) -> ResponseHead:
     head.content_type = special.get(_TYPE)
     head.content_encoding = special.get(_ENCODING)
     head.has_request_id = _REQUEST_ID in special
+    if head.status == 101:
+        head.upgrade = special.get(_UPGRADE, b"")
     connection = special.get(_CONNECTION)
     if connection is not None and (connection != b"keep-alive" or not head.keep_alive):
         options = {option.strip(b" \t") for option in connection.lower().split(b",")}
@@ -177,7 +183,7 @@ def _read_line(text: bytes) -> _FieldLine:
     kind = _BY_NAME.get(key, _PLAIN)
     if kind == _PLAIN and (key in HOP_BY_HOP or key.startswith(PRIVATE)):
         kind = _DROP
-    is_ours = kind in (_LENGTH, _CODING, _CONNECTION)
+    is_ours = kind in (_LENGTH, _CODING, _CONNECTION, _UPGRADE)
     line = _FieldLine(kind, value, b"" if is_ours else b"%b: %b\r\n" % (name, value))
     if is_worth_remembering(text, key):
         if len(_LINES) >= MAX_REMEMBERED:

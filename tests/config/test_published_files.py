@@ -25,7 +25,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 FILES = ("sidecar", "gateway", "reference")
 
 #: Shown with an example in reference.yaml, because by default they are left out.
-EXAMPLES = {"instance", "routes.candidates", "routes.ramp", "routes.experiment_id", "record.kafka",
+EXAMPLES = {"instance", "tls", "tls.client_ca", "routes.candidates", "routes.ramp", "routes.experiment_id", "record.kafka",
             "routes.ramp.gates.budget"}  # fmt: skip
 #: Shown as comments, because they fit only one comparator.
 COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}

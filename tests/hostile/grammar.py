@@ -35,6 +35,7 @@ _HOP_BY_HOP = {
     b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"upgrade",
     b"proxy-authorization", b"proxy-authenticate", b"http2-settings",
 }  # fmt: skip
+_ASKING = {b"connection", b"upgrade"}
 _NO_TRAILERS = {b"content-length", b"transfer-encoding", b"host"}
 
 
@@ -118,7 +119,11 @@ def _check_as_ours(message: Message) -> None:
         raise GrammarError("a proxy speaks HTTP/1.1 upstream")
     if message.trailers or message.has_extensions:
         raise GrammarError("trailers or chunk extensions were forwarded")
-    names = {name for name, _ in message.fields}
+    # The one upgrade that is asked for is asked for in our own words, and without a body.
+    asked = [(name, value) for name, value in message.fields if name in _ASKING]
+    is_upgrade = asked == [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+    allowed = _ASKING if is_upgrade and not message.body else set()
+    names = {name for name, _ in message.fields} - allowed
     if names & _HOP_BY_HOP:
         raise GrammarError(f"hop-by-hop fields were forwarded: {names & _HOP_BY_HOP}")
     if not (message.target.startswith(b"/") or message.target == b"*"):

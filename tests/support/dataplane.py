@@ -8,7 +8,7 @@ async with dataplane(tmp_path, primary=a.port, candidates={"v2": b.port}) as pla
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,9 +28,11 @@ from proxy.config.resolved import (
     Route,
     Split,
     SplitKind,
+    Tls,
     digest,
 )
 from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.state.control_page import ControlState, for_config, open_page, update
 from proxy.telemetry import monotonic_s
@@ -53,7 +55,9 @@ class Options:
     replicate_bp: int = 0
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    upgrades: tuple[str, ...] = ("websocket",)
+    tls: Tls | None = None
 
 
 def plane_config(
@@ -71,6 +75,7 @@ def plane_config(
         base.routes[0],
         primary="primary",
         split=options.split,
+        upgrades=options.upgrades,
         replicate_bp=options.replicate_bp,
         candidates=tuple(
             Candidate(
@@ -82,6 +87,7 @@ def plane_config(
     ports = {"primary": primary, **candidates}
     config = replace(
         base,
+        tls=options.tls,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
@@ -99,7 +105,7 @@ def prepare(config: Config) -> None:
 
 
 def _limits() -> Limits:
-    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 2.0)
+    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 3600.0, 2.0)
 
 
 class Plane:
@@ -109,6 +115,7 @@ class Plane:
         self, worker: Worker, port: int, state_dir: Path, connections: set[ClientConnection]
     ) -> None:
         self.worker = worker
+        self.certificates: Certificates | None = None
         self.connections = connections
         self.port = port
         self.state_dir = state_dir
@@ -187,6 +194,7 @@ async def dataplane(
     config = plane_config(state_dir, primary, candidates or {}, options or Options())
     prepare(config)
     loop = asyncio.get_running_loop()
+    certificates = None if config.tls is None else Certificates(config.tls, loop)
     worker = Worker(config, 0, loop)
     state = _ServerState()
     server = await loop.create_server(
@@ -194,10 +202,13 @@ async def dataplane(
         lambda: ClientConnection(worker, config, state, {}, loop),  # type: ignore[arg-type,return-value]
         "127.0.0.1",
         0,
+        ssl=None if certificates is None else certificates.context,
     )
     worker.start()
     try:
-        yield Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
+        plane = Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
+        plane.certificates = certificates
+        yield plane
     finally:
         server.close()
         for connection in tuple(state.connections):

@@ -60,7 +60,8 @@ class Instance:
     @property
     def base_url(self) -> str:
         """Where users send their requests."""
-        return f"http://{self.runtime['listen']}"
+        runtime = self.runtime
+        return f"{runtime['scheme']}://{runtime['listen']}"
 
     @property
     def admin_url(self) -> str:

@@ -33,6 +33,7 @@ def route(protocol: Protocol = Protocol.JSON, compare: Compare = EXACT) -> Route
         candidates=(Candidate("v2", "iris-v2", 10_000, 0),),
         replicate_bp=0,
         compare=compare,
+        upgrades=(),
         ramp=None,
         experiment_id="iris",
     )

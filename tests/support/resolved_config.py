@@ -45,6 +45,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         ),
         replicate_bp=0,
         compare=Compare("", "exact", 0.0, 0.0),
+        upgrades=("websocket",),
         ramp=None,
         experiment_id="iris",
     )
@@ -52,6 +53,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         version="",
         instance="test",
         listen=LOOPBACK,
+        tls=None,
         workers=workers,
         recorders=1,
         state_dir=str(state_dir),
@@ -59,7 +61,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         backends={name: replace(backend, name=name) for name in ("iris-v1", "iris-v2")},
         routes=(route,),
         record=Record(None, Bodies.RESPONSES, HashPolicy.AUTO, Redact((), ())),
-        limits=Limits(32768, 2**20, 2**20, 2**18, 2**26, 2**30, 2.0),
+        limits=Limits(32768, 2**20, 2**20, 2**18, 2**26, 2**30, 3600.0, 2.0),
     )
     return replace(config, version=digest(config))
 

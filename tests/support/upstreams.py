@@ -40,9 +40,11 @@ class _Collector:
     def __init__(self) -> None:
         self.done: list[Request] = []
         self._now = Request()
+        self._body: list[bytes] = []
 
     def on_message_begin(self) -> None:
         self._now = Request()
+        self._body = []
 
     def on_url(self, url: bytes) -> None:
         self._now.target += url
@@ -52,9 +54,10 @@ class _Collector:
         self._now.names.append(name.lower())
 
     def on_body(self, body: bytes) -> None:
-        self._now.body += body
+        self._body.append(body)
 
     def on_message_complete(self) -> None:
+        self._now.body = b"".join(self._body)
         self.done.append(self._now)
 
 

@@ -23,7 +23,7 @@ const ms = (value) => (value === null ? "" : `${value.toFixed(1)} ms`);
 const pairsOf = (object) => Object.entries(object).map(([k, v]) => `${k} ${v}`).join(", ");
 
 function show(status) {
-  byId("instance").textContent = `${status.instance} ${status.version}, ${status.listen}`;
+  byId("instance").textContent = `${status.instance} ${status.version}, ${status.scheme}://${status.listen}`;
   const killed = Object.entries(status.killed).map(
     ([scope, parts]) => `KILLED ${scope}: ${parts.join(", ")} (${status.notes[scope] || ""})`,
   );

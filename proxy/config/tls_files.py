@@ -1,0 +1,156 @@
+"""The files that `tls` names: whether they can be read, fit together, and still hold.
+
+`understudy check` and `serve` look at them before a socket opens; a worker makes its context of them
+and looks again when they are renewed. No message repeats anything out of a key.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from proxy.config.resolved import Tls
+from proxy.errors import UnderstudyError
+
+#: A warning this long before the certificate ends; ACME clients renew 30 days before.
+SOON_S = 14 * 86_400.0
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+#: A handshake in memory takes three turns.
+_MAX_TURNS = 10
+
+
+class TlsFileError(UnderstudyError):
+    """A file of `tls` cannot be used.
+
+    Attributes:
+        key: the config key, such as `certificate`.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        self.key = key
+        super().__init__(message)
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """Return the context of the listener: HTTP/1.1 only, and client certificates where asked for.
+
+    Raises:
+        TlsFileError: a file cannot be read or used; says which.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.min_version]
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a client could ask for one after the other
+    context.set_alpn_protocols(["http/1.1"])
+    load_chain(context, tls)
+    if tls.client_ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        _load_authorities(context, "client_ca", tls.client_ca)
+    return context
+
+
+def load_chain(context: ssl.SSLContext, tls: Tls) -> None:
+    """Load certificate, chain and key; new handshakes use them.
+
+    Raises:
+        TlsFileError: they cannot be used; the context may be left without a key.
+    """
+    _must_be_readable("certificate", tls.certificate)
+    _must_be_readable("key", tls.key)
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, password=_refuse_password)
+    except ssl.SSLError as exc:
+        # OpenSSL does not say which of the two it means.
+        _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "certificate", tls.certificate)
+        raise TlsFileError("key", _key_trouble(tls, exc)) from None
+
+
+def tls_faults(tls: Tls) -> Iterator[tuple[str, str]]:
+    """Yield the key and the explanation of what is wrong with the files; at most one."""
+    try:
+        server_context(tls)
+    except TlsFileError as exc:
+        yield exc.key, str(exc)
+
+
+def tls_advice(tls: Tls | None, now_s: float) -> list[str]:
+    """Return a sentence if clients will refuse the certificate, now or soon.
+
+    Args:
+        tls: files that `server_context` takes; None: no TLS, no advice.
+        now_s: wall clock, seconds since the epoch.
+    """
+    if tls is None:
+        return []
+    try:
+        found = _as_clients_see_it(tls)
+    except ssl.SSLCertVerificationError as exc:
+        return [f"tls.certificate: clients will refuse it: {exc.verify_message}"]
+    left_s = ssl.cert_time_to_seconds(str(found["notAfter"])) - now_s
+    if left_s > SOON_S:
+        return []
+    return [f"tls.certificate: it ends on {found['notAfter']}, in {left_s / 86_400:.0f} days"]
+
+
+def _must_be_readable(key: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            return
+    except OSError as exc:
+        raise TlsFileError(key, f"{path} cannot be read: {exc.strerror}") from None
+
+
+def _load_authorities(context: ssl.SSLContext, key: str, path: str) -> None:
+    _must_be_readable(key, path)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        raise TlsFileError(key, f"{path} holds no certificate in PEM form") from None
+
+
+def _refuse_password() -> NoReturn:
+    # Without this OpenSSL would ask on the terminal.
+    raise TlsFileError(
+        "key",
+        "the key is protected by a passphrase, and nobody is there to type it; store it plain",
+    )
+
+
+def _key_trouble(tls: Tls, exc: ssl.SSLError) -> str:
+    if exc.reason == "KEY_VALUES_MISMATCH":
+        return f"{tls.key} is not the key of the certificate in {tls.certificate}"
+    if exc.reason and exc.reason.endswith("TOO_SMALL"):
+        return f"the key of {tls.certificate} is too short to be safe ({exc.reason})"
+    return f"{tls.key} holds no private key in PEM form"
+
+
+def _as_clients_see_it(tls: Tls) -> dict[str, Any]:
+    """Return the certificate that a client which trusts it gets, by a handshake in memory.
+
+    Raises:
+        ssl.SSLCertVerificationError: not even such a client takes it (dates, purpose).
+    """
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_chain(server, tls)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(tls.certificate)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server)
+    far = server.wrap_bio(to_server, to_client, server_side=True)
+    waiting = [near, far]
+    for _ in range(_MAX_TURNS):
+        waiting = [side for side in (near, far) if not _has_shaken_hands(side)]
+        if not waiting:
+            break
+    return near.getpeercert() or {}
+
+
+def _has_shaken_hands(side: ssl.SSLObject) -> bool:
+    try:
+        side.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
