@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -25,6 +24,7 @@ import uvloop
 from proxy.config.resolved import Config, loads
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.worker import Worker
+from proxy.log_records import configure
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
 USERS_SHARE = 0.7
@@ -79,8 +79,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    configure(f"worker {arguments.index}")
     config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)

@@ -1,7 +1,7 @@
 """The recorder process: `python -m proxy.recorder --config PATH --index I`.
 
 SIGTERM and SIGINT end it after it has shipped what the workers have flushed, within
-`limits.recorders_stop_s`. It exits 0 then; 1 with a sentence on stderr when it cannot start.
+`limits.recorders_stop_s`. It exits 0 then; 1 with a line in the log when it cannot start.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from setproctitle import setproctitle
 
 from proxy.config.resolved import Config, loads
 from proxy.errors import UnderstudyError
+from proxy.log import emit
+from proxy.log_records import configure
 from proxy.recorder.loop import Recorder
 from proxy.recorder.memory import keep_freed_memory
 from proxy.recorder.sink import open_sink
@@ -47,13 +49,15 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="the resolved config (JSON)")
     parser.add_argument("--index", type=int, required=True, help="which recorder this is, from 0")
     arguments = parser.parse_args()
-    setproctitle(f"understudy: recorder {arguments.index}")
+    name = f"recorder {arguments.index}"
+    setproctitle(f"understudy: {name}")
+    configure(name)
     keep_freed_memory()
     config = loads(arguments.config.read_bytes())
     try:
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
-        sys.stderr.write(f"error: {exc}\n")
+        emit(name, "error", "cannot start", {"why": str(exc)})
         return 1
     return 0
 
