@@ -22,7 +22,7 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, watch
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
-from proxy.wire.request_head import Refusal, read_request_head
+from proxy.wire.request_head import Refusal, RequestHead, read_request_head
 from proxy.wire.response_head import plain_answer
 from proxy.wire.upstream_head import peer_lines
 
@@ -161,11 +161,11 @@ class ClientConnection:
             return
         length = head.length
         if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit))
+            self._refuse(refusals.body_too_large(self._body_limit), head=head)
             return
         context = worker.route(head)
         if context is None:
-            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
+            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD", head=head)
             return
         self._serving = exchange = Exchange(self, context, head)
         if length == len(body):
@@ -342,10 +342,15 @@ class ClientConnection:
         """Tell whether the client waits for the first byte of this answer."""
         return exchange is self._serving and not exchange.has_answered and not self._is_closing
 
-    def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
+    def _refuse(
+        self, refusal: Refusal, *, has_body: bool = True, head: RequestHead | None = None
+    ) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
-        self.worker.count_rejected(refusal.reason)
+        worker = self.worker
+        worker.count_rejected(refusal.reason)
         broken, self._serving = self._serving, None
+        if worker.access_log is not None:
+            worker.access_log.refused(refusal, self.peer_host, head, broken)
         self._receiving = self._partial = None
         if broken is not None:
             has_answered = broken.has_answered
