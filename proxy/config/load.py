@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from proxy.config import resolved, yaml_tree
 from proxy.config.cross_checks import cross_check
+from proxy.config.extras import missing_extras
 from proxy.config.faults import dotted, explain
 from proxy.config.resolve import resolve, resolve_tls
 from proxy.config.resolved import Config
@@ -128,7 +129,7 @@ def _check(tree: yaml_tree.Tree) -> tuple[ConfigFile | None, list[_Found]]:
     if file is None and not any(path[:-1] == ("backends",) for path in told):
         file, _ = _validate(_without(tree.value, told))
     if file is not None:
-        for path, message in cross_check(file):
+        for path, message in (*cross_check(file), *missing_extras(file)):
             if not _is_told(path, told):
                 found.append((tree.line(path), path, message))
     return file, found

@@ -20,12 +20,15 @@ from proxy.config.resolved import (
     HealthCheck,
     Kafka,
     Limits,
+    Log,
     Match,
+    Otlp,
     Ramp,
     Record,
     Redact,
     Route,
     Step,
+    Telemetry,
     Tls,
     UpstreamTls,
     digest,
@@ -40,6 +43,7 @@ from proxy.config.schema import (
     RampFile,
     RecordFile,
     RouteFile,
+    TelemetryFile,
     TlsFile,
 )
 
@@ -65,6 +69,8 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         routes=tuple(_route(route) for route in file.routes),
         record=_record(file.record),
         limits=_limits(file.limits),
+        log=Log(file.log.access, file.log.slow),
+        telemetry=_telemetry(file.telemetry),
     )
     return dataclasses.replace(config, version=digest(config))
 
@@ -178,6 +184,13 @@ def _record(record: RecordFile) -> Record:
 
 def _kafka(kafka: KafkaFile) -> Kafka:
     return Kafka(kafka.bootstrap_servers, kafka.topic_prefix, kafka.options)
+
+
+def _telemetry(telemetry: TelemetryFile) -> Telemetry:
+    otlp = telemetry.otlp
+    if otlp is None:
+        return Telemetry()
+    return Telemetry(Otlp(otlp.endpoint, otlp.headers, otlp.sample))
 
 
 def _limits(limits: LimitsFile) -> Limits:

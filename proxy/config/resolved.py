@@ -332,6 +332,30 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """The access log: the share of requests in it, and how long a slow one takes (None: any)."""
+
+    access_bp: int = 0
+    slow_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Otlp:
+    """An OpenTelemetry collector; `headers` are secrets."""
+
+    endpoint: str
+    headers: dict[str, str]
+    sample_bp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """What is told to other systems; `otlp` None: no spans are exported."""
+
+    otlp: Otlp | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One whole configuration. `version` is its hash, the `config_version` of every record."""
 
@@ -347,6 +371,8 @@ class Config:
     routes: tuple[Route, ...]
     record: Record
     limits: Limits
+    log: Log = Log()
+    telemetry: Telemetry = Telemetry()
 
     @property
     def scheme(self) -> str:
@@ -354,8 +380,10 @@ class Config:
         return "http" if self.tls is None else "https"
 
 
-_NOT_IN_VERSION = (
-    "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders",
+#: What changes neither answers nor pairs.
+_NO_MATTER = (
+    "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders", "log",
+    "telemetry",
 )  # fmt: skip
 
 
@@ -363,11 +391,12 @@ def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
-    listener's TLS, numbers of processes) and what is secret (the token, the Kafka client's options): the version
-    is in every record, and a hash of a password can be guessed at leisure.
+    listener's TLS, numbers of processes), what is only told about them (logs, spans) and what is
+    secret (the token, the Kafka client's options): the version is in every record, and a hash of a
+    password can be guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
-    for key in _NOT_IN_VERSION:
+    for key in _NO_MATTER:
         plain.pop(key)
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")

@@ -35,6 +35,7 @@ from proxy.config.values import (
     Name,
     Number,
     OptionText,
+    OtlpEndpoint,
     Seconds,
     SplitKey,
     TlsVersion,
@@ -295,6 +296,33 @@ class RecordFile(Strict):
     """What never reaches a disk."""
 
 
+class LogFile(Strict):
+    """The access log: one JSON line on stderr for a request."""
+
+    access: BasisPoints = 0
+    """Share of requests that get a line; 0%: none."""
+    slow: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
+    """A request that takes this long gets one in any case; left out: none does."""
+
+
+class OtlpFile(Strict):
+    """An OpenTelemetry collector, spoken to by OTLP over HTTP. Needs `understudy[otel]`."""
+
+    endpoint: OtlpEndpoint
+    """Where it listens; /v1/traces is added."""
+    headers: dict[HeaderName, HeaderValue] = {}
+    """Header fields of every call, such as an authorization; secrets."""
+    sample: BasisPoints = 0
+    """Share of the traces exported that their starter has not sampled; sampled ones always are."""
+
+
+class TelemetryFile(Strict):
+    """What is told to other systems."""
+
+    otlp: OtlpFile | None = None
+    """Export spans of recorded exchanges; left out: nothing is exported."""
+
+
 class LimitsFile(Strict):
     """Every bound that may be set."""
 
@@ -339,5 +367,9 @@ class ConfigFile(Strict):
     """The first route that matches a request takes it."""
     record: RecordFile = RecordFile()
     """What is recorded, and where it goes."""
+    log: LogFile = LogFile()
+    """The access log."""
+    telemetry: TelemetryFile = TelemetryFile()
+    """What is told to other systems."""
     limits: LimitsFile = LimitsFile()
     """Every bound that may be set."""

@@ -171,6 +171,15 @@ def _kafka_option(value: str) -> str:
     return value
 
 
+def _otlp_endpoint(value: str) -> str:
+    # Never say the value: an address with a password in it would be printed.
+    if not re.fullmatch(
+        r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?(?:/[^?#\s@]*)?", value
+    ):
+        raise ValueError("must be the address of a collector, such as http://127.0.0.1:4318")
+    return value.rstrip("/")
+
+
 def _instance_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", value):
         raise ValueError(f"{value[:40]!r} is no instance name; use letters, digits, '.', '_', '-'")
@@ -265,6 +274,7 @@ JmesPath = Annotated[str, *_text(_jmespath)]
 JsonPath = Annotated[str, *_text(_json_path)]
 Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
+OtlpEndpoint = Annotated[str, *_text(_otlp_endpoint, {"pattern": "^https?://"})]
 InstanceName = Annotated[str, *_text(_instance_name)]
 Folder = Annotated[str, *_text(_path), Field(min_length=1)]
 FilePath = Annotated[str, *_text(_path), Field(min_length=1)]

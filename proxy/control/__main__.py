@@ -21,9 +21,9 @@ from setproctitle import setproctitle
 
 from proxy.config.resolved import Config, loads
 from proxy.control.app import build_app
-from proxy.control.log import configure_logging
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.snapshot import Observer
+from proxy.log_records import configure
 from proxy.telemetry import monotonic_s
 
 #: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="inherited admin socket")
     arguments = parser.parse_args()
     setproctitle("understudy: control")
-    configure_logging()
+    configure("control")
     # uvicorn raises the signal again once it has stopped, which must not end us with it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

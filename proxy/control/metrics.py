@@ -6,10 +6,15 @@ snapshot of them into metric families when somebody asks. Base units: seconds, b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -18,13 +23,16 @@ from proxy import __version__
 from proxy.control.auth import REFUSALS
 from proxy.control.snapshot import Observer, Snapshot
 from proxy.control.status import is_ready
+from proxy.control.worker_pages import PER_WORKER
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
 from proxy.state.stats_page import LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
-#: Families that are told in another form, or that mean nothing summed over workers.
-_OTHERWISE = frozenset({"latency_us", "latency_sum_us", "journal_next_seq"})
+#: Means nothing summed over workers.
+_UNTOLD = "journal_next_seq"
+#: Families of histograms, which are told in another form.
+_CELLS = "_us"
 _FULL_BP = 10_000
 
 
@@ -45,15 +53,17 @@ class _Collected(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return every metric family."""
         yield from _workers(self._snapshot)
-        yield _latency(self._snapshot)
+        yield from _histograms(self._snapshot)
         yield from _live_state(self._snapshot)
+        yield from _instance(self._snapshot)
         yield from _processes(self._snapshot)
+        yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     for family in families(snapshot.config):
-        if family.name in _OTHERWISE:
+        if family.name == _UNTOLD or family.name.endswith(_CELLS):
             continue
         kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
         metric = kind(PREFIX + family.name, family.help, labels=family.labels)
@@ -62,23 +72,39 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         yield metric
 
 
-def _latency(snapshot: Snapshot) -> Metric:
-    metric = HistogramMetricFamily(
-        f"{PREFIX}leg_latency_seconds",
-        "Latency of a leg from its dispatch to its last byte.",
-        labels=("route", "leg"),
-    )
-    for route in snapshot.config.routes:
-        for leg in ("primary", *(candidate.name for candidate in route.candidates)):
-            total, buckets = 0, []
-            for bound_us in (*LATENCY_BOUNDS_US, None):
-                cell = "+Inf" if bound_us is None else str(bound_us)
-                total += snapshot.counters.get(("latency_us", route.name, leg, cell), 0)
-                bound = "+Inf" if bound_us is None else str(bound_us / 1e6)
-                buckets.append((bound, float(total)))
-            sum_us = snapshot.counters.get(("latency_sum_us", route.name, leg), 0)
-            metric.add_metric((route.name, leg), buckets, sum_us / 1e6)
-    return metric
+def _histograms(snapshot: Snapshot) -> Iterator[Metric]:
+    legs = [
+        (route.name, leg)
+        for route in snapshot.config.routes
+        for leg in ("primary", *(candidate.name for candidate in route.candidates))
+    ]
+    workers = [(str(index),) for index in range(snapshot.config.workers)]
+    for name, family, text, labels, keys in (
+        ("leg_latency", "latency", "A leg from its dispatch to its last byte.", ("route", "leg"), legs),
+        ("leg_first_byte", "ttfb", "A leg from its dispatch to the head of its answer.",
+         ("route", "leg"), legs),
+        ("event_loop_lag", "loop_lag", "How late a worker's event loop was, looked at 20 times a second.",
+         ("worker",), workers),
+    ):  # fmt: skip
+        metric = HistogramMetricFamily(f"{PREFIX}{name}_seconds", text, labels=labels)
+        for key in keys:
+            buckets, sum_s = _histogram(snapshot, family, key)
+            metric.add_metric(key, buckets, sum_s)
+        yield metric
+
+
+def _histogram(
+    snapshot: Snapshot, family: str, key: tuple[str, ...]
+) -> tuple[list[tuple[str, float]], float]:
+    """Return the cumulative buckets and the sum, in seconds, of one histogram."""
+    # A worker's number comes last in its keys: `proxy.control.worker_pages.PER_WORKER`.
+    before, after = ((), key) if f"{family}_us" in PER_WORKER else (key, ())
+    total, buckets = 0, []
+    for bound_us in (*LATENCY_BOUNDS_US, None):
+        cell, bound = ("+Inf",) * 2 if bound_us is None else (str(bound_us), str(bound_us / 1e6))
+        total += snapshot.counters.get((f"{family}_us", *before, cell, *after), 0)
+        buckets.append((bound, float(total)))
+    return buckets, snapshot.counters.get((f"{family}_sum_us", *key), 0) / 1e6
 
 
 def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
@@ -108,10 +134,9 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _processes(snapshot: Snapshot) -> Iterator[Metric]:
-    info = GaugeMetricFamily(f"{PREFIX}build_info", "1.", labels=("version", "config_version"))
-    info.add_metric((__version__, snapshot.config.version), 1)
-    yield info
+def _instance(snapshot: Snapshot) -> Iterator[Metric]:
+    version = {"version": __version__, "config_version": snapshot.config.version}
+    yield InfoMetricFamily(f"{PREFIX}build", "What runs: 1.", value=version)
     yield GaugeMetricFamily(
         f"{PREFIX}ready", "1 when at least one worker serves.", value=float(is_ready(snapshot))
     )
@@ -121,6 +146,9 @@ def _processes(snapshot: Snapshot) -> Iterator[Metric]:
     for reason in REFUSALS:
         refused.add_metric((reason,), snapshot.refused.get(reason, 0))
     yield refused
+
+
+def _processes(snapshot: Snapshot) -> Iterator[Metric]:
     up = GaugeMetricFamily(
         f"{PREFIX}process_up", "1 while it runs and does not hang.", labels=("process",)
     )
@@ -139,6 +167,25 @@ def _processes(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (up, restarts, started)
 
 
+def _usage(snapshot: Snapshot) -> Iterator[Metric]:
+    """Tell what each process uses, by the names that Prometheus' client libraries have for it."""
+    label = ("process",)
+    cpu = CounterMetricFamily(
+        f"{PREFIX}process_cpu_seconds", "User and system time of the running process.", labels=label
+    )
+    resident = GaugeMetricFamily(
+        f"{PREFIX}process_resident_memory_bytes", "Resident memory, shared pages included.",
+        labels=label,
+    )  # fmt: skip
+    files = GaugeMetricFamily(f"{PREFIX}process_open_fds", "Open file descriptors.", labels=label)
+    for name, used in snapshot.usage.items():
+        cpu.add_metric((name,), used.cpu_s)
+        resident.add_metric((name,), used.resident_bytes)
+        if used.open_files is not None:
+            files.add_metric((name,), used.open_files)
+    yield from (cpu, resident, files)
+
+
 #: Key in a recorder's statistics -> metric name and help.
 _RECORDER_COUNTERS = {
     "journaled_read": ("recorder_read_pairs", "Pairs read from the journals."),
@@ -146,10 +193,18 @@ _RECORDER_COUNTERS = {
     "unknown_config": ("recorder_unknown_config_pairs", "Pairs expanded by another revision."),
     "skipped_bytes": ("recorder_skipped_bytes", "Corrupt journal bytes skipped."),
     "journal_errors": ("recorder_journal_errors", "Failures to read or commit a journal."),
+    "exported_spans": ("recorder_exported_spans", "Spans that the collector took."),
 }
 #: `proxy.recorder.sink.Drop`, written again because control does not import the recorder: a rate
 #: needs the zero before the first drop.
 DROP_REASONS = ("rejected", "too_large", "journal_full")
+#: `proxy.recorder.spans.SpanDrop` and `proxy.recorder.sink.SinkState`, for the same reason; a test
+#: holds them together.
+SPAN_DROPS = ("queue_full", "not_taken", "not_made")
+SINK_STATES = (
+    "connecting", "ok", "retrying", "stuck", "topic_missing", "unauthorized", "misconfigured",
+    "disk_error", "closed",
+)  # fmt: skip
 
 
 def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
@@ -158,29 +213,43 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
         key: CounterMetricFamily(PREFIX + name, text, labels=label)
         for key, (name, text) in _RECORDER_COUNTERS.items()
     }
-    dropped = CounterMetricFamily(
-        f"{PREFIX}recorder_dropped_pairs", "Pairs given up.", labels=("recorder", "reason")
-    )
+    dropped = _by_reason("recorder_dropped_pairs", "Pairs given up.")
+    spans = _by_reason("recorder_dropped_spans", "Spans given up.")
     state = GaugeMetricFamily(
-        f"{PREFIX}recorder_state", "1 for the state of the sink.", labels=("recorder", "state")
+        f"{PREFIX}recorder_state", "1 for the state of the sink, else 0.", labels=(*label, "state")
     )
-    gauges: dict[str, GaugeMetricFamily] = {}
-    for name, text in (
-        ("recorder_backlog_bytes", "Journaled bytes not acknowledged yet."),
-        ("recorder_statistics_age_seconds", "How old the recorder's numbers are."),
-    ):
-        gauges[name] = GaugeMetricFamily(PREFIX + name, text, labels=label)
+    backlog, age = (
+        GaugeMetricFamily(PREFIX + name, text, labels=label)
+        for name, text in (
+            ("recorder_backlog_bytes", "Journaled bytes not acknowledged yet."),
+            ("recorder_statistics_age_seconds", "How old the recorder's numbers are."),
+        )
+    )
     for number, recorder in enumerate(snapshot.recorders):
         index, known = (str(number),), recorder or {}
         for key, counter in counters.items():
             counter.add_metric(index, known.get(key, 0))
-        drops = {**dict.fromkeys(DROP_REASONS, 0), **known.get("dropped", {})}
-        for reason, count in drops.items():
-            dropped.add_metric((*index, reason), count)
+        _add_reasons(dropped, index, DROP_REASONS, known.get("dropped", {}))
+        _add_reasons(spans, index, SPAN_DROPS, known.get("dropped_spans", {}))
         if recorder is None:
             continue
-        state.add_metric((*index, str(recorder.get("state", "unknown"))), 1)
-        age_s = (snapshot.now_ms - recorder.get("updated_ms", 0)) / 1000
-        gauges["recorder_statistics_age_seconds"].add_metric(index, age_s)
-        gauges["recorder_backlog_bytes"].add_metric(index, recorder.get("backlog_bytes", 0))
-    yield from (*counters.values(), dropped, state, *gauges.values())
+        for each in SINK_STATES:
+            state.add_metric((*index, each), float(recorder.get("state") == each))
+        age.add_metric(index, (snapshot.now_ms - recorder.get("updated_ms", 0)) / 1000)
+        backlog.add_metric(index, recorder.get("backlog_bytes", 0))
+    yield from (*counters.values(), dropped, spans, state, backlog, age)
+
+
+def _by_reason(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(PREFIX + name, text, labels=("recorder", "reason"))
+
+
+def _add_reasons(
+    metric: CounterMetricFamily,
+    index: tuple[str],
+    reasons: tuple[str, ...],
+    counts: Mapping[str, int],
+) -> None:
+    """Add a sample for every reason there is, zeros included: a rate needs the zero before the first."""
+    for reason, count in {**dict.fromkeys(reasons, 0), **counts}.items():
+        metric.add_metric((*index, reason), count)

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from proxy.config.resolved import Config
+from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
@@ -59,6 +60,7 @@ class Snapshot:
         counters: every worker's, added up.
         recent: what the counters did in the last minute; empty where nobody samples them.
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
+        usage: of each living process, by name, what it uses of the machine; empty without /proc.
         recorders: the statistics of each recorder by index; None before its first.
         refused: requests that the admin API refused, by reason.
     """
@@ -75,6 +77,7 @@ class Snapshot:
     refused: dict[str, int]
     recent: Recent
     beating: int
+    usage: dict[str, Usage]
 
     def count(self, name: str, *labels: str) -> int:
         """Return the sum of a family over every label value that starts with `labels`."""
@@ -131,6 +134,10 @@ class Observer:
         now_ms = wall_ns() // 1_000_000
         recorders, counters = self._recorders(), self._workers.counters()
         beats = self._workers.beats()
+        processes = tuple(
+            _process(entry, _beat_age_ms(entry, beats, now_ms))
+            for entry in runtime.get("processes", [])
+        )
         return Snapshot(
             config=self.config,
             now_ms=now_ms,
@@ -138,15 +145,13 @@ class Observer:
             page_error=error,
             generation=generation,
             runtime=runtime,
-            processes=tuple(
-                _process(entry, _beat_age_ms(entry, beats, now_ms))
-                for entry in runtime.get("processes", [])
-            ),
+            processes=processes,
             counters=counters,
             refused=dict(self.refused),
             recorders=recorders,
             recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
+            usage=_usage(int(runtime.get("pid", 0)), processes),
         )
 
     def sample(self) -> None:
@@ -186,6 +191,12 @@ def _process(entry: dict[str, Any], beat_age_ms: int | None) -> Process:
         entry["name"], pid, entry["started_ms"], entry["restarts"], entry["last_end"],
         is_alive, is_hung,
     )  # fmt: skip
+
+
+def _usage(launcher: int, processes: tuple[Process, ...]) -> dict[str, Usage]:
+    pids = {"launcher": launcher} | {process.name: process.pid for process in processes}
+    found = {name: usage(pid) for name, pid in pids.items() if pid}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _beat_age_ms(

@@ -17,6 +17,8 @@ from proxy.state.stats_page import Layout, StatsPage, open_stats
 
 #: The one counter that comes from pages of older layouts.
 JOURNALED_BEFORE: Key = ("pairs_journaled_before",)
+#: Told of each worker by itself: the last label of their keys is its number.
+PER_WORKER = frozenset({"loop_lag_us", "loop_lag_sum_us"})
 _SUFFIX = ".page"
 
 
@@ -42,6 +44,9 @@ class WorkerPages:
                 total[JOURNALED_BEFORE] += _journaled(page)
                 continue
             for family, values, cell in self.layout.items():
+                if family.name in PER_WORKER:
+                    total[family.name, *values, str(index)] = page.cells[cell]
+                    continue
                 # A worker that the config no longer has holds nothing now; its totals stay.
                 is_past = family.is_gauge and index >= self._config.workers
                 total[family.name, *values] += 0 if is_past else page.cells[cell]

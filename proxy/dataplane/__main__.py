@@ -22,10 +22,11 @@ import setproctitle
 import uvicorn
 
 from proxy.config.resolved import Config, loads
-from proxy.config.tls_files import TlsFileError
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.tls import Certificates, Loop
 from proxy.dataplane.worker import Worker
+from proxy.errors import UnderstudyError
+from proxy.log_records import configure
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
 USERS_SHARE = 0.7
@@ -85,16 +86,15 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    configure(f"worker {arguments.index}")
     config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     try:
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(serve(config, arguments.index, listener))
-    except TlsFileError as exc:
-        logging.getLogger("understudy.tls").error("tls.%s: %s", exc.key, exc)  # noqa: TRY400 - no traceback for a missing file
+    except UnderstudyError as exc:  # a TLS file, that `serve` could read when it looked
+        logging.getLogger("understudy.worker").error("%s", exc)  # noqa: TRY400 - no traceback for it
         return 1
     return 0
 

@@ -16,17 +16,27 @@ def settle_accounts(exchange: Exchange) -> None:
     decision, worker, context = exchange.decision, exchange.worker, exchange.context
     assert decision is not None
     cells, legs = worker.cells, exchange.legs
+    if worker.access_log is not None:
+        worker.access_log.exchange_over(exchange)
+    route = context.cells
+    cells[route.request_bytes] += exchange.received_bytes
+    if exchange.serving is not None:
+        cells[route.response_bytes] += exchange.serving.response_bytes
     primary = legs.get(PRIMARY)
-    if primary is not None and primary.is_answered():
-        context.cells.latency.observe(cells, primary.end_s - primary.begun_s)
+    if primary is not None and primary.head is not None:
+        route.ttfb.observe(cells, primary.first_s - primary.begun_s)
+        if primary.is_answered():
+            route.latency.observe(cells, primary.end_s - primary.begun_s)
     for number in decision.pairs:
         counters = context.cells.candidates[number]
         leg = legs.get(number)
         status = leg.status if leg is not None else Outcome.NOT_SENT
         is_ok = status is Outcome.OK
         cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
-        if leg is not None and leg.is_answered():
-            counters.latency.observe(cells, leg.end_s - leg.begun_s)
+        if leg is not None and leg.head is not None:
+            counters.ttfb.observe(cells, leg.first_s - leg.begun_s)
+            if leg.is_answered():
+                counters.latency.observe(cells, leg.end_s - leg.begun_s)
         if exchange.plan.is_recorded[number]:
             worker.journal_pair(exchange, context.makers[number], counters)
         else:

@@ -168,17 +168,17 @@ class ClientConnection(Answering):
         """Return the exchange of a request, or None where it was refused."""
         length = head.length
         if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit))
+            self._refuse(refusals.body_too_large(self._body_limit), head=head)
             return None
         context = self.worker.route(head)
         if context is None:
-            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
+            self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD", head=head)
             return None
         if not head.upgrade:
             return Exchange(self, context, head)
         opened = open_exchange(self, context, head)
         if isinstance(opened, Refusal):
-            self._refuse(opened)
+            self._refuse(opened, head=head)
             return None
         return opened
 
@@ -319,10 +319,15 @@ class ClientConnection(Answering):
 
     # Refusals.
 
-    def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
+    def _refuse(
+        self, refusal: Refusal, *, has_body: bool = True, head: RequestHead | None = None
+    ) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
-        self.worker.count_rejected(refusal.reason)
+        worker = self.worker
+        worker.count_rejected(refusal.reason)
         broken, self._serving = self._serving, None
+        if worker.access_log is not None:
+            worker.access_log.refused(refusal, self.peer_host, head, broken)
         self._receiving = self._partial = None
         if broken is not None:
             has_answered = broken.has_answered

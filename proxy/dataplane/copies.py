@@ -13,6 +13,11 @@ from proxy.routing.decide import PRIMARY
 from proxy.state.control_page import Part
 from proxy.state.stats_page import Skip
 from proxy.telemetry import monotonic_s
+from proxy.wire.trace_context import (
+    CANDIDATE as SPAN_CANDIDATE,
+    PRIMARY as SPAN_PRIMARY,
+    REPLICATE as SPAN_REPLICATE,
+)
 from proxy.wire.upstream_body import whole_framing
 from proxy.wire.upstream_head import leg_head
 
@@ -73,7 +78,10 @@ def _start(exchange: Exchange, number: int, role: str = "") -> Leg | None:
     exchange.live += 1
     worker = exchange.worker
     worker.shadows.add(leg)
-    trace = worker.ids.trace_line(exchange.trace_id, exchange.trace_flags)
+    span = (
+        SPAN_REPLICATE if role else SPAN_PRIMARY if number == PRIMARY else SPAN_CANDIDATE + number
+    )
+    trace = exchange.trace_line(span)
     framing = whole_framing(exchange.head.method, exchange.received_bytes)
     pieces = [leg_head(exchange.shared, trace, framing, mirror=True), *exchange.captured]
     leg.start(pieces, monotonic_s(), is_whole=True)

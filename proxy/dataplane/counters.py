@@ -11,17 +11,17 @@ from proxy.config.resolved import Route
 from proxy.state.stats_page import LATENCY_BOUNDS_US, Layout, Lost, Outcome, Skip
 
 
-class LegCells:
-    """The latency histogram of one kind of leg."""
+class Histogram:
+    """A histogram of durations: `family` is its name without `_us`, `labels` whose it is."""
 
     __slots__ = ("_first", "_sum")
 
-    def __init__(self, layout: Layout, route: str, leg: str) -> None:
-        self._first = layout.index("latency_us", route, leg, str(LATENCY_BOUNDS_US[0]))
-        self._sum = layout.index("latency_sum_us", route, leg)
+    def __init__(self, layout: Layout, family: str, *labels: str) -> None:
+        self._first = layout.index(f"{family}_us", *labels, str(LATENCY_BOUNDS_US[0]))
+        self._sum = layout.index(f"{family}_sum_us", *labels)
 
     def observe(self, cells: memoryview[int], seconds: float) -> None:
-        """Add one latency."""
+        """Add one duration."""
         micros = int(seconds * 1e6)
         cells[self._first + bisect_left(LATENCY_BOUNDS_US, micros)] += 1
         cells[self._sum] += micros
@@ -32,7 +32,7 @@ class CandidateCells:
 
     __slots__ = (
         "canary", "decided", "journaled", "latency", "leg", "leg_ok", "lost", "mirror_decided",
-        "mirror_sent", "mirror_skipped", "rescued",
+        "mirror_sent", "mirror_skipped", "rescued", "ttfb",
     )  # fmt: skip
 
     def __init__(self, layout: Layout, route: str, candidate: str) -> None:
@@ -47,21 +47,28 @@ class CandidateCells:
         self.decided = layout.index("pairs_decided", *names)
         self.journaled = layout.index("pairs_journaled", *names)
         self.lost = {reason: layout.index("pairs_lost", *names, reason) for reason in Lost}
-        self.latency = LegCells(layout, route, candidate)
+        self.latency = Histogram(layout, "latency", route, candidate)
+        self.ttfb = Histogram(layout, "ttfb", route, candidate)
 
 
 class RouteCells:
     """The counters of one route."""
 
-    __slots__ = ("candidates", "in_flight", "latency", "routed", "served", "served_ok", "tunnels")
+    __slots__ = (
+        "candidates", "in_flight", "latency", "request_bytes", "response_bytes", "routed", "served",
+        "served_ok", "ttfb", "tunnels",
+    )  # fmt: skip
 
     def __init__(self, layout: Layout, route: Route) -> None:
         self.routed = layout.index("routed", route.name)
         self.in_flight = layout.index("in_flight", route.name)
         self.served = {o: layout.index("served", route.name, o) for o in Outcome}
         self.served_ok = self.served[Outcome.OK]
+        self.latency = Histogram(layout, "latency", route.name, "primary")
+        self.ttfb = Histogram(layout, "ttfb", route.name, "primary")
+        self.request_bytes = layout.index("request_bytes", route.name)
+        self.response_bytes = layout.index("response_bytes", route.name)
         self.tunnels = layout.index("tunnels_open", route.name)
-        self.latency = LegCells(layout, route.name, "primary")
         self.candidates = tuple(
             CandidateCells(layout, route.name, c.name) for c in route.candidates
         )

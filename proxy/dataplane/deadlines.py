@@ -118,6 +118,10 @@ class Clients:
         counts = self._expired_count, self._dropped_count, self._refused_count
         return ClientsStatistics(dict(by_stage), *counts)
 
+    def ended(self) -> tuple[int, int, int]:
+        """Return how many were ended by a deadline, dropped to make room, and refused, ever."""
+        return self._expired_count, self._dropped_count, self._refused_count
+
     def opened(self, client: Client) -> bool:
         """Watch a new connection; False when there are too many and it must be refused."""
         now_s = monotonic_s()

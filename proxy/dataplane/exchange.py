@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.accounts import settle_accounts
 from proxy.dataplane.copies import start_copies
+from proxy.dataplane.ids import trace_line
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
 from proxy.dataplane.rescue import replace_failed
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
+from proxy.wire.trace_context import CANDIDATE as SPAN_CANDIDATE, PRIMARY as SPAN_PRIMARY
 from proxy.wire.upstream_body import chunked, whole_framing
 from proxy.wire.upstream_head import CHUNKED_LINE, leg_head, length_line, shared_block
 
@@ -40,6 +42,7 @@ class Exchange:
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
         skip: why no copy is sent, once that is known.
+        span_id: of the exchange; its legs' ids follow from it (`proxy.wire.trace_context`).
         legs: by candidate number, `PRIMARY` for the primary's.
         keep_limit: bytes of each answer that are kept for the record.
     """
@@ -48,7 +51,7 @@ class Exchange:
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
         "held", "is_aborted", "is_begun", "is_rescued", "is_retried", "is_settled", "is_whole",
         "keep_limit", "legs", "live", "pending", "plan", "ready_s", "received_bytes",
-        "replicate", "request_id", "serving", "shared", "skip", "trace_flags", "trace_id",
+        "replicate", "request_id", "serving", "shared", "skip", "span_id", "trace_id",
         "unit", "wall_us", "worker",
     )  # fmt: skip
 
@@ -61,7 +64,9 @@ class Exchange:
         self.ready_s = monotonic_s()
         self.wall_us = wall_ns() // 1000
         self.request_id = head.request_id or worker.ids.request_id()
-        self.trace_id, self.trace_flags = head.trace or (worker.ids.trace_id(), b"00")
+        trace = head.trace
+        self.trace_id = worker.ids.trace_id() if trace is None else trace.trace_id
+        self.span_id: int = worker.ids.span_id()
         self.decision: Decision | None = None
         self.legs: dict[int, Leg] = {}
         self.replicate: Leg | None = None
@@ -229,10 +234,16 @@ class Exchange:
         framing = self._framing()
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
-        trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
+        trace = self.trace_line(SPAN_PRIMARY if number == PRIMARY else SPAN_CANDIDATE + number)
         pieces = [leg_head(self.shared, trace, framing, mirror=False), *body]
         leg.start(pieces, monotonic_s(), is_whole=self.is_whole, is_fresh=is_fresh)
         return leg
+
+    def trace_line(self, leg: int) -> bytes:
+        """Return the `traceparent` line of a leg; its id follows from the exchange's."""
+        trace = self.head.trace
+        flags = b"00" if trace is None else trace.flags
+        return trace_line(self.trace_id, self.span_id, leg, flags)
 
     def _framing(self) -> bytes:
         """Return the framing line of the serving leg: the whole length where it is known."""

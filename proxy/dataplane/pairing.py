@@ -16,6 +16,7 @@ import orjson
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
 from proxy.routing.decide import PRIMARY, Decision
 from proxy.state.stats_page import Outcome
+from proxy.wire.trace_context import TraceParent, is_sampled
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
@@ -30,7 +31,8 @@ HASHED_REQUEST_BYTES: Final = 4096
 #: value is safe in a JSON string: checked by the head's patterns (ids, method), made here (numbers,
 #: hex), or encoded by orjson. What repeats from one exchange to the next comes in ready pieces.
 _LINE: Final = (
-    b'%b"seq":%d,"ts_us":%d,"request_id":"%b","trace_id":"%b","unit_hash":"%b",%b%b'
+    b'%b"seq":%d,"ts_us":%d,"request_id":"%b","trace_id":"%b","span_id":"%016x",%b'
+    b'"unit_hash":"%b",%b%b'
     b'"request_bytes":%d,"request_sha256":%b,"request_body":%b,"request_body_encoding":%b,'
     b'"segments":{}%b%b'
 )
@@ -38,6 +40,9 @@ _DECIDED: Final = (
     b'"mode":"%b","served_by":"%b","rescued":%b,"ramp_step":%d,"ramp_weight_bp":%d,'
     b'"assign_prob":%.10g,"sample_prob":%.10g,'
 )
+#: A trace that was begun here, and one that the client began.
+_OWN_TRACE: Final = b'"parent_span_id":null,"trace_sampled":false,'
+_JOINED_TRACE: Final = b'"parent_span_id":"%b","trace_sampled":%b,'
 _PLACE: Final = b'"method":"%b","path":%b,"content_type":%b,'
 _ROLES: Final = ("primary", "candidate", "replicate")
 
@@ -94,6 +99,11 @@ def _place(method: bytes, path: bytes, content_type: bytes | None) -> bytes:
     return _PIECES.get(key) or _keep(key, _PLACE % (method, _quoted(path), _quoted(content_type)))
 
 
+def _joined(trace: TraceParent) -> bytes:
+    sampled = b"true" if is_sampled(trace.flags) else b"false"
+    return _JOINED_TRACE % (trace.parent_id, sampled)
+
+
 def _whole(role: str, status: Outcome, head: ResponseHead) -> bytes:
     """Return status and types of an answer that is whole: its HTTP status says how it ended."""
     key = role, head.status, head.content_type, head.content_encoding
@@ -139,6 +149,7 @@ class LineMaker:
     def line(self, exchange: Exchange, seq: int) -> bytes:
         """Return the journal line of this candidate for an ended exchange."""
         decision, head, legs = exchange.decision, exchange.head, exchange.legs
+        trace = head.trace
         assert decision is not None
         made = _LINE % (
             self._constant,
@@ -146,6 +157,8 @@ class LineMaker:
             exchange.wall_us,
             exchange.request_id,
             exchange.trace_id,
+            exchange.span_id,
+            _OWN_TRACE if trace is None else _joined(trace),
             exchange.unit[:8].hex().encode(),
             self._decided(exchange, decision),
             _place(head.method, head.path, head.fields.get(b"content-type")),

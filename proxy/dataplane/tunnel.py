@@ -23,6 +23,7 @@ from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 from proxy.wire.request_head import Refusal
 from proxy.wire.response_head import STATUS_LINES, ResponseHead
+from proxy.wire.trace_context import PRIMARY as PRIMARY_SPAN
 from proxy.wire.upgrade import chosen_upgrade, is_chosen, upgrade_lines
 from proxy.wire.upstream_body import whole_framing
 from proxy.wire.upstream_head import leg_head
@@ -80,15 +81,16 @@ class TunnelExchange(Exchange):
         self.decision = _PRIMARY_ALONE
         return _PRIMARY_ALONE
 
-    def _start_serving(self, number: int) -> ServingLeg:
+    def start_serving(self, number: int, *, is_fresh: bool = False) -> ServingLeg:
+        """Send the request to the primary; the body follows once the protocol has changed."""
         role, pool = self.context.roles[number], self.context.pools[number]
         self.serving = leg = TunnelLeg(self, role, pool)
         self.legs[number] = leg
         self.live += 1
-        trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
+        trace = self.trace_line(PRIMARY_SPAN)
         lines = whole_framing(self.head.method, 0) + upgrade_lines(self.head.upgrade)
         head = leg_head(self.shared, trace, lines, mirror=False)
-        leg.start([head], monotonic_s(), is_whole=True)
+        leg.start([head], monotonic_s(), is_whole=True, is_fresh=is_fresh)
         return leg
 
 

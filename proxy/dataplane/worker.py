@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from proxy.config.resolved import Bodies, Config, Route
+from proxy.dataplane.access_log import open_access_log
 from proxy.dataplane.counters import CandidateCells, RouteCells
 from proxy.dataplane.deadlines import Clients
 from proxy.dataplane.exchange import Exchange
+from proxy.dataplane.gauges import Gauges
 from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
@@ -81,6 +83,7 @@ class Worker:
 
     Attributes:
         instance: unique per start of a worker; `seq` counts within it.
+        access_log: None when it is off.
         clients: the client connections, and how long they may take.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
@@ -101,7 +104,6 @@ class Worker:
         self._open_cell = self.stats.layout.index("connections_open")
         self._accepted_cell = self.stats.layout.index("connections")
         self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
-        self._captured_cell = self.stats.layout.index("captured_bytes")
         self.journal = JournalWriter(
             state_dir / "journal" / f"worker-{index}",
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
@@ -109,6 +111,7 @@ class Worker:
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.clients = Clients()
+        self.access_log = open_access_log(config.log, f"worker {index}")
         self.shadows: set[Leg] = set()
         self.held_bytes = 0
         self.memory_limit = config.limits.memory_bytes
@@ -126,6 +129,7 @@ class Worker:
         self.state: ControlState | None = None
         self._open_control_page()
         self.pools = {name: Pool(b, loop, self.spawn) for name, b in config.backends.items()}
+        self._gauges = Gauges(self, TICK_S)
         self._contexts = {route.name: RouteContext(self, route) for route in config.routes}
         self._router = Router(config.routes)
         # A service has few (method, host, path); where no route looks at fields, they are enough.
@@ -151,6 +155,9 @@ class Worker:
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
         self._flush()
         self.journal.close()
+        if self.access_log is not None:
+            self.access_log.flush()
+        self._gauges.write_last()
         for pool in self.pools.values():
             pool.close()
 
@@ -276,7 +283,10 @@ class Worker:
             pool.expire(now_s)
             pool.look(now_s)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
-        self._set_gauges()
+        if self.access_log is not None:
+            self.access_log.flush()
+        self._gauges.write(now_s)
+        self._set_in_flight()
         if self._page is None or not self._page.is_whole():
             if self._page is not None:
                 self.state = None
@@ -287,15 +297,8 @@ class Worker:
         elif self._page.generation() != self._generation:
             self._read_control_page()
 
-    def _set_gauges(self) -> None:
-        """Write what is only worth knowing now and then."""
-        cells, index = self.cells, self.stats.layout.index
-        cells[self._captured_cell] = self.held_bytes
-        for name, pool in self.pools.items():
-            cells[index("backend_in_flight", name)] = pool.in_flight
-            for endpoint in pool.backend.endpoints:
-                is_out = not pool.is_serving(endpoint)
-                cells[index("endpoint_left_out", name, str(endpoint))] = is_out
+    def _set_in_flight(self) -> None:
+        cells = self.cells
         for context in self._contexts.values():
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())

@@ -85,7 +85,11 @@ _LONG_PREDICTION: Final = 16
 
 
 class Expander:
-    """Makes the records of one route under one config revision."""
+    """Makes the records of one route under one config revision.
+
+    Attributes:
+        numbers: the places of the route's candidates, by name.
+    """
 
     def __init__(self, route: Route, record: Record, proxy_version: str) -> None:
         """Prepare what depends on the config alone.
@@ -94,6 +98,7 @@ class Expander:
             ValueError: no such comparator, or a prediction path that is not JMESPath.
         """
         self._route = route.name
+        self.numbers = {each.name: number for number, each in enumerate(route.candidates)}
         self._bodies = record.bodies
         self._keeps_bodies = record.bodies in (Bodies.RESPONSES, Bodies.FULL)
         self._redacts = bool(record.redact.json)

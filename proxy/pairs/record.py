@@ -62,6 +62,7 @@ STATUSES: Final = (
     "ok", "http_error", "timeout", "connect_error", "reset", "cancelled", "shed", "not_sent",
 )  # fmt: skip
 
+_HEX16 = "^[0-9a-f]{16}$"
 _HEX64 = "^[0-9a-f]{64}$"
 _UUID7 = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 _TS = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
@@ -82,6 +83,11 @@ def _exchange_fields() -> list[Field]:
               is_required=True, pattern=_UUID7),
         _must("request_id", string, "The exchange's x-request-id; the key of the topic."),
         _must("trace_id", string, "W3C trace id of the exchange."),
+        Field("span_id", string, "W3C span id of the exchange. Backends saw it as parent id plus "
+              "1 (primary), 2 (replicate) or 3 and the candidate's place in the route.",
+              pattern=_HEX16),
+        Field("parent_span_id", string, "Parent id of the client's traceparent.", pattern=_HEX16),
+        Field("trace_sampled", Kind.BOOLEAN, "The client's trace is sampled."),
         Field("ts", string, "When the request's head was complete: RFC 3339, UTC.",
               is_required=True, pattern=_TS),
         _must("ts_ms", integer, "The same instant since the Unix epoch.", "ms"),

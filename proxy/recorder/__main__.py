@@ -1,13 +1,14 @@
 """The recorder process: `python -m proxy.recorder --config PATH --index I`.
 
 SIGTERM and SIGINT end it after it has shipped what the workers have flushed, within
-`limits.recorders_stop_s`. It exits 0 then; 1 with a sentence on stderr when it cannot start.
+`limits.recorders_stop_s`. It exits 0 then; 1 with a line in the log when it cannot start.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import signal
 import sys
 from pathlib import Path
@@ -16,10 +17,13 @@ import uvloop
 from setproctitle import setproctitle
 
 from proxy.config.resolved import Config, loads
-from proxy.errors import UnderstudyError
+from proxy.errors import ConfigError, ConfigFault, UnderstudyError
+from proxy.log import emit
+from proxy.log_records import configure
 from proxy.recorder.loop import Recorder
 from proxy.recorder.memory import keep_freed_memory
 from proxy.recorder.sink import open_sink
+from proxy.recorder.spans import SpanSink
 from proxy.recorder.statistics import store, unusable
 
 
@@ -34,11 +38,33 @@ async def run(config: Config, index: int) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
+        spans = open_spans(config)
         sink = open_sink(config, index)
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
-    await Recorder(config, index, sink).run(stop)
+    await Recorder(config, index, sink, spans).run(stop)
+
+
+def open_spans(config: Config) -> SpanSink | None:
+    """Return what exports spans, if the config asks for it.
+
+    The module is imported here, because it needs an extra, and memory that few want to spend.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    if config.telemetry.otlp is None:
+        return None
+    try:
+        module = importlib.import_module("proxy.recorder.span_export")
+    except ImportError as exc:
+        message = (
+            f"needs packages that are not installed ({exc}); run: pip install 'understudy[otel]'"
+        )
+        raise ConfigError([ConfigFault("config", 0, "telemetry.otlp", message)]) from exc
+    spans: SpanSink = module.SpanExport(config)
+    return spans
 
 
 def main() -> int:
@@ -47,13 +73,15 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="the resolved config (JSON)")
     parser.add_argument("--index", type=int, required=True, help="which recorder this is, from 0")
     arguments = parser.parse_args()
-    setproctitle(f"understudy: recorder {arguments.index}")
+    name = f"recorder {arguments.index}"
+    setproctitle(f"understudy: {name}")
+    configure(name)
     keep_freed_memory()
     config = loads(arguments.config.read_bytes())
     try:
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
-        sys.stderr.write(f"error: {exc}\n")
+        emit(name, "error", "cannot start", {"why": str(exc)})
         return 1
     return 0
 

@@ -20,6 +20,7 @@ from proxy import __version__
 from proxy.config.resolved import Config, loads
 from proxy.pairs.expand import Expander
 from proxy.recorder.sink import Pair
+from proxy.recorder.spans import SpanSink
 
 #: Revisions kept in memory; an operator who reloads more often than this re-reads a small file.
 _MAX_REVISIONS = 16
@@ -50,9 +51,15 @@ class Expansion:
 
 
 class PairMaker:
-    """Expands journal lines, with one prepared `Expander` per revision and route."""
+    """Expands journal lines, with one prepared `Expander` per revision and route.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the current revision.
+        spans: gets each record for its spans; None where none are exported.
+    """
+
+    def __init__(self, config: Config, spans: SpanSink | None = None) -> None:
+        self._spans = spans
         self._current = _expanders(config)
         self._directory = Path(config.state_dir) / "config"
         self._revisions: dict[str, dict[str, Expander] | None] = {config.version: self._current}
@@ -81,6 +88,9 @@ class PairMaker:
         if expander is None:
             raise _UnknownRouteError(repr(fields["route"]))
         value, record = expander.expand_json(fields)
+        if self._spans is not None:
+            number = expander.numbers.get(record["candidate"], 0)
+            self._spans.offer(record, fields["ts_us"], number)
         pair_id, request_id, trace_id, instance, ts, ts_ms = _NAMES(record)
         return _new(Pair, (pair_id, request_id, trace_id, instance, ts, ts_ms, value))
 

@@ -28,6 +28,7 @@ from proxy.journal.segments import Position, load_dropped
 from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
+from proxy.recorder.spans import SpanSink
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes of journal lines expanded at once: what bounds the recorder's memory.
@@ -78,14 +79,24 @@ class _Found:
 
 
 class Recorder:
-    """Ships the journals of the workers `w` with `w % recorders == index`."""
+    """Ships the journals of the workers `w` with `w % recorders == index`.
 
-    def __init__(self, config: Config, index: int, sink: Sink) -> None:
+    Args:
+        config: the current revision.
+        index: of this recorder.
+        sink: where pairs go.
+        spans: where spans go; None where none are exported.
+    """
+
+    def __init__(
+        self, config: Config, index: int, sink: Sink, spans: SpanSink | None = None
+    ) -> None:
         self._config = config
         self._index = index
         self._sink = sink
         self._state_dir = Path(config.state_dir)
-        self._maker = PairMaker(config)
+        self._spans = spans
+        self._maker = PairMaker(config, spans)
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
         self._journal_errors = 0
@@ -105,6 +116,8 @@ class Recorder:
         finally:
             self._commit_all()
             await self._sink.close()
+            if self._spans is not None:
+                self._spans.close()
             self._store_statistics()
             for tail in self._tails.values():
                 tail.reader.close()
@@ -112,6 +125,7 @@ class Recorder:
     def statistics(self) -> statistics.RecorderStatistics:
         """Return a snapshot."""
         tails = list(self._tails.values())
+        exported, dropped = self._spans.statistics() if self._spans is not None else (0, {})
         return statistics.RecorderStatistics(
             recorder=self._index,
             sink=self._sink.name,
@@ -123,6 +137,8 @@ class Recorder:
             journal_errors=self._journal_errors,
             message=self._message,
             sink_counters=self._sink.statistics(),
+            exported_spans=exported,
+            dropped_spans=dropped,
         )
 
     async def _ship_until(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:

@@ -41,6 +41,8 @@ class RecorderStatistics:
         journal_errors: failures to read or commit a journal since the start.
         message: the latest trouble that is not the sink's, empty when there was none.
         sink_counters: the sink's own.
+        exported_spans: since the start, that the collector took.
+        dropped_spans: since the start, by reason.
     """
 
     recorder: int
@@ -53,6 +55,8 @@ class RecorderStatistics:
     journal_errors: int
     message: str
     sink_counters: Mapping[str, int] = field(default_factory=dict)
+    exported_spans: int = 0
+    dropped_spans: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> bytes:
         """Return the file's content."""
@@ -79,6 +83,8 @@ class RecorderStatistics:
             "journals": self.journals,
             "journal_errors": self.journal_errors,
             "sink_counters": dict(self.sink_counters),
+            "exported_spans": self.exported_spans,
+            "dropped_spans": dict(self.dropped_spans),
         }
         return orjson.dumps(content, option=orjson.OPT_INDENT_2)
 

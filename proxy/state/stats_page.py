@@ -94,57 +94,111 @@ class Family:
 
 def families(config: Config) -> list[Family]:
     """Return every counter family of a worker that runs `config`, in the order of the cells."""
-    routes = [(route.name,) for route in config.routes]
-    pairs = [(r.name, c.name) for r in config.routes for c in r.candidates]
-    backends = [(name,) for name in config.backends]
-    endpoints = tuple(
-        (name, str(endpoint)) for name, b in config.backends.items() for endpoint in b.endpoints
-    )
-    reasons = [(str(reason),) for reason in Reject]
-    bounds = [str(bound) for bound in LATENCY_BOUNDS_US] + ["+Inf"]
+    return [*_of_clients(), *_of_routes(config), *_of_backends(config), *_of_the_worker()]
+
+
+def _of_clients() -> list[Family]:
+    reasons = tuple((str(reason),) for reason in Reject)
+    return [
+        _total("connections", "Client connections accepted."),
+        _gauge("connections_open", "Client connections open now."),
+        _total("connections_refused", "Client connections answered 503: there were too many."),
+        _total("connections_expired", "Client connections ended by a deadline."),
+        _total("connections_dropped", "Client connections ended to make room for others."),
+        _total("received", "Requests whose head was parsed."),
+        Family("rejected", "Requests answered by the proxy itself.", ("reason",), reasons),
+    ]
+
+
+def _of_routes(config: Config) -> list[Family]:
+    routes = tuple((route.name,) for route in config.routes)
+    pairs = tuple((r.name, c.name) for r in config.routes for c in r.candidates)
+    legs = (*((name, "primary") for (name,) in routes), *pairs)
+    candidate = ("route", "candidate")
+    leg = ("route", "leg")
 
     def each(keys: Sequence[tuple[str, ...]], names: type[StrEnum]) -> tuple[tuple[str, ...], ...]:
         return tuple((*key, str(name)) for key in keys for name in names)
 
-    legs = [(name, "primary") for (name,) in routes] + pairs
     return [
-        Family("connections", "Client connections accepted.", (), ((),)),
-        Family("connections_open", "Client connections open now.", (), ((),), is_gauge=True),
-        Family("received", "Requests whose head was parsed.", (), ((),)),
-        Family("rejected", "Requests answered by the proxy itself.", ("reason",), tuple(reasons)),
-        Family("routed", "Requests that a route took.", ("route",), tuple(routes)),
+        Family("routed", "Requests that a route took.", ("route",), routes),
         Family("served", "Requests ended, by outcome.", ("route", "outcome"), each(routes, Outcome)),
-        Family("in_flight", "Requests under way.", ("route",), tuple(routes), is_gauge=True),
-        Family("tunnels_open", "Tunnels (Upgrade) open now.", ("route",), tuple(routes),
-               is_gauge=True),
-        Family("canary", "Requests a candidate served.", ("route", "candidate"), tuple(pairs)),
-        Family("rescued", "Canary failures the primary made good.", ("route", "candidate"),
-               tuple(pairs)),
-        Family("mirror_decided", "Mirrors decided.", ("route", "candidate"), tuple(pairs)),
-        Family("mirror_sent", "Mirrors sent.", ("route", "candidate"), tuple(pairs)),
-        Family("mirror_skipped", "Mirrors not sent.", ("route", "candidate", "reason"),
-               each(pairs, Skip)),
-        Family("leg", "Candidate legs ended, by status.", ("route", "candidate", "status"),
+        Family("in_flight", "Requests under way.", ("route",), routes, is_gauge=True),
+        Family("tunnels_open", "Tunnels (Upgrade) open now.", ("route",), routes, is_gauge=True),
+        Family("request_bytes", "Bytes of request bodies received.", ("route",), routes),
+        Family("response_bytes", "Bytes of bodies of the answers that users got.", ("route",), routes),
+        Family("canary", "Requests a candidate served.", candidate, pairs),
+        Family("rescued", "Canary failures the primary made good.", candidate, pairs),
+        Family("mirror_decided", "Mirrors decided.", candidate, pairs),
+        Family("mirror_sent", "Mirrors sent.", candidate, pairs),
+        Family("mirror_skipped", "Mirrors not sent.", (*candidate, "reason"), each(pairs, Skip)),
+        Family("leg", "Candidate legs ended, by status.", (*candidate, "status"),
                each(pairs, Outcome)),
-        Family("pairs_decided", "Pairs that must be recorded.", ("route", "candidate"),
-               tuple(pairs)),
-        Family("pairs_journaled", "Pairs written to the journal.", ("route", "candidate"),
-               tuple(pairs)),
-        Family("pairs_lost", "Pairs not journaled.", ("route", "candidate", "reason"),
-               each(pairs, Lost)),
-        Family("latency_us", "Leg latency histogram cells.", ("route", "leg", "le_us"),
-               tuple((*leg, bound) for leg in legs for bound in bounds)),
-        Family("latency_sum_us", "Sum of leg latencies, microseconds.", ("route", "leg"),
-               tuple(legs)),
-        Family("backend_in_flight", "Legs under way.", ("backend",), tuple(backends),
-               is_gauge=True),
+        Family("pairs_decided", "Pairs that must be recorded.", candidate, pairs),
+        Family("pairs_journaled", "Pairs written to the journal.", candidate, pairs),
+        Family("pairs_lost", "Pairs not journaled.", (*candidate, "reason"), each(pairs, Lost)),
+        *_histogram("latency", "Leg latency", leg, legs),
+        *_histogram("ttfb", "Time to the first byte of a leg's answer", leg, legs),
+    ]  # fmt: skip
+
+
+def _of_backends(config: Config) -> list[Family]:
+    label, backends = ("backend",), tuple((name,) for name in config.backends)
+    gauges = {
+        "in_flight": "Legs under way.",
+        "connections_idle": "Connections that wait for a leg.",
+        "connections_opening": "Connections being opened.",
+        "members": "Addresses that a backend has.",
+        "members_serving": "Addresses of a backend that get calls.",
+    }
+    counters = {
+        "connections_opened": "Connections opened.",
+        "connections_reused": "Legs that found an idle connection.",
+        "connect_failures": "Attempts to connect that failed.",
+        "retries": "Legs begun again on a new connection.",
+        "ejections": "Addresses taken out because their calls failed.",
+    }
+    endpoints = tuple(
+        (name, str(endpoint)) for name, b in config.backends.items() for endpoint in b.endpoints
+    )
+    return [
         Family("endpoint_left_out", "Workers that leave the endpoint alone.", ("backend", "endpoint"),
                endpoints, is_gauge=True),
-        Family("journal_bytes", "Compressed bytes appended to the journal.", (), ((),)),
-        Family("captured_bytes", "Body bytes held for mirrors and pairs.", (), ((),),
-               is_gauge=True),
-        Family("journal_next_seq", "The next record's sequence number.", (), ((),)),
+        *(Family(f"backend_{n}", h, label, backends, is_gauge=True) for n, h in gauges.items()),
+        *(Family(f"backend_{n}", h, label, backends) for n, h in counters.items()),
     ]  # fmt: skip
+
+
+def _of_the_worker() -> list[Family]:
+    return [
+        _total("journal_bytes", "Compressed bytes appended to the journal."),
+        _gauge("journal_buffered_bytes", "Bytes of pairs that are not in the journal yet."),
+        _gauge("captured_bytes", "Body bytes held for mirrors and pairs."),
+        _total("journal_next_seq", "The next record's sequence number."),
+        _total("access_log_lines", "Lines of the access log written."),
+        _total("access_log_dropped", "Lines of the access log given up: nobody took them in time."),
+        *_histogram("loop_lag", "How late a worker's event loop was", (), ((),)),
+    ]
+
+
+def _total(name: str, text: str) -> Family:
+    return Family(name, text, (), ((),))
+
+
+def _gauge(name: str, text: str) -> Family:
+    return Family(name, text, (), ((),), is_gauge=True)
+
+
+def _histogram(
+    name: str, text: str, labels: tuple[str, ...], values: tuple[tuple[str, ...], ...]
+) -> tuple[Family, Family]:
+    """Return the families `<name>_us` and `<name>_sum_us` of a histogram over `LATENCY_BOUNDS_US`."""
+    bounds = [str(bound) for bound in LATENCY_BOUNDS_US] + ["+Inf"]
+    cells = tuple((*value, bound) for value in values for bound in bounds)
+    return (
+        Family(f"{name}_us", f"{text}: histogram cells.", (*labels, "le_us"), cells),
+        Family(f"{name}_sum_us", f"{text}: sum, microseconds.", labels, values),
+    )
 
 
 class Layout:

@@ -23,6 +23,7 @@ from proxy.wire.fields import (
     is_worth_remembering,
     split_field,
 )
+from proxy.wire.trace_context import TraceParent, is_tracestate, read_traceparent
 
 #: Rebuilt by us from what we know of the peer: an untrusted client may write anything here.
 FORWARDED: Final = frozenset(
@@ -36,7 +37,7 @@ FORWARDED: Final = frozenset(
 _OWN: Final = frozenset(
     {
         b"host", b"content-length", b"transfer-encoding", b"connection", b"expect",
-        b"x-request-id", b"traceparent", b"via", b"upgrade",
+        b"x-request-id", b"traceparent", b"tracestate", b"via", b"upgrade",
     }
 )  # fmt: skip
 _DROPPED: Final = (HOP_BY_HOP | FORWARDED) - _OWN
@@ -65,10 +66,6 @@ _ABSOLUTE: Final = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._~+/=:@-]{1,128}")
-#: W3C Trace Context, section 3.2: version 00, or a later one read as 00.
-_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})"
-)
 
 #: What HTTP/1.1 clients say although it is the default.
 _KEEP_ALIVE: Final = frozenset({b"keep-alive", b"Keep-Alive"})
@@ -140,7 +137,7 @@ class RequestHead:
         keep_alive: the client connection may serve another request.
         request_id: from `x-request-id`, or None where the client sent none that is usable.
         upgrade: the protocols that the client would rather speak, or empty.
-        trace: (trace id, flags) from `traceparent`, or None.
+        trace: from `traceparent`, or None where a new trace starts here.
     """
 
     __slots__ = (
@@ -161,7 +158,7 @@ class RequestHead:
         self.expects_continue = False
         self.upgrade = b""
         self.request_id: bytes | None = None
-        self.trace: tuple[bytes, bytes] | None = None
+        self.trace: TraceParent | None = None
 
 
 #: What is known of lines seen before, by the whole line.
@@ -330,8 +327,12 @@ def _read_others(
         head.request_id = request_id
     trace = special.get(b"traceparent")
     if trace is not None:
-        found = _TRACEPARENT.match(trace)
-        head.trace = (found[1], found[2]) if found else None
+        head.trace = read_traceparent(trace)
+        state = special.get(b"tracestate")
+        # It belongs to the traceparent that it came with: without one it is dropped (section 3.3.1).
+        if state is not None and head.trace is not None and is_tracestate(state):
+            head.fields[b"tracestate"] = state
+            head.lines += b"tracestate: %b\r\n" % state
     connection = special.get(b"connection")
     if connection is not None and (head.is_http10 or connection not in _KEEP_ALIVE):
         _read_connection(head, connection.lower(), special.get(b"upgrade", b""))

@@ -216,6 +216,17 @@ CASES = [
     Case("duplicate_key", "workers: 2", "workers: 2\nlisten: 127.0.0.1:1", 3, "listen", "twice, first in line 1"),
     Case("tab", "  v1: {", "\tv1: {", 5, "", "here is a tab"),
     Case("yaml_syntax", "[POST]}", "[POST}", 11, "", "not valid YAML"),
+    Case("access_without_unit", "limits:", "log: {access: 5}\nlimits:", 28, "log.access", "write 5%"),
+    Case("slow_is_zero", "limits:", "log: {slow: 0s}\nlimits:", 28, "log.slow", "must be more than 0s"),
+    Case("unknown_log_key", "limits:", "log: {acces: 5%}\nlimits:", 28, "log.acces", "did you mean 'access'?"),
+    Case("otlp_without_scheme", "limits:", "telemetry: {otlp: {endpoint: c:4318}}\nlimits:", 28,
+         "telemetry.otlp.endpoint", "must be the address of a collector"),
+    Case("otlp_without_endpoint", "limits:", "telemetry: {otlp: {sample: 1%}}\nlimits:", 28,
+         "telemetry.otlp.endpoint", "is required"),
+    Case("otlp_sample_over_all", "limits:", "telemetry: {otlp: {endpoint: http://c, sample: 101%}}\nlimits:", 28,
+         "telemetry.otlp.sample", "outside 0% to 100%"),
+    Case("otlp_header_name", "limits:", "telemetry: {otlp: {endpoint: http://c, headers: {a b: c}}}\nlimits:", 28,
+         "telemetry.otlp.headers.a b", "not a valid header name"),
     Case("yaml_indent", "    protocol", "   protocol", 12, "", "check that this line is indented"),
 ]  # fmt: skip
 
@@ -302,6 +313,9 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) ->
         ("http://127.0.0.1:9002", "http://me:hunter2@127.0.0.1:9002"),
         ("limits:", "    options: {sasl.password: {hunter2: 1}}\nlimits:"),
         ("limits:", "    options: [hunter2]\nlimits:"),
+        ("limits:", "telemetry: {otlp: {endpoint: http://me:hunter2@c}}\nlimits:"),
+        ("limits:", "telemetry: {otlp: {endpoint: http://c, headers: {a: [hunter2]}}}\nlimits:"),
+        ("limits:", 'telemetry: {otlp: {endpoint: http://c, headers: {a: " hunter2"}}}\nlimits:'),
     ],
 )
 def test_secrets_are_never_repeated(tmp_path: Path, old: str, new: str) -> None:

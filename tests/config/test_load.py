@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from proxy.config.resolved import (
     Split,
     SplitKind,
     digest,
+    dumps,
     loads,
 )
 from proxy.errors import ConfigError, StateError
@@ -185,3 +187,30 @@ def test_two_sockets_may_not_want_the_same_port(
     else:
         with pytest.raises(ConfigError, match="is taken by"):
             load_config(smallest, {})
+
+
+def test_an_extra_that_is_not_installed_is_a_fault_that_says_how_to_get_it(
+    smallest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a socket opens, not when the first span is due."""
+    smallest.write_text(f"{SMALLEST}telemetry:\n  otlp: {{endpoint: http://127.0.0.1:4318/}}\n")
+    otlp = load_config(smallest, {}).telemetry.otlp
+    assert otlp is not None
+    assert (otlp.endpoint, otlp.headers, otlp.sample_bp) == ("http://127.0.0.1:4318", {}, 0)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    with pytest.raises(ConfigError, match=r"pip install 'understudy\[otel\]'") as caught:
+        load_config(smallest, {})
+    assert caught.value.faults[0].key == "telemetry.otlp"
+    smallest.write_text(SMALLEST)
+    assert load_config(smallest, {}).telemetry.otlp is None
+
+
+def test_what_is_only_told_is_no_part_of_the_version(smallest: Path) -> None:
+    """Logs and spans change no answer and no pair, and the headers are secrets."""
+    version = load_config(smallest, {}).version
+    otlp = "telemetry: {otlp: {endpoint: 'http://c', headers: {authorization: s3cret}}}\n"
+    smallest.write_text(f"{SMALLEST}log: {{access: 5%, slow: 250ms}}\n{otlp}")
+    config = load_config(smallest, {})
+    assert config.version == version
+    assert (config.log.access_bp, config.log.slow_s) == (500, 0.25)
+    assert loads(dumps(config)) == config

@@ -25,8 +25,11 @@ CONFIG = Path(__file__).parents[2] / "config"
 FILES = ("sidecar", "gateway", "reference")
 
 #: Shown with an example in reference.yaml, because by default they are left out.
-EXAMPLES = {"instance", "tls", "tls.client_ca", "routes.candidates", "routes.ramp", "routes.experiment_id", "record.kafka",
-            "routes.ramp.gates.budget"}  # fmt: skip
+EXAMPLES = {
+    "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca",
+    "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.ramp",
+    "routes.experiment_id", "routes.ramp.gates.budget", "record.kafka", "log.slow", "telemetry.otlp",
+}  # fmt: skip
 #: Shown as comments, because they fit only one comparator.
 COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}
 

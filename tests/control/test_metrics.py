@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
+import shutil
+import subprocess
+import sys
 
 import httpx
+import psutil
+import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.control.metrics import DROP_REASONS, SINK_STATES, SPAN_DROPS
+from proxy.recorder.sink import Drop, SinkState
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, order_kill
@@ -65,6 +74,49 @@ async def test_latency_is_a_cumulative_histogram_in_seconds(
     assert len(LATENCY_BOUNDS_US) == 15
 
 
+async def test_the_lag_of_each_worker_is_its_own(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """Added up, one that stands still would hide behind the others."""
+    instance.stats.add(2, "loop_lag_us", "1000")
+    instance.stats.add(3_000, "loop_lag_sum_us")
+    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
+    past.add(4, "loop_lag_us", "1000")
+    samples = await _samples(client)
+    past.close()
+    name = "understudy_event_loop_lag_seconds"
+    assert samples[_key(f"{name}_bucket", worker="0", le="0.0005")] == 0
+    assert samples[_key(f"{name}_bucket", worker="0", le="0.001")] == 2
+    assert samples[_key(f"{name}_count", worker="0")] == 2
+    assert samples[_key(f"{name}_sum", worker="0")] == 0.003
+    assert _key(f"{name}_count", worker="7") not in samples
+
+
+async def test_the_first_byte_has_a_histogram_of_its_own(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """A streamed answer is late at its last byte and not at its first."""
+    instance.stats.add(1, "ttfb_us", "iris", "primary", "1000")
+    samples = await _samples(client)
+    labels = {"route": "iris", "leg": "primary"}
+    assert samples[_key("understudy_leg_first_byte_seconds_count", **labels)] == 1
+    assert samples[_key("understudy_leg_latency_seconds_count", **labels)] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+async def test_what_processes_use_is_told(client: httpx.AsyncClient, instance: Instance) -> None:
+    """From control's own look at /proc; one that is down uses nothing."""
+    samples = await _samples(client)
+    own = psutil.Process()
+    assert samples[_key("understudy_process_cpu_seconds_total", process="worker 0")] > 0
+    resident = samples[_key("understudy_process_resident_memory_bytes", process="worker 0")]
+    assert resident == pytest.approx(own.memory_info().rss, rel=0.2)
+    assert samples[_key("understudy_process_open_fds", process="worker 0")] > 2
+    instance.write_runtime(0)
+    samples = await _samples(client)
+    assert _key("understudy_process_cpu_seconds_total", process="worker 0") not in samples
+
+
 async def test_live_state_processes_and_recorders_are_told(
     client: httpx.AsyncClient, instance: Instance
 ) -> None:
@@ -84,6 +136,7 @@ async def test_live_state_processes_and_recorders_are_told(
         == 2
     )
     assert samples[_key("understudy_recorder_state", recorder="0", state="ok")] == 1
+    assert samples[_key("understudy_recorder_state", recorder="0", state="stuck")] == 0
     assert samples[_key("understudy_ready")] == 1
 
 
@@ -97,6 +150,9 @@ async def test_every_reason_is_counted_from_zero(
         name = "understudy_recorder_dropped_pairs_total"
         assert samples[_key(name, recorder="0", reason=reason)] == 0
     assert samples[_key("understudy_recorder_acknowledged_pairs_total", recorder="0")] == 0
+    for reason in SPAN_DROPS:
+        name = "understudy_recorder_dropped_spans_total"
+        assert samples[_key(name, recorder="0", reason=reason)] == 0
     for reason in ("no_token", "wrong_token", "cross_site", "foreign_host"):
         assert samples[_key("understudy_admin_refused_total", reason=reason)] == 0
 
@@ -130,6 +186,60 @@ async def test_openmetrics_is_spoken_when_asked_for(
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = list(open_families(answer.text))  # type: ignore[no-untyped-call]  # the library has no types here
     assert len(families) > 20
+
+
+def test_names_of_the_recorder_are_known_here() -> None:
+    """They are written twice, because control does not import the recorder."""
+    assert set(SINK_STATES) == set(SinkState)
+    assert set(DROP_REASONS) == set(Drop)
+
+
+#: Units and words that promtool complains of (its `check metrics`, prometheus/promlint).
+_NOT_BASE_UNITS = re.compile(
+    r"_(ms|milliseconds|us|microseconds|minutes|hours|days|kb|kilobytes|mb|megabytes|kib|mib|bits|percent)(_|$)"
+)
+
+
+async def test_every_family_keeps_the_conventions_of_prometheus(client: httpx.AsyncClient) -> None:
+    """What `promtool check metrics` checks, and that HELP and TYPE come once, before the samples."""
+    text = (await client.get("/metrics")).text
+    seen: dict[str, str] = {}
+    helped: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            _, _, name, words = line.split(" ", 3)
+            assert words.endswith(".")
+            assert name not in helped
+            helped.add(name)
+        elif line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name in helped
+            assert name not in seen
+            seen[name] = kind
+            assert (kind == "counter") == name.endswith("_total")
+            assert re.fullmatch(r"understudy_[a-z][a-z0-9_]*", name)
+            assert not _NOT_BASE_UNITS.search(name), name
+            assert kind == "histogram" or not name.endswith(("_count", "_sum", "_bucket"))
+            assert not re.search(r"_(counter|gauge|histogram|summary)(_|$)", name)
+        else:
+            name = line.partition("{")[0].partition(" ")[0]
+            assert any(name.removesuffix(end) in seen for end in ("", "_bucket", "_count", "_sum"))
+            assert ('le="' in line) == name.endswith("_bucket")
+    assert len(seen) > 50
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+async def test_promtool_has_nothing_to_say(client: httpx.AsyncClient) -> None:
+    """The same by the tool itself."""
+    text = (await client.get("/metrics")).content
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["promtool", "check", "metrics"],
+        input=text,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 async def test_refused_requests_are_counted(client: httpx.AsyncClient) -> None:

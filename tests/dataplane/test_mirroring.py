@@ -13,6 +13,7 @@ from proxy.config.resolved import Bodies, Split, SplitKind
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, set_weight
 from proxy.state.stats_page import LATENCY_BOUNDS_US, Lost, Outcome, Skip
+from proxy.wire.trace_context import CANDIDATE, PRIMARY, REPLICATE, leg_span_id
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
 from tests.support.upstreams import Upstream, answer, echo, hang, raw_answer, reset, unused_port
 
@@ -66,6 +67,36 @@ async def test_the_candidate_gets_the_same_request_marked_as_a_mirror(tmp_path: 
     lead_trace, copy_trace = (r.fields[b"traceparent"].split(b"-") for r in (lead, copy))
     assert lead_trace[1] == copy_trace[1]
     assert lead_trace[2] != copy_trace[2]
+
+
+async def test_what_the_journal_says_gives_the_ids_that_backends_saw(tmp_path: Path) -> None:
+    """So that whoever reads a record can join it to the backends' own traces."""
+    trace = b"traceparent: 00-%b-b7ad6b7169203331-01\r\ntracestate: a=1\r\n" % (b"c" * 32)
+    async with (
+        Upstream(echo) as primary,
+        Upstream(echo) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=Options(replicate_bp=10_000),
+        ) as plane,
+    ):
+        await plane.request(b"POST", b"/x", body=b"{}", extra=trace)
+        await plane.request(b"POST", b"/x", body=b"{}")
+        joined, own = sorted(await plane.pairs(2), key=lambda line: line["seq"])
+    seen = {
+        request.fields[b"traceparent"].decode(): request
+        for request in primary.requests + candidate.requests
+    }
+    for line, flags in ((joined, "01"), (own, "00")):
+        for leg in (PRIMARY, REPLICATE, CANDIDATE):
+            span = leg_span_id(int(line["span_id"], 16), leg)
+            request = seen.pop(f"00-{line['trace_id']}-{span:016x}-{flags}")
+            assert request.fields.get(b"tracestate") == (b"a=1" if line is joined else None)
+    assert not seen
+    assert (joined["parent_span_id"], joined["trace_sampled"]) == ("b7ad6b7169203331", True)
+    assert (own["parent_span_id"], own["trace_sampled"]) == (None, False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -134,8 +135,13 @@ def test_options_that_make_no_sense_are_told_and_exit_1(tmp_path: Path) -> None:
     with recorder(config) as process:
         _, errors = process.communicate(timeout=15)
         assert process.returncode == 1
-    assert errors.startswith(b"error: ")
-    assert b"Traceback" not in errors
+    told = json.loads(errors)  # one line, no traceback
+    assert (told["process"], told["level"], told["event"]) == (
+        "recorder 0",
+        "error",
+        "cannot start",
+    )
+    assert "acks" in told["why"]
     assert statistics(config)["state"] == "misconfigured"
     assert "acks" in statistics(config)["message"]
 

@@ -156,20 +156,6 @@ def test_more_lines_than_are_remembered_change_nothing() -> None:
     assert accepted(HOST, b"x-n: 1", b"Content-Length: 3").length == 3
 
 
-@pytest.mark.parametrize(
-    ("value", "trace"),
-    [
-        (b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", (b"a" * 32, b"01")),
-        (b"00-" + b"0" * 32 + b"-" + b"b" * 16 + b"-01", None),
-        (b"ff-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", None),
-        (b"junk", None),
-    ],
-)
-def test_traceparent_is_read_or_ignored(value: bytes, trace: tuple[bytes, bytes] | None) -> None:
-    """W3C Trace Context section 3.2."""
-    assert accepted(HOST, b"traceparent: " + value).trace == trace
-
-
 @given(st.lists(st.from_regex(rb"\A[A-Za-z-]{1,12}:[ -~]{0,20}\Z")))
 def test_the_forwarded_lines_never_hold_a_framing_field(lines: list[bytes]) -> None:
     """Whatever comes in, length, coding, host and connection are ours to write."""
