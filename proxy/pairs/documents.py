@@ -27,7 +27,7 @@ _SHALLOW_BRACKETS = 200
 _BEYOND_JSON = re.compile(rb"NaN|Infinity|[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
 
 
-#: What `parse_leniently` returns for what is not JSON by any reading; null is a document.
+#: What `parse` and `parse_leniently` return for what is not JSON by any reading; null is a document.
 NO_DOCUMENT: Final = object()
 
 
@@ -61,6 +61,14 @@ def finite(value: Any) -> tuple[Any, bool]:
             any(found for _, found in members.values()),
         )
     return value, False
+
+
+def parse(body: bytes) -> Any:
+    """Return the document in `body`, read strictly and then leniently, or `NO_DOCUMENT`."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return parse_leniently(body)
 
 
 def parse_leniently(body: bytes) -> Any:

@@ -1,6 +1,6 @@
 """The Open Inference Protocol (KServe v2): `outputs[0].data`, `model_version`.
 
-JSON tensors only; the binary tensor extension's answers are not JSON and say so.
+Binary tensors (`binary_tensors`) come here as the document that they would have been in JSON.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
+from proxy.pairs.protocols import binary_tensors
 from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, text_or_none
 
 _DEFAULT: Final = "outputs[0].data"
@@ -31,7 +32,7 @@ def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
     """Give a flat tensor of a batch its rows, so that a label comparator sees one item a row.
 
     The protocol (section "Tensor Data") allows `data` flat in row-major order or nested. A batch
-    of one stays as it was sent.
+    of one stays as it was sent, as does a shape that is none: rows must not nest without end.
     """
     if not prediction or type(prediction[0]) is list:
         return prediction
@@ -44,7 +45,7 @@ def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
         return prediction
     if type(shape) is not list or len(shape) < 2 or shape[0] == 1:
         return prediction
-    if not all(type(size) is int and size > 0 for size in shape):
+    if binary_tensors.count(shape) != len(prediction):
         return prediction
     return _rows(prediction, shape)
 
@@ -57,14 +58,7 @@ def _output_index(path: str) -> int | None:
 
 
 def _rows(flat: list[Any], shape: list[int]) -> list[Any]:
-    """Return `flat` as rows of shape[1:], or as it is when the shape does not fit."""
-    size = 1
-    for dimension in shape:
-        size *= dimension
-        if size > len(flat):
-            return flat
-    if size != len(flat):
-        return flat
+    """Return `flat`, of as many elements as `shape` has and at least one, as rows of shape[1:]."""
     nested = flat
     for dimension in reversed(shape[1:]):
         nested = [nested[start : start + dimension] for start in range(0, len(nested), dimension)]
@@ -78,4 +72,6 @@ def _output(document: Any, index: int) -> dict[str, Any] | None:
     return outputs[index] if isinstance(outputs[index], dict) else None
 
 
-DIALECT: Final = Dialect(prediction=_prediction, facts=_facts, refine=_refine)
+DIALECT: Final = Dialect(
+    prediction=_prediction, facts=_facts, refine=_refine, unpack=binary_tensors.unpack
+)
