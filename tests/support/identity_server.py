@@ -1,8 +1,9 @@
 """An inference server that gives every input back: any datatype, in JSON and in binary.
 
 The Open Inference Protocol as NVIDIA's server speaks it to its clients: binary tensors in requests
-and answers, compressed requests, and answers compressed for those who ask. Tensors are never
-decoded here, so what a client or a record makes of one says nothing about this server.
+and answers, compressed requests, and answers compressed for those who ask (`x-coding` names the
+coding of several). `x-chunked` asks for an answer without a length. Tensors are never decoded here,
+so what a client or a record makes of one says nothing about this server.
 
     with identity_server(tmp_path) as child:
         triton.InferenceServerClient(child.url.removeprefix("http://"))
@@ -11,15 +12,18 @@ decoded here, so what a client or a record makes of one says nothing about this 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import brotli
 import orjson
+import zstandard
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from proxy.demo.listener import serve
@@ -28,6 +32,13 @@ from proxy.demo.processes import Child, python, start, wait_url
 ROOT = Path(__file__).parent.parent.parent
 #: Says where the JSON of a binary request or answer ends.
 JSON_LENGTH = "inference-header-content-length"
+PIECE_BYTES = 10_000
+CODINGS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
+}
 _KEPT = ("name", "datatype", "shape", "data")
 
 
@@ -46,10 +57,18 @@ async def infer(request: Request) -> Response:
     headers = {"content-type": "application/octet-stream" if is_binary else "application/json"}
     if is_binary:
         headers[JSON_LENGTH] = str(len(text))
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        answer = gzip.compress(answer)
-        headers["content-encoding"] = "gzip"
+    coding = request.headers.get("x-coding", "gzip")
+    if coding in request.headers.get("accept-encoding", ""):
+        answer = CODINGS[coding](answer)
+        headers["content-encoding"] = coding
+    if "x-chunked" in request.headers:
+        return StreamingResponse(_in_pieces(answer), headers=headers)
     return Response(answer, headers=headers)
+
+
+async def _in_pieces(answer: bytes) -> AsyncIterator[bytes]:
+    for start_at in range(0, len(answer), PIECE_BYTES):
+        yield answer[start_at : start_at + PIECE_BYTES]
 
 
 def _output(tensor: dict[str, Any]) -> dict[str, Any]:
