@@ -100,6 +100,15 @@ def twins(draw: st.DrawFn) -> tuple[Output, Output]:
 @example(
     pairs=[
         (
+            {"name": "y", "datatype": "INT8", "shape": [1], "data": [1]},
+            output("INT8", [1], b"\x01"),
+        )
+    ],
+    path="outputs",
+)
+@example(
+    pairs=[
+        (
             {"name": "y", "datatype": "FP32", "shape": [2], "data": [1.5, math.nan]},
             output("FP32", [2], np.array([1.5, math.nan], "<f4").tobytes()),
         )
