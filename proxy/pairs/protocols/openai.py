@@ -19,7 +19,6 @@ from proxy.pairs.protocols.answer import (
     Facts,
     count_or_none,
     object_of,
-    objects_of,
     text_or_none,
 )
 
@@ -33,19 +32,21 @@ def facts(document: Any) -> Facts:
     if not isinstance(document, dict):
         return NO_FACTS
     usage = object_of(document.get("usage"))
-    choices = objects_of(document.get("choices"))
-    if choices:
-        reason = choices[0].get("finish_reason")
+    choices = document.get("choices")
+    if isinstance(choices, list) and choices:
+        reason = object_of(choices[0]).get("finish_reason")
     elif "output" in document:
         reason = openai_responses.finish_reason(document)
     else:
         reason = None
     # The Responses API has other names for the same.
     before, after = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if before is None:
+        before, after = usage.get("input_tokens"), usage.get("output_tokens", after)
     return (
         text_or_none(document.get("model")),
-        count_or_none(usage.get("input_tokens") if before is None else before),
-        count_or_none(usage.get("output_tokens") if after is None else after),
+        count_or_none(before),
+        count_or_none(after),
         text_or_none(reason),
     )
 

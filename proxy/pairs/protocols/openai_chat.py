@@ -15,6 +15,8 @@ from proxy.pairs.protocols.answer import object_of, objects_of
 CONTENT: Final = "choices[0].message.content"
 _CHOICES: Final = "choices"
 _FIRST: Final = "choices[0]."
+#: Members of a streamed delta that are read, besides `content`.
+_OTHERS: Final = frozenset({"refusal", "audio", "tool_calls", "function_call"})
 
 
 def prediction(choices: list[Any]) -> tuple[Any, str]:
@@ -58,6 +60,8 @@ def _said(choice: dict[str, Any]) -> tuple[Any, str]:
 
 def _calls(message: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
     """Return name and arguments of each call, since ids are random; and where they were found."""
+    if "tool_calls" not in message and "function_call" not in message:
+        return [], ""
     calls = objects_of(message.get("tool_calls"))
     if calls:
         return [_call(call) for call in calls], "message.tool_calls"
@@ -118,15 +122,24 @@ class _Choice:
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         _append(self._texts, choice.get("text"))
         delta = object_of(choice.get("delta"))
-        _append(self._contents, delta.get("content"))
-        _append(self._refusals, delta.get("refusal"))
-        _append(self._transcripts, object_of(delta.get("audio")).get("transcript"))
-        for call in objects_of(delta.get("tool_calls")):
-            self._calls.setdefault(_index(call), _Call()).add(call)
-        function = object_of(delta.get("function_call"))
-        if function:
+        for name, piece in delta.items():
+            # Most chunks have one member, and most of those are this one.
+            if name == "content":
+                _append(self._contents, piece)
+            elif name in _OTHERS and piece:
+                self._add_other(name, piece)
+
+    def _add_other(self, name: str, piece: Any) -> None:
+        if name == "refusal":
+            _append(self._refusals, piece)
+        elif name == "audio":
+            _append(self._transcripts, object_of(piece).get("transcript"))
+        elif name == "tool_calls":
+            for call in objects_of(piece):
+                self._calls.setdefault(_index(call), _Call()).add(call)
+        elif isinstance(piece, dict):
             self._function = self._function or _Call()
-            self._function.add({"function": function})
+            self._function.add({"function": piece})
 
     def document(self, index: int) -> dict[str, Any]:
         """Return the choice as it would have been without a stream."""

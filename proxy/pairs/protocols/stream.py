@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from proxy.pairs import documents, sse
 
 #: Reasons, as they end a `not_comparable_reason`: it ended before its answer did; it told of an
@@ -36,7 +38,10 @@ def chunks_of(events: list[bytes]) -> Chunks:
         if data.strip() == sse.DONE:
             is_done = True
             continue
-        chunk = documents.parse(data)
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            chunk = documents.parse_leniently(data)
         if chunk is documents.NO_DOCUMENT:
             is_last = number == len(events)
             return Chunks(found, is_done, INCOMPLETE if is_last else documents.NOT_JSON)
