@@ -1,5 +1,7 @@
 """The Open Inference Protocol (KServe v2): `outputs[0].data`, `model_version`.
 
+Language models answer with `text_output` (Triton's generate extension), and stream it in pieces;
+MLServer streams whole answers, whose data follow one another. Neither marks the end of its streams.
 Binary tensors (`binary_tensors`) come here as the document that they would have been in JSON.
 """
 
@@ -9,10 +11,12 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from proxy.pairs.protocols import binary_tensors
-from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, text_or_none
+from proxy.pairs.protocols import binary_tensors, stream
+from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, objects_of, text_or_none
 
 _DEFAULT: Final = "outputs[0].data"
+_TEXT: Final = "text_output"
+_OF_ANSWER: Final = ("model_name", "model_version", "error")
 _OUTPUT_DATA = re.compile(r"outputs\[([0-9]+)\]\.data")
 
 
@@ -25,7 +29,30 @@ def _facts(document: Any) -> Facts:
 
 def _prediction(document: Any) -> tuple[Any, str]:
     output = _output(document, 0)
+    if output is None and isinstance(document, dict) and "text_output" in document:
+        return document["text_output"], _TEXT
     return (None if output is None else output.get("data")), _DEFAULT
+
+
+def _assemble(events: list[bytes]) -> tuple[Any, str | None]:
+    """Return the answer that a stream amounts to, in the shape of one that was not streamed."""
+    chunks = stream.chunks_of(events)
+    document: dict[str, Any] = {}
+    texts: list[str] = []
+    data: dict[int, list[Any]] = {}
+    for chunk in objects_of(chunks.found):
+        document |= {name: chunk[name] for name in _OF_ANSWER if name in chunk}
+        if isinstance(chunk.get("text_output"), str):
+            texts.append(chunk["text_output"])
+        for number, output in enumerate(objects_of(chunk.get("outputs"))):
+            if isinstance(output.get("data"), list):
+                data.setdefault(number, []).extend(output["data"])
+    if texts:
+        document["text_output"] = "".join(texts)
+    if data:
+        # The shapes were those of the pieces.
+        document["outputs"] = [{"data": data.get(number)} for number in range(max(data) + 1)]
+    return document, stream.FAILED if document.get("error") else chunks.reason
 
 
 def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
@@ -73,5 +100,9 @@ def _output(document: Any, index: int) -> dict[str, Any] | None:
 
 
 DIALECT: Final = Dialect(
-    prediction=_prediction, facts=_facts, refine=_refine, unpack=binary_tensors.unpack
+    prediction=_prediction,
+    facts=_facts,
+    assemble=_assemble,
+    unpack=binary_tensors.unpack,
+    refine=_refine,
 )

@@ -49,6 +49,43 @@ def test_a_flat_tensor_of_a_batch_gets_its_rows(data: Any, shape: Any, expected:
     assert read(OIP, tensor(data, shape), "outputs[0].data").prediction == expected
 
 
+def test_open_inference_of_language_models() -> None:
+    """Triton's generate extension, whole and streamed."""
+    whole = {"model_name": "llm", "model_version": "1", "text_output": "Hi there"}
+    assert read(OIP, whole) == Extract("Hi there", "1", path="text_output")
+    pieces = [whole | {"text_output": piece} for piece in ("Hi", "", " there")]
+    assert read_stream(*pieces, protocol=OIP) == read(OIP, whole)
+
+
+def test_open_inference_streams_of_whole_answers() -> None:
+    """MLServer's `infer_stream`: each output's data one after another."""
+    answers = [
+        {"model_version": "1", "outputs": [{"shape": [1, 1], "data": [word]}, {"data": [number]}]}
+        for number, word in enumerate(("a", "b"))
+    ]
+    found = read_stream(*answers, protocol=OIP)
+    assert found == Extract(["a", "b"], "1", path="outputs[0].data")
+    second = read_stream(*answers, protocol=OIP, expression="outputs[1].data")
+    assert second.prediction == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "prediction", "reason"),
+    [
+        ((), None, "no_prediction"),
+        (({"text_output": "Hi"}, {"error": "out of memory"}), "Hi", "stream_error"),
+        (({"text_output": "Hi"}, '{"text_ou'), "Hi", "stream_incomplete"),
+        (({"text_output": 1}, {"outputs": [{"data": 1}, 2]}, []), None, "no_prediction"),
+    ],
+)
+def test_open_inference_streams_that_did_not_end_well(
+    chunks: tuple[Any, ...], prediction: Any, reason: str
+) -> None:
+    """What came is kept beside the reason."""
+    found = read_stream(*chunks, protocol=OIP)
+    assert (found.prediction, found.reason) == (prediction, reason)
+
+
 def test_an_output_that_is_not_there() -> None:
     """A path to the second output of one."""
     assert read(OIP, tensor([1], [1]), "outputs[1].data").reason == "no_prediction"
