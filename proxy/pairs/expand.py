@@ -24,6 +24,7 @@ from proxy.errors import UnderstudyError
 from proxy.pairs import sse
 from proxy.pairs.identity import Identities
 from proxy.pairs.protocols.answer import Extract
+from proxy.pairs.protocols.stream import ENDED_EARLY
 from proxy.pairs.reading import BODY_FIELDS, Reader, decoded
 from proxy.pairs.record import FIELDS, SCHEMA_VERSION, SIDES, BodyState
 
@@ -53,6 +54,7 @@ class _Side:
         self.prediction, self.model_version, self.finish_reason = named(
             "prediction", "model_version", "finish_reason"
         )
+        self.stream_complete = f"{side}_stream_complete"
         self.input_tokens, self.output_tokens = named("input_tokens", "output_tokens")
 
 
@@ -238,9 +240,12 @@ def _fill(record: dict[str, Any], side: _Side, read: tuple[str | None, Extract])
         record[side.input_tokens],
         record[side.output_tokens],
         record[side.finish_reason],
-        _,
+        reason,
         _,
     ) = extract
+    # The worker knows that the bytes came to their end, not that the answer in them did.
+    if reason is not None and reason in ENDED_EARLY:
+        record[side.stream_complete] = False
     if record[side.sha256] is None:
         record[side.sha256] = sha256
     if record[side.content_type] != "application/json" and sse.is_stream(record[side.content_type]):

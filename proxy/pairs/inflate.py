@@ -2,7 +2,7 @@
 
 What users get is never decoded. A body that would grow beyond 8 MiB, or to more than 100 times
 its size, is left alone: no honest prediction does that, and a gzip bomb must not hurt the
-recorder. brotli is left alone too (no library of ours reads it).
+recorder. brotli is undone where its library is installed (the extra `brotli`).
 """
 
 from __future__ import annotations
@@ -12,25 +12,35 @@ from typing import Final
 
 import zstandard
 
+try:
+    import brotli
+except ImportError:
+    brotli = None
+
 LIMIT_BYTES: Final = 8 * 1024 * 1024
 LIMIT_RATIO: Final = 100
 #: Encodings upon encodings that are undone; RFC 9110 section 8.4 allows any number.
 LIMIT_CODINGS: Final = 2
 
-#: Reasons, as they end a `not_comparable_reason`.
-UNREADABLE: Final = "content_encoding"
+#: Reasons, as they end a `not_comparable_reason`: a coding that is not known here, or too many;
+#: data that is not in the coding, or was cut; too much of it.
+UNKNOWN: Final = "content_encoding"
+DAMAGED: Final = "encoding_damaged"
 TOO_LARGE: Final = "inflates_too_large"
+
+#: Before version 1.2 the library cannot bound what it makes.
+_HAS_BROTLI: Final = brotli is not None and hasattr(brotli.Decompressor, "can_accept_more_data")
 
 _GZIP_WBITS = 31
 _RAW_WBITS = -15
 
 
 class InflateError(ValueError):
-    """The body cannot be decoded; its text is `UNREADABLE` or `TOO_LARGE`."""
+    """The body cannot be decoded; its text is `UNKNOWN`, `DAMAGED` or `TOO_LARGE`."""
 
 
 def inflate(body: bytes, content_encoding: str) -> bytes:
-    """Return `body` without its content codings (gzip, deflate, zstd, identity).
+    """Return `body` without its content codings (gzip, deflate, br, zstd, identity).
 
     Args:
         body: the body as it was on the wire.
@@ -42,7 +52,7 @@ def inflate(body: bytes, content_encoding: str) -> bytes:
     codings = [word.strip().lower() for word in content_encoding.split(",")]
     codings = [word for word in codings if word not in ("", "identity")]
     if len(codings) > LIMIT_CODINGS:
-        raise InflateError(UNREADABLE)
+        raise InflateError(UNKNOWN)
     limit_bytes = min(LIMIT_BYTES, LIMIT_RATIO * len(body))
     if not body:
         return body
@@ -50,7 +60,7 @@ def inflate(body: bytes, content_encoding: str) -> bytes:
         for coding in reversed(codings):
             body = _decode(body, coding, limit_bytes)
     except (zlib.error, zstandard.ZstdError) as exc:
-        raise InflateError(UNREADABLE) from exc
+        raise InflateError(DAMAGED) from exc
     return body
 
 
@@ -63,7 +73,9 @@ def _decode(body: bytes, coding: str, limit_bytes: int) -> bytes:
         return _zlib(body, zlib.MAX_WBITS if has_header else _RAW_WBITS, limit_bytes)
     if coding == "zstd":
         return _zstd(body, limit_bytes)
-    raise InflateError(UNREADABLE)
+    if coding == "br" and _HAS_BROTLI:
+        return _brotli(body, limit_bytes)
+    raise InflateError(UNKNOWN)
 
 
 def _zlib(body: bytes, wbits: int, limit_bytes: int) -> bytes:
@@ -77,7 +89,7 @@ def _zlib(body: bytes, wbits: int, limit_bytes: int) -> bytes:
         if room_bytes < 0:
             raise InflateError(TOO_LARGE)
         if not decoder.eof:
-            raise InflateError(UNREADABLE)
+            raise InflateError(DAMAGED)
         pieces.append(piece)
         body = decoder.unused_data
         if wbits != _GZIP_WBITS or not body:
@@ -96,6 +108,20 @@ def _zstd(body: bytes, limit_bytes: int) -> bytes:
         decoder = context.decompressobj()
         decoder.decompress(body)
         if not decoder.eof:
-            raise InflateError(UNREADABLE)
+            raise InflateError(DAMAGED)
         body = decoder.unused_data
+    return data
+
+
+def _brotli(body: bytes, limit_bytes: int) -> bytes:
+    decoder = brotli.Decompressor()
+    try:
+        # Its buffer doubles as it grows, so that up to twice the limit is made before it stops.
+        data: bytes = decoder.process(body, output_buffer_limit=limit_bytes + 1)
+    except brotli.error as exc:
+        raise InflateError(DAMAGED) from exc
+    if len(data) > limit_bytes:
+        raise InflateError(TOO_LARGE)
+    if not decoder.is_finished():
+        raise InflateError(DAMAGED)
     return data

@@ -18,7 +18,7 @@ from proxy.comparison.result import Comparison, against_noise, not_comparable
 from proxy.config.resolved import Route
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.extract import Extractor
-from proxy.pairs.protocols.openai import INCOMPLETE
+from proxy.pairs.protocols.stream import INCOMPLETE
 
 #: Statuses of legs that nobody's backend failed: named as they are in the reason.
 _UNASKED: Final = frozenset({"cancelled", "shed", "not_sent"})

@@ -113,7 +113,7 @@ async def test_a_rescue_by_a_primary_that_does_not_read_holds_the_client(tmp_pat
 
 def _large_uploads() -> Options:
     limits = {"mirror_body_bytes": 62 * MIB, "memory_bytes": 128 * MIB}
-    return Options(weight_bp=CANARY, limits=limits, timeout_s=20)
+    return Options(weight_bp=CANARY, limits=limits)
 
 
 async def test_an_upload_is_rescued_from_a_candidate_that_cannot_be_reached(tmp_path: Path) -> None:

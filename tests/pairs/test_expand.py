@@ -139,7 +139,8 @@ def test_a_leg_that_failed_cannot_be_compared(side: str, status: str) -> None:
         (leg("candidate", b"null"), "candidate_no_prediction"),
         (leg("candidate", b'{"y":NaN}'), "candidate_not_finite"),
         (leg("candidate", b"[" * 300 + b"]" * 300), "candidate_too_deep"),
-        (leg("candidate", b"x", content_encoding="br"), "candidate_content_encoding"),
+        (leg("candidate", b"x", content_encoding="compress"), "candidate_content_encoding"),
+        (leg("candidate", b"x", content_encoding="gzip"), "candidate_encoding_damaged"),
         (leg("candidate", b'{"y":1}', stream_complete=False), "candidate_stream_incomplete"),
     ],
     ids=lambda value: value if isinstance(value, str) else "answer",
@@ -281,6 +282,32 @@ def test_a_streamed_answer_has_a_time_to_first_token() -> None:
     assert record["not_comparable_reason"] == "candidate_no_prediction"
 
 
+CHUNK = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("end", "is_complete", "reason"),
+    [
+        (b"data: [DONE]\n\n", True, None),
+        (b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n', True, None),
+        (b"", False, "candidate_stream_incomplete"),
+        (b'data: {"choices":[{"del', False, "candidate_stream_incomplete"),
+        (b'data: {"error":{"message":"overloaded"}}\n\n', False, "candidate_stream_error"),
+    ],
+)
+def test_a_stream_is_complete_when_its_answer_is(
+    end: bytes, is_complete: bool, reason: str | None
+) -> None:
+    """HTTP may end well although the model broke off; the worker sees only the former."""
+    whole = leg("primary", CHUNK + b"data: [DONE]\n\n", content_type="text/event-stream")
+    candidate = leg("candidate", CHUNK + end, content_type="text/event-stream")
+    record = expand(line(whole, candidate), protocol=Protocol.OPENAI)
+    assert record["primary_stream_complete"] is True
+    assert record["candidate_stream_complete"] is is_complete
+    assert record["not_comparable_reason"] == reason
+    assert record["candidate_prediction"] == "Hi"
+
+
 def test_a_worker_may_leave_out_what_is_null_and_add_what_is_unknown() -> None:
     """Lines of an older or newer worker still make whole records."""
     whole = line()
@@ -339,7 +366,8 @@ json_values = st.recursive(
         st.dictionaries(
             st.sampled_from(
                 ("outputs", "data", "shape", "choices", "message", "content", "tool_calls", "usage",
-                 "function", "embedding", "predictions", "model", "index", "delta", "error", "x")
+                 "function", "embedding", "predictions", "model", "index", "delta", "error", "x", "datatype",
+                 "parameters", "binary_data_size", "output", "type", "response")
             ),
             inner,
             max_size=4,
@@ -356,6 +384,7 @@ payloads = st.one_of(
     streams,
     documents.map(gzip.compress),
     documents.map(lambda text: text[:-1]),
+    st.tuples(documents, st.binary(max_size=20)).map(b"".join),
     st.just(b'{"x":[NaN,1e999,"\\ud800"]}'),
     st.binary(max_size=40),
 )
@@ -363,7 +392,9 @@ legs = st.fixed_dictionaries(
     {
         "status": st.sampled_from(STATUSES),
         "body_state": st.sampled_from(("full", "truncated", "redacted", "omitted")),
-        "content_type": st.sampled_from((None, "application/json", "text/event-stream; x=y")),
+        "content_type": st.sampled_from(
+            (None, "application/json", "text/event-stream; x=y", "application/octet-stream")
+        ),
         "content_encoding": st.sampled_from(
             (None, "", "gzip", "deflate", "zstd", "br", "gzip, gzip")
         ),

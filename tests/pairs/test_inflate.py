@@ -7,11 +7,13 @@ import gzip
 import random
 import zlib
 
+import brotli
 import pytest
 import zstandard
 from hypothesis import given, strategies as st
 
-from proxy.pairs.inflate import LIMIT_BYTES, TOO_LARGE, UNREADABLE, InflateError, inflate
+from proxy.pairs import inflate as inflate_module
+from proxy.pairs.inflate import DAMAGED, LIMIT_BYTES, TOO_LARGE, UNKNOWN, InflateError, inflate
 
 TEXT = bytes(range(256)) * 4
 
@@ -39,6 +41,9 @@ def streamed_zstd(data: bytes) -> bytes:
         ("zstd", zstandard.compress(TEXT)),
         ("zstd", streamed_zstd(TEXT)),
         ("zstd", zstandard.compress(TEXT[:100]) + streamed_zstd(TEXT[100:])),
+        ("br", brotli.compress(TEXT)),
+        ("BR", brotli.compress(TEXT, quality=1)),
+        ("br, gzip", gzip.compress(brotli.compress(TEXT))),
         ("deflate, gzip", gzip.compress(zlib.compress(TEXT))),
         ("identity", TEXT),
         ("identity, ,gzip", gzip.compress(TEXT)),
@@ -49,7 +54,7 @@ def test_codings_are_undone_in_reverse_order(encoding: str, body: bytes) -> None
     assert inflate(body, encoding) == TEXT
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_an_empty_body_is_empty_in_any_coding(encoding: str) -> None:
     """Answers to HEAD carry the header and no body."""
     assert inflate(b"", encoding) == b""
@@ -58,20 +63,35 @@ def test_an_empty_body_is_empty_in_any_coding(encoding: str) -> None:
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
-        ("br", b"x"),
         ("gzip", b"not gzip"),
         ("gzip", gzip.compress(TEXT)[:-3]),
         ("gzip", gzip.compress(TEXT) + b"trailing"),
         ("deflate", zlib.compress(TEXT)[:-5]),
         ("zstd", zstandard.compress(TEXT)[:-2]),
         ("zstd", streamed_zstd(TEXT)[:-2]),
-        ("gzip, gzip, gzip", TEXT),
+        ("br", b"not brotli"),
+        ("br", brotli.compress(TEXT)[:-3]),
+        ("br", brotli.compress(TEXT) + b"trailing"),
     ],
 )
-def test_what_is_unknown_damaged_or_cut_is_refused(encoding: str, body: bytes) -> None:
+def test_what_is_damaged_or_cut_is_refused(encoding: str, body: bytes) -> None:
     """With one word for the record."""
-    with pytest.raises(InflateError, match=f"^{UNREADABLE}$"):
+    with pytest.raises(InflateError, match=f"^{DAMAGED}$"):
         inflate(body, encoding)
+
+
+@pytest.mark.parametrize("encoding", ["compress", "gzip, gzip, gzip", "gzip, dcb", "aws-chunked"])
+def test_a_coding_that_is_not_known_is_refused(encoding: str) -> None:
+    """With another word: there, nothing is wrong with the data."""
+    with pytest.raises(InflateError, match=f"^{UNKNOWN}$"):
+        inflate(TEXT, encoding)
+
+
+def test_without_its_library_brotli_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an extra; so is one that is too old to set bounds."""
+    monkeypatch.setattr(inflate_module, "_HAS_BROTLI", False)
+    with pytest.raises(InflateError, match=f"^{UNKNOWN}$"):
+        inflate(brotli.compress(TEXT), "br")
 
 
 BOMB = bytes(16 * 1024 * 1024)
@@ -84,10 +104,11 @@ BOMB = bytes(16 * 1024 * 1024)
         ("deflate", zlib.compress(BOMB)),
         ("zstd", zstandard.compress(BOMB)),
         ("zstd", streamed_zstd(BOMB)),
+        ("br", brotli.compress(BOMB)),
         ("gzip, gzip", gzip.compress(gzip.compress(BOMB))),
         ("gzip", gzip.compress(bytes(10_000)) * 3),
     ],
-    ids=["gzip", "deflate", "zstd", "zstd without size", "gzip in gzip", "members"],
+    ids=["gzip", "deflate", "zstd", "zstd without size", "brotli", "gzip in gzip", "members"],
 )
 def test_a_bomb_is_left_alone(encoding: str, body: bytes) -> None:
     """Neither beyond 8 MiB nor beyond 100 times its size; before the memory is taken."""
@@ -104,10 +125,18 @@ def test_eight_mebibytes_are_allowed_and_no_byte_more() -> None:
     assert len(inflate(whole, "gzip")) == LIMIT_BYTES
     with pytest.raises(InflateError, match=TOO_LARGE):
         inflate(more, "gzip")
+    whole, more = (
+        brotli.compress(data[:size], quality=1) for size in (LIMIT_BYTES, LIMIT_BYTES + 1)
+    )
+    assert 100 * len(whole) > LIMIT_BYTES
+    assert len(inflate(whole, "br")) == LIMIT_BYTES
+    with pytest.raises(InflateError, match=TOO_LARGE):
+        inflate(more, "br")
 
 
 @given(
-    body=st.binary(max_size=60), encoding=st.sampled_from(("gzip", "deflate", "zstd", "zstd,gzip"))
+    body=st.binary(max_size=60),
+    encoding=st.sampled_from(("gzip", "deflate", "br", "zstd", "zstd,gzip")),
 )
 def test_any_bytes_inflate_or_are_refused(body: bytes, encoding: str) -> None:
     """Never another error, never more than the bound."""

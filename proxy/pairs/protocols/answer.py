@@ -52,6 +52,8 @@ class Dialect(NamedTuple):
         facts: reads version, tokens and finish reason; takes any JSON value.
         assemble: turns the data of server-sent events into the document that a plain answer would
             have been, or the reason why it cannot; None when the protocol does not stream.
+        unpack: turns a body that is JSON followed by raw bytes into the document that a plain answer
+            would have been, or the reason why it cannot; None when the protocol has no such.
         refine: reshapes a list (found at a given path) with what else the document says.
         is_finite: the prediction holds no NaN that the JSON text did not hold.
     """
@@ -59,8 +61,19 @@ class Dialect(NamedTuple):
     prediction: Callable[[Any], tuple[Any, str]]
     facts: Callable[[Any], Facts] = lambda _: NO_FACTS
     assemble: Callable[[list[bytes]], tuple[Any, str | None]] | None = None
+    unpack: Callable[[bytes], tuple[Any, str | None]] | None = None
     refine: Callable[[list[Any], Any, str], list[Any]] | None = None
     is_finite: bool = True
+
+
+def object_of(value: Any) -> dict[str, Any]:
+    """Return an object as it is, and an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects_of(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in an array; none for anything else."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def text_or_none(value: Any) -> str | None:

@@ -1,6 +1,6 @@
 """From an answer to what it predicts, for every protocol.
 
-Undoes Content-Encoding, parses the JSON once, assembles a stream, finds the prediction where the
+Undoes Content-Encoding, parses the JSON once, assembles a stream, unpacks binary tensors, finds the prediction where the
 route's expression or the protocol says. Never raises on anything an upstream may send: what cannot
 be read becomes an `Extract` with a reason.
 """
@@ -19,10 +19,13 @@ from proxy.pairs.inflate import InflateError, inflate
 from proxy.pairs.predictions import finder, is_plain
 from proxy.pairs.protocols import json_body, mlflow, open_inference, openai, tfserving
 from proxy.pairs.protocols.answer import Answer, Dialect, Extract
+from proxy.pairs.protocols.binary_tensors import is_binary
 from proxy.pairs.protocols.raw import extract_raw
 
-#: Reason: the answer is readable, and the prediction is not in it.
+#: Reasons: the answer is readable, and the prediction is not in it; instead, it tells of an error
+#: (with a status of 200: others are not read).
 NO_PREDICTION: Final = "no_prediction"
+ANSWERED_ERROR: Final = "answered_error"
 
 _DIALECTS: Final[dict[Protocol, Dialect]] = {
     Protocol.OPEN_INFERENCE: open_inference.DIALECT,
@@ -59,17 +62,32 @@ class Extractor:
         dialect = self._dialect
         if dialect is None:
             return extract_raw(body)
-        if dialect.assemble is not None and sse.is_stream(content_type):
-            value, reason = dialect.assemble(sse.data(body))
-            return self._read(dialect, value, body, reason)
+        if content_type != "application/json":
+            if dialect.assemble is not None and sse.is_stream(content_type):
+                return self._read_whole(dialect, dialect.assemble(sse.data(body)), body)
+            if dialect.unpack is not None and is_binary(content_type):
+                return self._read_whole(dialect, dialect.unpack(body), body)
         try:
-            value = orjson.loads(body)
+            document = orjson.loads(body)
         except orjson.JSONDecodeError:
-            value = documents.parse_leniently(body)
-            if value is documents.NO_DOCUMENT:
-                return Extract(reason=documents.NOT_JSON)
-            return _without_infinities(self._read(dialect, value, body, None))
-        return self._read(dialect, value, body, None)
+            return self._read_otherwise(dialect, body)
+        return self._read(dialect, document, body, None)
+
+    def _read_otherwise(self, dialect: Dialect, body: bytes) -> Extract:
+        """Read what is not strictly JSON, although its type does not say what else."""
+        document, reason = documents.parse_leniently(body), None
+        if document is documents.NO_DOCUMENT:
+            document, reason = None, documents.NOT_JSON
+            if dialect.unpack is not None:
+                document, reason = dialect.unpack(body)
+        return self._read_whole(dialect, (document, reason), body)
+
+    def _read_whole(self, dialect: Dialect, made: tuple[Any, str | None], body: bytes) -> Extract:
+        """Read a document that was made, or parsed leniently, and may hold NaN."""
+        document, reason = made
+        if document is None and reason is not None:
+            return Extract(reason=reason)
+        return _without_infinities(self._read(dialect, document, body, reason))
 
     def _read(self, dialect: Dialect, document: Any, body: bytes, reason: str | None) -> Extract:
         if self._expression:
@@ -80,7 +98,7 @@ class Extractor:
             prediction = dialect.refine(prediction, document, path)
         facts = dialect.facts(document)
         if prediction is None:
-            return _new(Extract, (None, *facts, reason or NO_PREDICTION, path))
+            return _new(Extract, (None, *facts, reason or _why_none(document), path))
         if type(prediction) is not str and documents.is_deep(prediction, body):
             return _new(Extract, (None, *facts, documents.TOO_DEEP, path))
         extract = _new(Extract, (prediction, *facts, reason, path))
@@ -89,6 +107,10 @@ class Extractor:
         if not documents.is_writable(prediction):
             return _new(Extract, (None, *facts, NO_PREDICTION, path))
         return _without_infinities(extract)
+
+
+def _why_none(document: Any) -> str:
+    return ANSWERED_ERROR if isinstance(document, dict) and document.get("error") else NO_PREDICTION
 
 
 #: Makes a named tuple without the call in between: 0.2 us less for every answer.

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import orjson
-
-from proxy.pairs import sse
 from proxy.pairs.documents import NOT_JSON
+from proxy.pairs.protocols import stream
 from proxy.pairs.protocols.answer import Dialect
 
 
@@ -15,11 +13,10 @@ def _prediction(document: Any) -> tuple[Any, str]:
     return document, ""
 
 
-def _assemble(events: list[bytes]) -> tuple[Any, str | None]:
-    try:
-        return [orjson.loads(data) for data in events if data.strip() != sse.DONE], None
-    except orjson.JSONDecodeError:
-        return None, NOT_JSON
+def assemble(events: list[bytes]) -> tuple[Any, str | None]:
+    """Return the list of the events' data without the `[DONE]` at the end, or why it is none."""
+    chunks = stream.chunks_of(events)
+    return (chunks.found, None) if chunks.reason is None else (None, NOT_JSON)
 
 
-DIALECT: Final = Dialect(prediction=_prediction, assemble=_assemble)
+DIALECT: Final = Dialect(prediction=_prediction, assemble=assemble)

@@ -1,6 +1,8 @@
 """The Open Inference Protocol (KServe v2): `outputs[0].data`, `model_version`.
 
-JSON tensors only; the binary tensor extension's answers are not JSON and say so.
+Language models answer with `text_output` (Triton's generate extension), and stream it in pieces;
+MLServer streams whole answers, whose data follow one another. Neither marks the end of its streams.
+Binary tensors (`binary_tensors`) come here as the document that they would have been in JSON.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ import re
 from functools import lru_cache
 from typing import Any, Final
 
-from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, text_or_none
+from proxy.pairs.protocols import binary_tensors, stream
+from proxy.pairs.protocols.answer import NO_FACTS, Dialect, Facts, objects_of, text_or_none
 
 _DEFAULT: Final = "outputs[0].data"
+_TEXT: Final = "text_output"
+_OF_ANSWER: Final = ("model_name", "model_version", "error")
 _OUTPUT_DATA = re.compile(r"outputs\[([0-9]+)\]\.data")
 
 
@@ -24,14 +29,37 @@ def _facts(document: Any) -> Facts:
 
 def _prediction(document: Any) -> tuple[Any, str]:
     output = _output(document, 0)
+    if output is None and isinstance(document, dict) and "text_output" in document:
+        return document["text_output"], _TEXT
     return (None if output is None else output.get("data")), _DEFAULT
+
+
+def _assemble(events: list[bytes]) -> tuple[Any, str | None]:
+    """Return the answer that a stream amounts to, in the shape of one that was not streamed."""
+    chunks = stream.chunks_of(events)
+    document: dict[str, Any] = {}
+    texts: list[str] = []
+    data: dict[int, list[Any]] = {}
+    for chunk in objects_of(chunks.found):
+        document |= {name: chunk[name] for name in _OF_ANSWER if name in chunk}
+        if isinstance(chunk.get("text_output"), str):
+            texts.append(chunk["text_output"])
+        for number, output in enumerate(objects_of(chunk.get("outputs"))):
+            if isinstance(output.get("data"), list):
+                data.setdefault(number, []).extend(output["data"])
+    if texts:
+        document["text_output"] = "".join(texts)
+    if data:
+        # The shapes were those of the pieces.
+        document["outputs"] = [{"data": data.get(number)} for number in range(max(data) + 1)]
+    return document, stream.FAILED if document.get("error") else chunks.reason
 
 
 def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
     """Give a flat tensor of a batch its rows, so that a label comparator sees one item a row.
 
     The protocol (section "Tensor Data") allows `data` flat in row-major order or nested. A batch
-    of one stays as it was sent.
+    of one stays as it was sent, as does a shape that is none: rows must not nest without end.
     """
     if not prediction or type(prediction[0]) is list:
         return prediction
@@ -44,7 +72,7 @@ def _refine(prediction: list[Any], document: Any, path: str) -> list[Any]:
         return prediction
     if type(shape) is not list or len(shape) < 2 or shape[0] == 1:
         return prediction
-    if not all(type(size) is int and size > 0 for size in shape):
+    if binary_tensors.count(shape) != len(prediction):
         return prediction
     return _rows(prediction, shape)
 
@@ -57,14 +85,7 @@ def _output_index(path: str) -> int | None:
 
 
 def _rows(flat: list[Any], shape: list[int]) -> list[Any]:
-    """Return `flat` as rows of shape[1:], or as it is when the shape does not fit."""
-    size = 1
-    for dimension in shape:
-        size *= dimension
-        if size > len(flat):
-            return flat
-    if size != len(flat):
-        return flat
+    """Return `flat`, of as many elements as `shape` has and at least one, as rows of shape[1:]."""
     nested = flat
     for dimension in reversed(shape[1:]):
         nested = [nested[start : start + dimension] for start in range(0, len(nested), dimension)]
@@ -78,4 +99,10 @@ def _output(document: Any, index: int) -> dict[str, Any] | None:
     return outputs[index] if isinstance(outputs[index], dict) else None
 
 
-DIALECT: Final = Dialect(prediction=_prediction, facts=_facts, refine=_refine)
+DIALECT: Final = Dialect(
+    prediction=_prediction,
+    facts=_facts,
+    assemble=_assemble,
+    unpack=binary_tensors.unpack,
+    refine=_refine,
+)

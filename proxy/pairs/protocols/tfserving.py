@@ -1,6 +1,7 @@
-"""TensorFlow Serving's REST predict: `predictions` (row format) or `outputs` (columnar).
+"""TensorFlow Serving's REST answers: `predictions` (row format) or `outputs` (columnar).
 
-Its answers name no version: the request's path does.
+Classify and regress answer with `results`, which its documentation also calls `result`. No answer
+names a version: the request's path does.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from typing import Any, Final
 
 from proxy.pairs.protocols.answer import Dialect
 
+_KEYS: Final = ("predictions", "outputs", "results", "result")
+
 
 def _prediction(document: Any) -> tuple[Any, str]:
     if not isinstance(document, dict):
         return None, "predictions"
-    for key in ("predictions", "outputs"):
+    for key in _KEYS:
         if key in document:
             return document[key], key
     return None, "predictions"

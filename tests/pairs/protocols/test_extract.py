@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
-import struct
 from typing import Any
 
-import orjson
 import pytest
 
 from proxy.config.resolved import Protocol
 from proxy.pairs.protocols.answer import Answer, Extract
 from proxy.pairs.protocols.extract import extract
+from tests.support.answers import read, read_stream
 
 OIP, OPENAI = Protocol.OPEN_INFERENCE, Protocol.OPENAI
-
-
-def read(protocol: Protocol, value: Any, expression: str = "") -> Extract:
-    """Return what a JSON answer says."""
-    return extract(protocol, Answer("application/json", None, orjson.dumps(value)), expression)
-
-
-def read_stream(*chunks: Any, protocol: Protocol = OPENAI, expression: str = "") -> Extract:
-    """Return what a stream says; text chunks are data as they are."""
-    texts = [chunk.encode() if isinstance(chunk, str) else orjson.dumps(chunk) for chunk in chunks]
-    body = b"".join(b"data: " + text + b"\n\n" for text in texts)
-    return extract(protocol, Answer("text/event-stream", None, body), expression)
 
 
 def tensor(data: Any, shape: Any) -> dict[str, Any]:
@@ -61,6 +47,43 @@ def test_a_flat_tensor_of_a_batch_gets_its_rows(data: Any, shape: Any, expected:
     """The protocol sends row-major data flat; a shape that does not fit changes nothing."""
     assert read(OIP, tensor(data, shape)).prediction == expected
     assert read(OIP, tensor(data, shape), "outputs[0].data").prediction == expected
+
+
+def test_open_inference_of_language_models() -> None:
+    """Triton's generate extension, whole and streamed."""
+    whole = {"model_name": "llm", "model_version": "1", "text_output": "Hi there"}
+    assert read(OIP, whole) == Extract("Hi there", "1", path="text_output")
+    pieces = [whole | {"text_output": piece} for piece in ("Hi", "", " there")]
+    assert read_stream(*pieces, protocol=OIP) == read(OIP, whole)
+
+
+def test_open_inference_streams_of_whole_answers() -> None:
+    """MLServer's `infer_stream`: each output's data one after another."""
+    answers = [
+        {"model_version": "1", "outputs": [{"shape": [1, 1], "data": [word]}, {"data": [number]}]}
+        for number, word in enumerate(("a", "b"))
+    ]
+    found = read_stream(*answers, protocol=OIP)
+    assert found == Extract(["a", "b"], "1", path="outputs[0].data")
+    second = read_stream(*answers, protocol=OIP, expression="outputs[1].data")
+    assert second.prediction == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "prediction", "reason"),
+    [
+        ((), None, "no_prediction"),
+        (({"text_output": "Hi"}, {"error": "out of memory"}), "Hi", "stream_error"),
+        (({"text_output": "Hi"}, '{"text_ou'), "Hi", "stream_incomplete"),
+        (({"text_output": 1}, {"outputs": [{"data": 1}, 2]}, []), None, "no_prediction"),
+    ],
+)
+def test_open_inference_streams_that_did_not_end_well(
+    chunks: tuple[Any, ...], prediction: Any, reason: str
+) -> None:
+    """What came is kept beside the reason."""
+    found = read_stream(*chunks, protocol=OIP)
+    assert (found.prediction, found.reason) == (prediction, reason)
 
 
 def test_an_output_that_is_not_there() -> None:
@@ -111,130 +134,60 @@ def test_answers_without_a_prediction_say_so(protocol: Protocol, value: Any) -> 
     assert (found.prediction, found.reason) == (None, "no_prediction")
 
 
-def test_openai_chat() -> None:
-    """Text, model, tokens and finish reason."""
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": "Hi"},
-        "finish_reason": "stop",
-    }
-    usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-    found = read(OPENAI, {"model": "m-1", "choices": [choice], "usage": usage})
-    assert found == Extract("Hi", "m-1", 5, 1, "stop", None, "choices[0].message.content")
-
-
-def test_openai_tool_calls() -> None:
-    """Names and arguments; ids differ from call to call."""
-    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-    message = {"role": "assistant", "content": None, "tool_calls": [call]}
-    found = read(OPENAI, {"choices": [{"message": message, "finish_reason": "tool_calls"}]})
-    assert found.prediction == [{"name": "f", "arguments": '{"a":1}'}]
-    assert found.path == "choices[0].message.tool_calls"
-
-
-def test_openai_completions() -> None:
-    """The text of the first choice."""
-    found = read(OPENAI, {"model": "m", "choices": [{"text": "a"}, {"text": "b"}]})
-    assert (found.prediction, found.path) == ("a", "choices[0].text")
-
-
-def test_openai_embeddings_as_numbers_and_as_base64() -> None:
-    """The official client asks for base64 by default."""
-    vector = [0.5, -1.25, 3.0]
-    packed = base64.b64encode(struct.pack("<3f", *vector)).decode()
-    for embedding in (vector, packed):
-        usage = {"prompt_tokens": 2, "total_tokens": 2}
-        found = read(OPENAI, {"object": "list", "data": [{"embedding": embedding}], "usage": usage})
-        assert (found.prediction, found.path) == (vector, "data[0].embedding")
-        assert (found.input_tokens, found.output_tokens) == (2, None)
-
-
-def test_a_base64_embedding_with_nan_is_not_finite() -> None:
-    """JSON numbers cannot hold one; float32 can."""
-    packed = base64.b64encode(struct.pack("<2f", 1.0, float("nan"))).decode()
-    found = read(OPENAI, {"data": [{"embedding": packed}]})
-    assert (found.prediction, found.reason) == ([1.0, None], "not_finite")
-
-
-def delta(content: str | None = None, **more: Any) -> dict[str, Any]:
-    """Return one chunk of a streamed chat answer."""
-    return {"model": "m-1", "choices": [{"index": 0, "delta": {"content": content}, **more}]}
-
-
-def test_openai_chat_stream() -> None:
-    """Assembled text; usage comes last and without choices."""
-    usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
-    other = {"choices": [{"index": 1, "delta": {"content": "no"}}]}
-    found = read_stream(
-        delta("", role="assistant"), delta("Hel"), other, delta("lo"),
-        delta(finish_reason="stop"), usage, "[DONE]",
-    )  # fmt: skip
-    assert found == Extract("Hello", "m-1", 5, 2, "stop", None, "choices[0].message.content")
-
-
-def test_openai_completion_stream() -> None:
-    """Text deltas."""
-    chunks = [{"choices": [{"index": 0, "text": text}]} for text in ("a", "b")]
-    found = read_stream(*chunks, "[DONE]")
-    assert (found.prediction, found.reason, found.path) == ("ab", None, "choices[0].text")
-
-
-def test_openai_tool_call_stream() -> None:
-    """Arguments come in pieces, calls by index."""
-
-    def call(index: int, name: str | None, arguments: str) -> dict[str, Any]:
-        function = {"name": name, "arguments": arguments}
-        return {"choices": [{"delta": {"tool_calls": [{"index": index, "function": function}]}}]}
-
-    found = read_stream(
-        call(1, "g", ""),
-        call(0, "f", '{"a"'),
-        call(0, None, ":1}"),
-        delta(finish_reason="tool_calls"),
-    )
-    assert found.prediction == [
-        {"name": "f", "arguments": '{"a":1}'},
-        {"name": "g", "arguments": ""},
-    ]
-
-
 @pytest.mark.parametrize(
-    ("chunks", "reason"),
+    ("document", "prediction", "path"),
     [
-        ((delta("Hel"),), "stream_incomplete"),
-        ((delta("Hel"), '{"choices": [{"del'), "stream_incomplete"),
-        ((delta("Hel"), {"error": {"message": "overloaded"}}, "[DONE]"), "stream_error"),
-        (("hello", delta("x", finish_reason="stop")), "not_json"),
+        ({"predictions": [1, 2]}, [1, 2], "predictions"),
+        ({"predictions": [{"a": 1}]}, [{"a": 1}], "predictions"),
+        ({"predictions": {"a": [1]}}, {"a": [1]}, "predictions"),
+        ({"predictions": "text"}, "text", "predictions"),
+        ({"predictions": [1], "choices": [{"text": "a"}]}, [1], "predictions"),
+        ([1, 2], [1, 2], ""),
+        ({"columns": ["a"], "data": [[1]]}, {"columns": ["a"], "data": [[1]]}, ""),
+        (
+            {"dataframe_split": {"columns": ["a"], "data": [[1]]}},
+            {"columns": ["a"], "data": [[1]]},
+            "dataframe_split",
+        ),
+        ({"dataframe_records": [{"a": 1}]}, [{"a": 1}], "dataframe_records"),
+        ({"choices": [{"message": {"content": "Hi"}}]}, "Hi", "choices[0].message.content"),
+        ({"data": [{"embedding": [0.5]}]}, [0.5], "data[0].embedding"),
     ],
 )
-def test_a_stream_that_did_not_end_well_cannot_be_compared(
-    chunks: tuple[Any, ...], reason: str
+def test_mlflow(document: Any, prediction: Any, path: str) -> None:
+    """Predictions of any JSON type, tables, and language models in OpenAI's words."""
+    assert read(Protocol.MLFLOW, document) == Extract(prediction, path=path)
+
+
+def test_mlflow_streams_as_openai_does() -> None:
+    """A chat model's chunks, with its name and tokens."""
+    chunk = {"model": "m", "choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    found = read_stream(chunk, protocol=Protocol.MLFLOW)
+    assert (found.prediction, found.model_version, found.reason) == ("Hi", "m", None)
+
+
+@pytest.mark.parametrize("key", ["predictions", "outputs", "results", "result"])
+@pytest.mark.parametrize("value", [[[1.0]], {"a": [1]}, [[["cat", 0.9]]], [{"b64": "AA=="}], 0.5])
+def test_tfserving(key: str, value: Any) -> None:
+    """Rows, columns, and what classify and regress answer."""
+    assert read(Protocol.TFSERVING, {key: value}) == Extract(value, path=key)
+
+
+def test_tfserving_writes_nan_as_it_is() -> None:
+    """Which is not JSON, and still told from what is no answer at all."""
+    body = b'{"predictions": [[0.5, NaN], [-Infinity, 1]]}'
+    found = extract(Protocol.TFSERVING, Answer("application/json", None, body))
+    assert (found.prediction, found.reason) == ([[0.5, None], [None, 1]], "not_finite")
+
+
+@pytest.mark.parametrize("protocol", [OIP, OPENAI, Protocol.MLFLOW, Protocol.TFSERVING])
+@pytest.mark.parametrize("error", ["no such model", {"message": "overloaded", "code": 503}])
+def test_an_error_in_an_answer_of_200_is_told_from_an_empty_one(
+    protocol: Protocol, error: Any
 ) -> None:
-    """What came of it is kept as far as it can be read."""
-    found = read_stream(*chunks)
-    assert found.reason == reason
-    assert found.prediction == ("Hel" if chunks[0] != "hello" else "")
-
-
-def test_a_path_of_ones_own_reads_the_assembled_stream() -> None:
-    """In the shape of an answer that was not streamed."""
-    chunks = (delta("Hi", finish_reason="length"), "[DONE]")
-    assert read_stream(*chunks, expression="choices[0].finish_reason").prediction == "length"
-
-
-def test_mlflow() -> None:
-    """Predictions of any JSON type, or the bare list of old servers."""
-    assert read(Protocol.MLFLOW, {"predictions": [{"a": 1}]}) == Extract(
-        [{"a": 1}], path="predictions"
-    )
-    assert read(Protocol.MLFLOW, [1, 2]) == Extract([1, 2])
-
-
-def test_tfserving() -> None:
-    """Rows, or columns."""
-    assert read(Protocol.TFSERVING, {"predictions": [[1.0]]}).prediction == [[1.0]]
-    found = read(Protocol.TFSERVING, {"outputs": {"a": [1]}})
-    assert (found.prediction, found.path) == ({"a": [1]}, "outputs")
+    """Gateways send such."""
+    assert read(protocol, {"error": error}).reason == "answered_error"
+    assert read(protocol, {"error": None}).reason == "no_prediction"
 
 
 def test_json() -> None:
@@ -261,7 +214,8 @@ def test_a_compressed_answer_is_read_uncompressed() -> None:
     body = gzip.compress(b'{"y":1}')
     assert extract(Protocol.JSON, Answer(None, "gzip", body)).prediction == {"y": 1}
     assert extract(Protocol.RAW, Answer(None, "gzip", body)).prediction == '{"y":1}'
-    assert extract(Protocol.JSON, Answer(None, "br", body)).reason == "content_encoding"
+    assert extract(Protocol.JSON, Answer(None, "deflate", body)).reason == "encoding_damaged"
+    assert extract(Protocol.JSON, Answer(None, "compress", body)).reason == "content_encoding"
 
 
 @pytest.mark.parametrize(
