@@ -83,11 +83,28 @@ def _limits(limits: LimitsFile) -> Found:
 
 
 def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:
+    head_s = backend.first_byte_timeout
     if backend.connect_timeout > backend.timeout:
         yield (
             (*path, "connect_timeout"),
             (
                 f"{duration(backend.connect_timeout)} is longer than the whole call may take "
+                f"(`timeout: {duration(backend.timeout)}`)"
+            ),
+        )
+    elif head_s is not None and backend.connect_timeout > head_s:
+        yield (
+            (*path, "connect_timeout"),
+            (
+                f"{duration(backend.connect_timeout)} is longer than the head of the answer may "
+                f"take (`first_byte_timeout: {duration(head_s)}`)"
+            ),
+        )
+    if head_s is not None and head_s > backend.timeout:
+        yield (
+            (*path, "first_byte_timeout"),
+            (
+                f"{duration(head_s)} is longer than the whole call may take "
                 f"(`timeout: {duration(backend.timeout)}`)"
             ),
         )

@@ -78,10 +78,14 @@ class Backend:
     Attributes:
         endpoints: one or more addresses, tried in turn.
         connect_timeout_s: until TCP is established.
-        timeout_s: whole leg, from dispatch to the last byte.
+        timeout_s: whole leg, from dispatch to the last byte; of an event stream, to its head.
         max_in_flight: legs at once; above it the leg is shed.
         keepalive_s: how long an idle pooled connection is kept. Below the 5 s after which common
             Python servers close theirs, so that a request rarely meets a closing connection.
+        first_byte_timeout_s: from dispatch to the answer's head; None: `timeout_s`.
+        idle_timeout_s: the longest pause between two pieces of an answer's body. nginx's
+            `proxy_read_timeout` is a minute, too.
+        stream_timeout_s: whole leg whose answer is an event stream.
     """
 
     name: str
@@ -90,6 +94,9 @@ class Backend:
     timeout_s: float
     max_in_flight: int
     keepalive_s: float
+    first_byte_timeout_s: float | None = None
+    idle_timeout_s: float = 60.0
+    stream_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.dataplane import refusals
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
-from proxy.dataplane.half_closed import CONTINUE, watch
+from proxy.dataplane.half_closed import CONTINUE, set_reset_on_close, watch
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
 from proxy.wire.request_head import Refusal, read_request_head
@@ -116,6 +116,7 @@ class ClientConnection:
         self._partial = self._receiving = None
         self._server_state.connections.discard(self)
         self.worker.clients.closed(self)
+        self.worker.unread.discard(self)
         self.worker.connection_closed()
         serving, self._serving = self._serving, None
         if serving is not None:
@@ -260,12 +261,14 @@ class ClientConnection:
         """Stop reading the client."""
         if not self._is_read_paused and not self._is_closing:
             self._is_read_paused = True
+            self.worker.unread.add(self)
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read the client again, unless pipelined requests are waiting."""
         if self._is_read_paused and not self._rest and not self._is_closing:
             self._is_read_paused = False
+            self.worker.unread.discard(self)
             self.transport.resume_reading()
 
     def exchange_over(self, exchange: Exchange) -> None:
@@ -288,16 +291,17 @@ class ClientConnection:
 
     def refuse_exchange(self, exchange: Exchange, status: int, detail: str) -> None:
         """Answer an exchange that never reached a backend."""
-        self._answer(status, detail, b"")
+        self._answer(status, detail, refusals.FULL_LINE)
         self.exchange_over(exchange)
 
     def serving_failed(self, exchange: Exchange, leg: ServingLeg) -> None:
         """Answer for a backend that did not, or cut an answer that broke in the middle."""
         if leg.has_answered:
+            if leg.ends_by_close():  # a plain close would look like the end of the answer
+                set_reset_on_close(self.transport)
             self._close_abruptly()
             return
-        status, error, detail = refusals.failure(leg)
-        line = b"proxy-status: understudy; error=%b\r\n" % error
+        status, detail, line = refusals.failure(leg)
         self._answer(status, detail, line)
         self.exchange_over(exchange)
 
@@ -339,8 +343,12 @@ class ClientConnection:
     # Refusals and endings.
 
     def is_waiting(self, exchange: Exchange) -> bool:
-        """Tell whether the client waits for the first byte of this answer."""
-        return exchange is self._serving and not exchange.has_answered and not self._is_closing
+        """Tell whether the client waits for this answer, or for the rest of it."""
+        return exchange is self._serving and not self._is_closing
+
+    def unread_exchange(self) -> Exchange | None:
+        """Return the exchange under way of a client that nobody reads, if there is one."""
+        return self._serving if self._is_read_paused and not self._is_closing else None
 
     def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from proxy.dataplane.accounts import settle_accounts
 from proxy.dataplane.copies import start_copies
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
+from proxy.dataplane.patience import rescue_until_s
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
@@ -34,6 +35,7 @@ class Exchange:
 
     Attributes:
         captured: the request body for mirrors, or None when it was too large to keep.
+        is_probed: the client has been asked whether it is still there.
         live: legs under way; -1 once the exchange has ended.
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
@@ -54,6 +56,7 @@ class Exchange:
         "held",
         "is_aborted",
         "is_begun",
+        "is_probed",
         "is_rescued",
         "is_settled",
         "is_whole",
@@ -93,7 +96,7 @@ class Exchange:
         self.captured: list[bytes] | None = []
         self.keep_limit: int = context.keep_limit
         self.captured_bytes = self.held = self.live = 0
-        self.is_begun = self._is_chunked = self.is_settled = False
+        self.is_begun = self._is_chunked = self.is_settled = self.is_probed = False
         self._pending: list[bytes] = []
         self.serving: ServingLeg | None = None
         self.shared = self.unit = b""
@@ -178,7 +181,7 @@ class Exchange:
         self.live -= 1
         if leg is self.serving:
             if self._can_rescue(leg):
-                self._rescue()
+                self._rescue(leg)
                 return
             self._serving_over(self.serving)
         else:
@@ -302,6 +305,7 @@ class Exchange:
         has_copy = copy is not None and not copy.is_over
         return (
             not leg.is_answered()
+            and leg.status is not Outcome.CANCELLED  # the client's own doing, or a shutdown
             and not leg.has_answered
             and not self.is_aborted
             and self.captured is not None
@@ -309,14 +313,17 @@ class Exchange:
             and (has_copy or not self.context.pools[PRIMARY].is_full())
         )
 
-    def _rescue(self) -> None:
+    def _rescue(self, failed: Leg) -> None:
         """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
         assert self.decision is not None
         assert self.captured is not None
         self._count_rescue(self.decision.serving)
         copy = self.legs.get(PRIMARY)
         self._pending = list(self.captured)
-        self._start_serving(PRIMARY).take_over_client()
+        rescue = self._start_serving(PRIMARY)
+        rescue.until_s = rescue_until_s(failed, rescue.begun_s)
+        rescue.look_s = min(rescue.look_s, rescue.until_s)
+        rescue.take_over_client()
         if copy is not None and not copy.is_over:  # its answer comes with the rescue
             copy.fail(Outcome.CANCELLED, "replaced by the rescue")
 

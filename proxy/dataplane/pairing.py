@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import Leg
     from proxy.wire.response_head import ResponseHead
+    from proxy.wire.stream_times import StreamTimes
 
 #: Requests up to this size are hashed by the worker under `hash: auto`: 1.5 us, less than it would
 #: cost to journal them for the recorder to hash.
@@ -208,7 +209,7 @@ class LineMaker:
         body, state, encoding = self._body(leg, exchange)
         status, head, begun_s = leg.status, leg.head, leg.begun_s
         if head is None or not (status is Outcome.OK or status is Outcome.HTTP_ERROR):
-            return _BROKEN[role] % (
+            made = _BROKEN[role] % (
                 _ended(role, status, head),
                 b"null" if leg.error is None else orjson.dumps(leg.error),
                 _micros(exchange.ready_s, leg.sent_s),
@@ -217,6 +218,7 @@ class LineMaker:
                 b"%d" % leg.response_bytes if head else b"null",
                 *(body, state, encoding, leg.chunks),
             )
+            return made if leg.times is None else made + _stream_times(role, leg, leg.times)
         made = _WHOLE[role] % (
             _whole(role, status, head),
             (leg.sent_s - exchange.ready_s) * 1e6,
@@ -228,6 +230,8 @@ class LineMaker:
             encoding,
             leg.chunks,
         )
+        if leg.times is not None:
+            made += _stream_times(role, leg, leg.times)
         if self._hash_all and state == b"full" and exchange.worker.redactor is None:
             made += b',"%b_response_sha256":"%b"' % (role.encode(), _sha256(leg.kept))
         return made
@@ -266,6 +270,17 @@ def _sha256(pieces: list[bytes]) -> bytes:
     for piece in pieces[1:]:
         digest.update(piece)
     return digest.hexdigest().encode()
+
+
+def _stream_times(role: str, leg: Leg, times: StreamTimes) -> bytes:
+    """Return the times of an answer that came in pieces; what did not happen is left out."""
+    side, made = role.encode(), b""
+    if times.content_s:
+        made = b',"%b_ttft_us":%d' % (side, (times.content_s - leg.begun_s) * 1e6)
+    if times.gaps:
+        gaps_us = times.median_s() * 1e6, times.longest_s * 1e6
+        made += b',"%b_itl_p50_us":%d,"%b_itl_max_us":%d' % (side, gaps_us[0], side, gaps_us[1])
+    return made
 
 
 def _micros(start_s: float, end_s: float) -> bytes:

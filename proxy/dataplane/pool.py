@@ -1,8 +1,9 @@
 """Who gets which connection: the pool of one backend, its idle connections and its deadlines.
 
-A pool hands out idle connections, newest first, and opens new ones. A leg carries its own deadline
-(`Leg.deadline_s`), and the worker's tick looks at all legs under way: one store per leg instead of
-a timer, some microseconds per look, and nothing is kept of a leg that has ended.
+A pool hands out idle connections, newest first, and opens new ones. A leg says when it is to be
+looked at (`Leg.look_s`), and the worker's tick compares: one store per leg instead of a timer, some
+microseconds per look, and nothing is kept of a leg that has ended. What may take how long is
+`proxy.dataplane.patience`'s.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.config.resolved import Address, Backend
 from proxy.dataplane.connection import UpstreamConnection
+from proxy.dataplane.patience import look, look_every_s
+from proxy.dataplane.proxy_status import Fault, connect_fault
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 
@@ -46,6 +49,7 @@ class Pool:
         self._connecting = 0
         self._opened = 0
         self._turn = 0
+        self._look_after_s = look_every_s(backend)
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot."""
@@ -62,7 +66,7 @@ class Pool:
     def enter(self, leg: Leg, now_s: float) -> None:
         """Count a leg in, watch its deadline, and give it a connection now or soon."""
         self.in_flight += 1
-        leg.deadline_s = now_s + self.backend.timeout_s
+        leg.look_s = now_s + self._look_after_s
         self._legs.add(leg)
         idle = self._idle
         while idle:
@@ -89,9 +93,9 @@ class Pool:
             self._idle.remove(connection)
 
     def expire(self, now_s: float) -> None:
-        """End the legs past their deadline."""
-        for leg in [leg for leg in self._legs if leg.deadline_s <= now_s]:
-            leg.fail(Outcome.TIMEOUT, f"no whole answer in {self.backend.timeout_s:g} s")
+        """Look at the legs that are due; one whose time is up ends."""
+        for leg in [leg for leg in self._legs if leg.look_s <= now_s]:
+            look(leg, now_s)
 
     def prune(self, now_s: float) -> None:
         """Close the connections idle for longer than the backend allows; oldest come first."""
@@ -110,7 +114,7 @@ class Pool:
         endpoints = self.backend.endpoints
         turn = self._turn = self._turn + 1
         self._connecting += 1
-        connection, error = None, ""
+        connection, error, fault = None, "", Fault.CONNECT_TIMEOUT
         try:
             async with asyncio.timeout(self.backend.connect_timeout_s):
                 for number in range(len(endpoints)):
@@ -120,12 +124,14 @@ class Pool:
                         break
                     except OSError as exc:  # nothing was sent: the next one can be asked
                         error = f"no connection to {endpoint}: {exc.strerror or exc}"
+                        fault = connect_fault(exc)
         except TimeoutError:
             error = f"no connection in {self.backend.connect_timeout_s:g} s"
+            fault = Fault.CONNECT_TIMEOUT
         finally:
             self._connecting -= 1
         if connection is None:
-            leg.fail(Outcome.CONNECT_ERROR, error)
+            leg.fail(Outcome.CONNECT_ERROR, error, fault)
             return
         self._opened += 1
         if leg.is_over:

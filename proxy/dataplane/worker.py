@@ -12,9 +12,10 @@ import logging
 import os
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.config.resolved import Bodies, Config, Route
+from proxy.dataplane import half_closed
 from proxy.dataplane.counters import CandidateCells, RouteCells
 from proxy.dataplane.deadlines import Clients
 from proxy.dataplane.exchange import Exchange
@@ -32,6 +33,9 @@ from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.request_head import RequestHead
+
+if TYPE_CHECKING:
+    from proxy.dataplane.client import ClientConnection
 
 TICK_S = 0.05
 #: Bound of the routing memo; beyond it, requests are matched afresh.
@@ -82,6 +86,7 @@ class Worker:
         clients: the client connections, and how long they may take.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
+        unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
     """
 
@@ -108,6 +113,7 @@ class Worker:
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.clients = Clients()
         self.shadows: set[Leg] = set()
+        self.unread: set[ClientConnection] = set()
         self.held_bytes = 0
         self.memory_limit = config.limits.memory_bytes
         self._loop = loop
@@ -273,6 +279,8 @@ class Worker:
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.prune(now_s)
+        for client in tuple(self.unread):
+            half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
         self._set_gauges()
         if self._page is None or not self._page.is_whole():

@@ -70,7 +70,7 @@ _TIMES: Final = tuple(
 _RARE_TIMES: Final = tuple(
     (f"{side}_{name}_us", f"{side}_{name}_ms")
     for side in SIDES
-    for name in ("dispatch_delay", "ttfb", "latency", "itl_p50", "itl_max")
+    for name in ("dispatch_delay", "ttfb", "latency", "ttft", "itl_p50", "itl_max")
 )
 #: A worker may leave out what is null. What may never be null must be there.
 _REQUIRED: Final = itemgetter(
@@ -238,5 +238,9 @@ def _fill(record: dict[str, Any], side: _Side, read: tuple[str | None, Extract])
     ) = extract
     if record[side.sha256] is None:
         record[side.sha256] = sha256
-    if record[side.content_type] != "application/json" and sse.is_stream(record[side.content_type]):
+    if (
+        record[side.ttft_ms] is None
+        and record[side.content_type] != "application/json"
+        and sse.is_stream(record[side.content_type])
+    ):
         record[side.ttft_ms] = record[side.ttfb_ms]
