@@ -23,7 +23,7 @@ from proxy.state.stats_page import Outcome
 if TYPE_CHECKING:
     from proxy.dataplane.leg import Leg
 
-#: Looks in the shortest time allowed: a pause is noticed late by a twentieth of it, and a tick.
+#: Looks in the shortest time allowed: its end is noticed late by a twentieth of it, and a tick.
 LOOKS: Final = 20
 #: What a rescue gets at least, as a share of the time that the leg before it was allowed.
 RESCUE_SHARE: Final = 0.1
@@ -46,8 +46,9 @@ class Seen:
 
 def look_every_s(backend: Backend) -> float:
     """Return how often a leg is looked at; a leg is first looked at so long after dispatch."""
-    pauses_s = backend.idle_timeout_s, backend.first_byte_timeout_s or backend.idle_timeout_s
-    return min(min(pauses_s) / LOOKS, backend.timeout_s)
+    first_s = backend.first_byte_timeout_s or backend.timeout_s
+    shortest_s = min(backend.idle_timeout_s, first_s, backend.stream_timeout_s)
+    return min(shortest_s / LOOKS, backend.timeout_s)
 
 
 def look(leg: Leg, now_s: float) -> None:
