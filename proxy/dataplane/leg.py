@@ -27,6 +27,9 @@ FIRST_ERROR_STATUS = 400
 #: A client that held the answer back for more than this share of a call has used up its time.
 HELD_SHARE = 0.5
 NEVER_S = float("inf")
+#: What is kept of the end of an event stream over the record limit: an OpenAI stream says there
+#: why it ended and what it counted, in some 500 bytes.
+TAIL_BYTES = 4096
 
 
 class Leg:
@@ -43,12 +46,14 @@ class Leg:
         fault: what went wrong, for the user; None where `status` says it.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
+        tail: the last bytes of an event stream that did not fit, none of which are in `kept`.
     """
 
     __slots__ = (
         "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange", "fault",
         "first_s", "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes",
-        "look_s", "pool", "response_bytes", "role", "seen", "sent_s", "status", "times", "until_s",
+        "look_s", "pool", "response_bytes", "role", "seen", "sent_s", "status", "tail", "times",
+        "until_s",
     )  # fmt: skip
 
     is_serving = False
@@ -67,6 +72,7 @@ class Leg:
         self.until_s = NEVER_S
         self.response_bytes = self.kept_bytes = self.chunks = 0
         self.kept: list[bytes] = []
+        self.tail = b""
         self._room = exchange.keep_limit
         self.is_over = False
         self.is_request_sent = False
@@ -147,6 +153,7 @@ class Leg:
         room = self._room
         if room > 0:
             if size > room:
+                self._keep_tail(data[room:])
                 data, size = data[:room], room
             if not self.exchange.hold(size):
                 self._room = 0  # what is kept is the start, without a hole
@@ -154,6 +161,17 @@ class Leg:
             self._room = room - size
             self.kept.append(data)
             self.kept_bytes += size
+        elif self.exchange.keep_limit:
+            self._keep_tail(data)
+
+    def _keep_tail(self, data: bytes) -> None:
+        head = self.head
+        if (
+            head is not None
+            and head.is_event_stream
+            and (self.tail or self.exchange.hold(TAIL_BYTES))
+        ):
+            self.tail = (self.tail + data)[-TAIL_BYTES:]
 
     def response_end(self) -> None:
         """The answer is whole."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -113,6 +114,8 @@ def _ended(role: str, status: Outcome, head: ResponseHead | None) -> bytes:
 
 
 _MAX_DECISIONS: Final = 64
+#: The end of a server-sent event; a tail begins in the middle of one.
+_EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 class LineMaker:
@@ -218,7 +221,7 @@ class LineMaker:
                 b"%d" % leg.response_bytes if head else b"null",
                 *(body, state, encoding, leg.chunks),
             )
-            return made if leg.times is None else made + _stream_times(role, leg, leg.times)
+            return made if leg.times is None else made + self._stream(role, leg, exchange)
         made = _WHOLE[role] % (
             _whole(role, status, head),
             (leg.sent_s - exchange.ready_s) * 1e6,
@@ -231,9 +234,22 @@ class LineMaker:
             leg.chunks,
         )
         if leg.times is not None:
-            made += _stream_times(role, leg, leg.times)
+            made += self._stream(role, leg, exchange)
         if self._hash_all and state == b"full" and exchange.worker.redactor is None:
             made += b',"%b_response_sha256":"%b"' % (role.encode(), _sha256(leg.kept))
+        return made
+
+    def _stream(self, role: str, leg: Leg, exchange: Exchange) -> bytes:
+        """Return what is only said of an answer that came in pieces: its times, and its end."""
+        assert leg.times is not None
+        made = _stream_times(role, leg, leg.times)
+        # What is cut cannot be redacted, nor inflated.
+        if leg.tail and exchange.worker.redactor is None:
+            assert leg.head is not None
+            begin = _EVENT_END.search(leg.tail)
+            if begin is not None and leg.head.content_encoding is None:
+                text = leg.tail[begin.end() :].decode(errors="replace")
+                made += b',"%b_tail":%b' % (role.encode(), orjson.dumps(text))
         return made
 
     def _body(self, leg: Leg, exchange: Exchange) -> tuple[bytes, bytes, bytes]:

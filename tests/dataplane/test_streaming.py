@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import given, settings, strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 
 from proxy.wire.stream_times import MEDIAN_ERROR
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
@@ -129,7 +129,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=12)
+@settings(max_examples=12, phases=[Phase.generate])  # an example is short as it is
 @given(steps=steps, is_chunked=st.booleans())
 def test_bytes_are_unchanged_and_times_within_their_error(
     steps: list[tuple[bytes, float]], is_chunked: bool
@@ -246,3 +246,42 @@ async def test_a_compressed_stream_passes_as_it_is(tmp_path: Path) -> None:
     assert (fields[b"content-encoding"], body) == (b"gzip", packed)
     assert line["primary_itl_max_us"] >= 15_000
     assert line["primary_body_encoding"] == "base64"
+
+
+_END = (
+    b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":900}}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+@pytest.mark.parametrize("redact_json", [(), ("a",)])
+async def test_the_end_of_a_stream_over_the_limit_is_journaled_beside_its_start(
+    tmp_path: Path, redact_json: tuple[str, ...]
+) -> None:
+    """So that the recorder learns what it counted; not where a part could not be redacted."""
+    line = await _recorded(
+        tmp_path,
+        _paused(*[TOKEN * 100] * 4, _END, pause_s=0.002),
+        limits={"record_body_bytes": 10_000},
+        redact_json=redact_json,
+    )
+    if redact_json:
+        assert line["candidate_body_state"] == "omitted"
+        assert "candidate_tail" not in line
+        return
+    assert line["candidate_body_state"] == "truncated"
+    assert len(line["candidate_body"]) == 10_000
+    tail = line["candidate_tail"].encode()
+    assert tail.startswith(b"data: ")
+    assert tail.endswith(TOKEN + _END)
+    assert len(tail) <= 4096
+
+
+async def test_a_stream_just_over_the_limit_has_no_byte_twice(tmp_path: Path) -> None:
+    """The end is of what was not kept."""
+    line = await _recorded(
+        tmp_path, _paused(TOKEN * 2, TOKEN, _END), limits={"record_body_bytes": 2 * len(TOKEN) + 9}
+    )
+    assert line["candidate_body"].encode() == TOKEN * 2 + TOKEN[:9]
+    assert line["candidate_tail"].encode() == _END
