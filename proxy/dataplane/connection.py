@@ -172,8 +172,10 @@ class UpstreamConnection:
                 self._break(f"malformed answer: {exc}", Fault.CODING)
                 return
         # An answer that is whole in the read of its first piece has no times worth a clock.
-        if pieces and (rest is None or leg.times is not None) and self._is_streamed():
-            leg.note_arrival(pieces)
+        if pieces and (rest is None or leg.times is not None):
+            assert self._head is not None
+            if chunks is not None or self._head.is_event_stream:
+                leg.note_arrival(pieces)
         if len(pieces) > MAX_PIECES:  # nobody streams like this, and TCP keeps no boundary anyway
             leg.chunks += len(pieces) - 1
             pieces = [b"".join(pieces)]
@@ -183,10 +185,6 @@ class UpstreamConnection:
             leg.flush()
         else:
             self._finish(leg, is_clean=not rest)
-
-    def _is_streamed(self) -> bool:
-        """Tell whether the time between two pieces means something to whoever gets the answer."""
-        return self._chunks is not None or (self._head is not None and self._head.is_event_stream)
 
     def eof_received(self) -> bool:
         """End an answer that lasts until the connection closes; any other was cut short.

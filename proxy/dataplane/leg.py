@@ -16,7 +16,7 @@ from proxy.dataplane.proxy_status import Fault
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
-from proxy.wire.stream_times import StreamTimes, has_content
+from proxy.wire.stream_times import StreamTimes
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
@@ -133,17 +133,13 @@ class Leg:
     def note_arrival(self, pieces: list[bytes]) -> None:
         """Note when a read brought a part of a body that comes in several reads."""
         now_s = monotonic_s()
-        times, head = self.times, self.head
+        times = self.times
         if times is None:
-            self.times = times = StreamTimes()
+            assert self.head is not None
+            self.times = times = StreamTimes(is_event_stream=self.head.is_event_stream)
         times.piece(now_s)
-        if (
-            not times.content_s
-            and head is not None
-            and head.is_event_stream
-            and any(has_content(piece) for piece in pieces)
-        ):
-            times.content_s = now_s
+        if times.is_waiting:
+            times.look_for_content(pieces, now_s)
 
     def response_body(self, data: bytes) -> None:
         """Keep the answer's start, up to the record limit, and count the rest."""

@@ -7,15 +7,12 @@ together, and nobody could have seen the time between them.
 from __future__ import annotations
 
 import re
-from math import log2
 from typing import Final
 
-#: Gaps are counted by size, 16 sizes to each doubling: the middle of one is at most
-#: `2 ** (1 / 32) - 1` = 2.2% from any gap in it.
-_PER_DOUBLING: Final = 16
-#: From a microsecond up to 71 minutes; what is outside counts as the nearest.
-_SIZES: Final = 32 * _PER_DOUBLING
-MEDIAN_ERROR: Final = 2 ** (0.5 / _PER_DOUBLING) - 1
+#: Gaps are counted by size: by the microsecond up to 64, and from there on 32 sizes to each doubling,
+#: all of one width. The middle of one is at most a 64th (1.6%) from any gap in it.
+_BITS: Final = 6
+MEDIAN_ERROR: Final = 1 / 2**_BITS
 
 #: An OpenAI chunk has choices. The first of a stream only names the role, with no or empty text,
 #: and the last only counts tokens: neither is content.
@@ -31,13 +28,15 @@ class StreamTimes:
 
     Attributes:
         content_s: when the first content of an event stream came; 0.0 before.
+        is_waiting: the first content of an event stream is still to come.
         longest_s: the longest gap.
         gaps: how many there were.
     """
 
-    __slots__ = ("_counts", "_last_s", "content_s", "gaps", "longest_s")
+    __slots__ = ("_counts", "_last_s", "content_s", "gaps", "is_waiting", "longest_s")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_event_stream: bool = False) -> None:
+        self.is_waiting = is_event_stream
         self.content_s = self.longest_s = self._last_s = 0.0
         self.gaps = 0
         self._counts: dict[int, int] = {}
@@ -50,9 +49,19 @@ class StreamTimes:
             self.gaps += 1
             if gap_s > self.longest_s:
                 self.longest_s = gap_s
-            size = int(log2(max(gap_s * 1e6, 1.0)) * _PER_DOUBLING)
-            size = min(size, _SIZES - 1)
-            self._counts[size] = self._counts.get(size, 0) + 1
+            micros = int(gap_s * 1e6)
+            shift = micros.bit_length() - _BITS
+            size = (shift << _BITS) + (micros >> shift) if shift > 0 else micros
+            counts = self._counts
+            counts[size] = counts.get(size, 0) + 1
+
+    def look_for_content(self, pieces: list[bytes], now_s: float) -> None:
+        """Note the first content of an event stream, if one of these pieces brings it."""
+        for piece in pieces:
+            if has_content(piece):
+                self.content_s = now_s
+                self.is_waiting = False
+                return
 
     def held(self) -> None:
         """Leave the gap under way out: our own client holds the answer back."""
@@ -67,7 +76,9 @@ class StreamTimes:
         for size in sorted(self._counts):
             left -= self._counts[size]
             if left <= 0:
-                return min(2 ** ((size + 0.5) / _PER_DOUBLING) * 1e-6, self.longest_s)
+                shift = size >> _BITS
+                start_us = (size & (2**_BITS - 1)) << shift
+                return min((start_us + (1 << shift) / 2) * 1e-6, self.longest_s)
         return 0.0
 
 

@@ -33,18 +33,18 @@ def test_the_median_is_within_its_error_and_the_longest_is_exact(gaps_s: list[fl
     true_s = statistics.median_low(seen)
     assert times.gaps == len(gaps_s)
     assert times.longest_s == max(seen)
-    assert abs(times.median_s() - true_s) <= MEDIAN_ERROR * true_s * (1 + 1e-9) + MICROSECOND_S
+    assert abs(times.median_s() - true_s) <= MEDIAN_ERROR * true_s + MICROSECOND_S
     assert times.median_s() <= times.longest_s
 
 
 def test_what_is_kept_of_a_long_stream_does_not_grow() -> None:
-    """A hundred thousand events of every length take less memory than a page or two."""
+    """A hundred thousand events of every length are counted in some hundred sizes."""
     times, now_s = StreamTimes(), 1.0
     for number in range(100_000):
         times.piece(now_s)
-        now_s += 1e-6 * 1.0003**number
-    assert sys.getsizeof(times._counts) + 100 * len(times._counts) < 80_000
-    assert len(times._counts) <= 512
+        now_s += 1e-6 * 1.0002**number
+    assert sys.getsizeof(times._counts) + 100 * len(times._counts) < 150_000
+    assert len(times._counts) < 1000
 
 
 def test_a_gap_in_which_the_client_held_the_answer_back_is_left_out() -> None:
