@@ -83,26 +83,20 @@ def _limits(limits: LimitsFile) -> Found:
 
 
 def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:
-    if backend.connect_timeout > backend.timeout:
-        yield (
-            (*path, "connect_timeout"),
-            (
-                f"{duration(backend.connect_timeout)} is longer than the whole call may take "
-                f"(`timeout: {duration(backend.timeout)}`)"
-            ),
-        )
+    yield from _deadlines(path, backend)
     yield from _tls((*path, "tls"), backend)
-    if backend.ejection.longest < backend.ejection.first:
+    ejection, health = backend.ejection, backend.health
+    if ejection.longest < ejection.first:
         yield (
             (*path, "ejection", "longest"),
-            f"{duration(backend.ejection.longest)} is shorter than `first: {duration(backend.ejection.first)}`",
+            (f"{duration(ejection.longest)} is shorter than `first: {duration(ejection.first)}`"),
         )
-    if backend.health is not None and backend.health.timeout > backend.health.interval:
+    if health is not None and health.timeout > health.interval:
         yield (
             (*path, "health", "timeout"),
             (
-                f"{duration(backend.health.timeout)} is longer than the time between two checks "
-                f"(`interval: {duration(backend.health.interval)}`)"
+                f"{duration(health.timeout)} is longer than the time between two checks "
+                f"(`interval: {duration(health.interval)}`)"
             ),
         )
     for index, address in _repeated(backend.endpoints):
@@ -114,6 +108,34 @@ def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:
                     (*path, "endpoints", index),
                     f"{address} is Understudy itself (`{key}`); name the model's server",
                 )
+
+
+def _deadlines(path: Path, backend: BackendFile) -> Found:
+    head_s = backend.first_byte_timeout
+    if backend.connect_timeout > backend.timeout:
+        yield (
+            (*path, "connect_timeout"),
+            (
+                f"{duration(backend.connect_timeout)} is longer than the whole call may take "
+                f"(`timeout: {duration(backend.timeout)}`)"
+            ),
+        )
+    elif head_s is not None and backend.connect_timeout > head_s:
+        yield (
+            (*path, "connect_timeout"),
+            (
+                f"{duration(backend.connect_timeout)} is longer than the head of the answer may "
+                f"take (`first_byte_timeout: {duration(head_s)}`)"
+            ),
+        )
+    if head_s is not None and head_s > backend.timeout:
+        yield (
+            (*path, "first_byte_timeout"),
+            (
+                f"{duration(head_s)} is longer than the whole call may take "
+                f"(`timeout: {duration(backend.timeout)}`)"
+            ),
+        )
 
 
 def _tls(path: Path, backend: BackendFile) -> Found:

@@ -1,7 +1,7 @@
-"""From the checked file to the `Config` that processes read. No decisions but two defaults.
+"""From the checked file to the `Config` that processes read. No decisions but three defaults.
 
 What the file leaves open is filled in here: the instance is the host's name, the experiment the
-route's. A relative `state_dir` is made absolute from the folder given.
+route's, and a stream may take ten minutes, or as long as any other answer. A relative `state_dir` is made absolute from the folder given.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ from proxy.config.schema import (
     TlsFile,
 )
 
+#: Envoy gives up a stream that is quiet for five minutes, and has no limit for all of it.
+STREAM_TIMEOUT_S = 600.0
+
 
 def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
     """Return `file` complete and with its version.
@@ -91,6 +94,9 @@ def _path(folder: Path, given: str) -> str:
 
 def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
     tls, health, ejection = backend.tls, backend.health, backend.ejection
+    stream_timeout_s = backend.stream_timeout
+    if stream_timeout_s is None:
+        stream_timeout_s = max(STREAM_TIMEOUT_S, backend.timeout)
     return Backend(
         name=name,
         endpoints=backend.endpoints,
@@ -114,6 +120,9 @@ def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
             slow_start_s=ejection.slow_start,
         ),
         dns_refresh_s=backend.dns_refresh,
+        first_byte_timeout_s=backend.first_byte_timeout,
+        idle_timeout_s=backend.idle_timeout,
+        stream_timeout_s=stream_timeout_s,
     )
 
 

@@ -148,13 +148,17 @@ class Backend:
     Attributes:
         endpoints: one or more; a call goes to the one with the fewest calls under way.
         connect_timeout_s: until TCP, and TLS where it is spoken, are established.
-        timeout_s: whole leg, from dispatch to the last byte.
+        timeout_s: whole leg, from dispatch to the last byte; of an event stream, to its head.
         max_in_flight: legs at once; above it the leg is shed.
         keepalive_s: how long an idle pooled connection is kept. Below the 5 s after which common
             Python servers close theirs, so that a request rarely meets a closing connection.
         tls: for `https` endpoints.
         health: None: no active checks.
         dns_refresh_s: how often host names are looked up again.
+        first_byte_timeout_s: from dispatch to the answer's head; None: `timeout_s`.
+        idle_timeout_s: the longest pause between two pieces of an answer's body. nginx's
+            `proxy_read_timeout` is a minute, too.
+        stream_timeout_s: whole leg whose answer is an event stream.
     """
 
     name: str
@@ -167,6 +171,9 @@ class Backend:
     health: HealthCheck | None = None
     ejection: Ejection = Ejection()
     dns_refresh_s: float = 30.0
+    first_byte_timeout_s: float | None = None
+    idle_timeout_s: float = 60.0
+    stream_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)

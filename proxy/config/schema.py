@@ -144,8 +144,14 @@ class BackendFile(Strict):
     """http://host:port, https://host:port or unix:/path; the one with the fewest calls is asked."""
     connect_timeout: Annotated[Seconds, Field(gt=0, le=MINUTE_S)] = 1.0
     """Time for a connection to be established, TLS included."""
+    first_byte_timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
+    """Time for the head of the answer, from dispatch; left out: as long as `timeout`."""
+    idle_timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] = MINUTE_S
+    """The longest pause between two pieces of an answer's body."""
     timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] = 30.0
-    """Time for a whole call, from dispatch to the last byte."""
+    """Time for a whole call, from dispatch to the last byte; of an event stream, to its head."""
+    stream_timeout: Annotated[Seconds, Field(gt=0, le=7 * DAY_S)] | None = None
+    """Time for a whole call whose answer is an event stream; left out: 10m, or `timeout` if longer."""
     max_in_flight: Annotated[Whole, Field(ge=1, le=100_000)] = 1024
     """Calls at once; above it a call is shed."""
     keepalive: Annotated[Seconds, Field(ge=0, le=HOUR_S)] = 4.0

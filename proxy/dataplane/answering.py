@@ -61,17 +61,23 @@ class Answering:
         """Stop reading the client."""
         if not self._is_read_paused and not self._is_closing:
             self._is_read_paused = True
+            self.worker.unread.add(self)
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read the client again, unless pipelined requests are waiting."""
         if self._is_read_paused and not self._rest and not self._is_closing:
             self._is_read_paused = False
+            self.worker.unread.discard(self)
             self.transport.resume_reading()
 
     def is_waiting(self, exchange: Exchange) -> bool:
-        """Tell whether the client waits for the first byte of this answer."""
-        return exchange is self._serving and not exchange.has_answered and not self._is_closing
+        """Tell whether the client waits for this answer, or for the rest of it."""
+        return exchange is self._serving and not self._is_closing
+
+    def unread_exchange(self) -> Exchange | None:
+        """Return the exchange under way of a client that nobody reads, if there is one."""
+        return self._serving if self._is_read_paused and not self._is_closing else None
 
     # Endings.
 

@@ -20,7 +20,7 @@ from proxy.dataplane import refusals
 from proxy.dataplane.answering import Answering
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
-from proxy.dataplane.half_closed import CONTINUE, watch
+from proxy.dataplane.half_closed import CONTINUE, set_reset_on_close, watch
 from proxy.dataplane.tunnel import TunnelEnd, open_exchange
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
@@ -110,6 +110,7 @@ class ClientConnection(Answering):
         self._partial = self._receiving = None
         self._server_state.connections.discard(self)
         self.worker.clients.closed(self)
+        self.worker.unread.discard(self)
         self.worker.connection_closed()
         serving, self._serving = self._serving, None
         if serving is not None:
@@ -273,16 +274,17 @@ class ClientConnection(Answering):
 
     def refuse_exchange(self, exchange: Exchange, status: int, detail: str) -> None:
         """Answer an exchange that never reached a backend."""
-        self._answer(status, detail, b"")
+        self._answer(status, detail, refusals.FULL_LINE)
         self.exchange_over(exchange)
 
     def serving_failed(self, exchange: Exchange, leg: ServingLeg) -> None:
         """Answer for a backend that did not, or cut an answer that broke in the middle."""
         if leg.has_answered:
+            if leg.ends_by_close():  # a plain close would look like the end of the answer
+                set_reset_on_close(self.transport)
             self._close_abruptly()
             return
-        status, error, detail = refusals.failure(leg)
-        line = b"proxy-status: understudy; error=%b\r\n" % error
+        status, detail, line = refusals.failure(leg)
         self._answer(status, detail, line)
         self.exchange_over(exchange)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.proxy_status import Fault
 from proxy.state.stats_page import Outcome
 from proxy.wire.body import ChunkedBody, ChunkError
 from proxy.wire.partial_head import HeadFault, PartialHead
@@ -95,10 +96,15 @@ class UpstreamConnection:
         if size < left:
             self._left = left - size
             if size:
+                assert self._head is not None
+                if self._head.is_event_stream:
+                    leg.note_arrival([body])
                 leg.response_body(body)
             leg.flush()
             return
         if left:
+            if leg.times is not None:
+                leg.note_arrival([body])
             leg.response_body(body if size == left else body[:left])
         self._finish(leg, is_clean=size == left)
 
@@ -147,7 +153,8 @@ class UpstreamConnection:
             self._partial = PartialHead(MAX_HEAD_BYTES)
         found = self._partial.add(data)
         if isinstance(found, HeadFault):
-            self._break(f"malformed answer: its head has or is {found.value}")
+            fault = Fault.HEAD_SIZE if found is HeadFault.TOO_LARGE else Fault.PROTOCOL_ERROR
+            self._break(f"malformed answer: its head has or is {found.value}", fault)
             return None
         if found is not None:
             self._partial = None
@@ -169,10 +176,16 @@ class UpstreamConnection:
             try:
                 pieces, rest = chunks.read(data)
             except ChunkError as exc:
-                self._break(f"malformed answer: {exc}")
+                self._break(f"malformed answer: {exc}", Fault.CODING)
                 return
-            if len(pieces) > MAX_PIECES:  # nobody streams like this
-                pieces = [b"".join(pieces)]
+        # An answer that is whole in the read of its first piece has no times worth a clock.
+        if pieces and (rest is None or leg.times is not None):
+            assert self._head is not None
+            if chunks is not None or self._head.is_event_stream:
+                leg.note_arrival(pieces)
+        if len(pieces) > MAX_PIECES:  # nobody streams like this, and TCP keeps no boundary anyway
+            leg.chunks += len(pieces) - 1
+            pieces = [b"".join(pieces)]
         for piece in pieces:
             leg.response_body(piece)
         if rest is None:
@@ -197,9 +210,12 @@ class UpstreamConnection:
         self.member.forget(self)
         leg, self.leg = self.leg, None
         if leg is not None:
-            has_heard = self._head is not None or self._partial is not None or self._interim_bytes
+            has_heard = (
+                self._head is not None or self._partial is not None or self._interim_bytes > 0
+            )
             leg.is_stale = leg.is_reused and not has_heard
-            leg.fail(Outcome.RESET, f"connection lost: {exc or 'closed by the backend'}")
+            fault = Fault.INCOMPLETE if has_heard else Fault.TERMINATED
+            leg.fail(Outcome.RESET, f"connection lost: {exc or 'closed by the backend'}", fault)
 
     def pause_writing(self) -> None:
         """Hold the request body back: the backend reads slower than the client sends."""
@@ -226,11 +242,11 @@ class UpstreamConnection:
         if self._is_paused:  # the last piece may have filled the client's buffer
             self.resume()
 
-    def _break(self, reason: str) -> None:
+    def _break(self, reason: str, fault: Fault = Fault.PROTOCOL_ERROR) -> None:
         leg, self.leg = self.leg, None
         self.transport.abort()
         if leg is not None:
-            leg.fail(Outcome.RESET, reason)
+            leg.fail(Outcome.RESET, reason, fault)
 
     def abandon(self) -> None:
         """Close at once; the leg has ended for another reason."""

@@ -38,6 +38,7 @@ class Exchange:
     Attributes:
         captured: the request body for mirrors, or None when it was too large to keep.
         pending: pieces of the request body that the serving leg has not been given.
+        is_probed: the client has been asked whether it is still there.
         live: legs under way; -1 once the exchange has ended.
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
@@ -49,7 +50,7 @@ class Exchange:
 
     __slots__ = (
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
-        "held", "is_aborted", "is_begun", "is_rescued", "is_retried", "is_settled", "is_whole",
+        "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled", "is_whole",
         "keep_limit", "legs", "live", "pending", "plan", "ready_s", "received_bytes",
         "replicate", "request_id", "serving", "shared", "skip", "span_id", "trace_id",
         "unit", "wall_us", "worker",
@@ -75,7 +76,7 @@ class Exchange:
         self.captured: list[bytes] | None = []
         self.keep_limit: int = context.keep_limit
         self.captured_bytes = self.held = self.live = 0
-        self.is_begun = self._is_chunked = self.is_settled = False
+        self.is_begun = self._is_chunked = self.is_settled = self.is_probed = False
         self.pending: list[bytes] = []
         self.serving: ServingLeg | None = None
         self.shared = self.unit = b""

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.connection import UpstreamConnection
 from proxy.dataplane.member import Member
+from proxy.dataplane.patience import Seen, look
 from proxy.dataplane.pool import Pool
+from proxy.dataplane.proxy_status import Fault
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
+from proxy.wire.stream_times import StreamTimes
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 
 #: From here on an answer is an error, whoever made it.
 FIRST_ERROR_STATUS = 400
+#: A client that held the answer back for more than this share of a call has used up its time.
+HELD_SHARE = 0.5
+NEVER_S = float("inf")
+#: What is kept of the end of an event stream over the record limit: an OpenAI stream says there
+#: why it ended and what it counted, in some 500 bytes.
+TAIL_BYTES = 4096
 
 
 class Leg:
@@ -33,15 +42,21 @@ class Leg:
         begun_s, sent_s, first_s, end_s: monotonic times, 0.0 until they happen.
         is_stale: it met a pooled connection that the backend closed before any byte of an answer.
         member: where its pool has sent it.
-        deadline_s: monotonic time at which it is given up; set by its pool.
+        look_s: monotonic time at which `patience` looks at it; set by its pool first.
+        until_s: monotonic time at which it must be over, whatever its backend is allowed.
+        seen: what the last look saw; None before the first.
+        times: of an answer that comes in pieces; None before the first that is not the whole.
+        fault: what went wrong, for the user; None where `status` says it.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
+        tail: the last bytes of an event stream that did not fit, none of which are in `kept`.
     """
 
     __slots__ = (
-        "_connection", "_pieces", "_room", "begun_s", "chunks", "deadline_s", "end_s", "error", "exchange", "first_s",
-        "head", "holds_client", "is_over", "is_request_sent", "is_reused", "is_stale", "kept", "kept_bytes", "member", "pool",
-        "response_bytes", "role", "sent_s", "status",
+        "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange",
+        "fault", "first_s", "head", "holds_client", "is_over", "is_request_sent", "is_reused",
+        "is_stale", "kept", "kept_bytes", "look_s", "member", "pool", "response_bytes", "role",
+        "seen", "sent_s", "status", "tail", "times", "until_s",
     )  # fmt: skip
 
     is_serving = False
@@ -52,10 +67,15 @@ class Leg:
         self.pool = pool
         self.status = Outcome.NOT_SENT
         self.error: str | None = None
+        self.fault: Fault | None = None
         self.head: ResponseHead | None = None
-        self.begun_s = self.sent_s = self.first_s = self.end_s = self.deadline_s = 0.0
+        self.times: StreamTimes | None = None
+        self.seen: Seen | None = None
+        self.begun_s = self.sent_s = self.first_s = self.end_s = self.look_s = 0.0
+        self.until_s = NEVER_S
         self.response_bytes = self.kept_bytes = self.chunks = 0
         self.kept: list[bytes] = []
+        self.tail = b""
         self._room = exchange.keep_limit
         self.is_over = False
         self.is_request_sent = False
@@ -118,6 +138,17 @@ class Leg:
         self.head = head
         self.first_s = monotonic_s()
 
+    def note_arrival(self, pieces: list[bytes]) -> None:
+        """Note when a read brought a part of a body that comes in several reads."""
+        now_s = monotonic_s()
+        times = self.times
+        if times is None:
+            assert self.head is not None
+            self.times = times = StreamTimes(is_event_stream=self.head.is_event_stream)
+        times.piece(now_s)
+        if times.is_waiting:
+            times.look_for_content(pieces, now_s)
+
     def response_body(self, data: bytes) -> None:
         """Keep the answer's start, up to the record limit, and count the rest."""
         size = len(data)
@@ -126,6 +157,7 @@ class Leg:
         room = self._room
         if room > 0:
             if size > room:
+                self._keep_tail(data[room:])
                 data, size = data[:room], room
             if not self.exchange.hold(size):
                 self._room = 0  # what is kept is the start, without a hole
@@ -133,6 +165,17 @@ class Leg:
             self._room = room - size
             self.kept.append(data)
             self.kept_bytes += size
+        elif self.exchange.keep_limit:
+            self._keep_tail(data)
+
+    def _keep_tail(self, data: bytes) -> None:
+        head = self.head
+        if (
+            head is not None
+            and head.is_event_stream
+            and (self.tail or self.exchange.hold(TAIL_BYTES))
+        ):
+            self.tail = (self.tail + data)[-TAIL_BYTES:]
 
     def switch(self, head: ResponseHead, rest: bytes) -> bool:
         """Take the connection over after a 101; False: no other protocol was asked for."""
@@ -147,11 +190,16 @@ class Leg:
     def flush(self) -> None:
         """Act on what one read brought; a shadow has nothing to do."""
 
-    def fail(self, outcome: Outcome, error: str) -> None:
+    def fail(self, outcome: Outcome, error: str, fault: Fault | None = None) -> None:
         """End the leg without a whole answer; its connection is not used again."""
         if not self.is_over:
+            self.fault = fault
             self.drop_connection()
             self._over(outcome, error)
+
+    def look(self, now_s: float) -> None:
+        """End if the time is up; else say when to look again (`look_s`)."""
+        look(self, now_s)
 
     def drop_connection(self) -> None:
         """Close the connection at once, if there is one."""
@@ -165,15 +213,18 @@ class Leg:
     def resume_request(self) -> None:
         """Read the client again."""
 
-    def pause_response(self) -> None:
-        """Stop reading the backend: the client reads slower than it sends."""
-        if self._connection is not None:
-            self._connection.pause()
+    def is_awaited(self) -> bool:
+        """Tell whether it is the backend's turn, and not our client's."""
+        return True
 
-    def resume_response(self) -> None:
-        """Read the backend again."""
-        if self._connection is not None:
-            self._connection.resume()
+    def is_held_up(self) -> bool:
+        """Tell whether the backend does not read the request that it is sent."""
+        return False
+
+    def hindrance(self, now_s: float) -> str:
+        """Return what the client has done too slowly for this call to end in time, or nothing."""
+        del now_s
+        return ""
 
     def _over(self, outcome: Outcome, error: str | None) -> None:
         self.is_over = True
@@ -195,7 +246,7 @@ class ShadowLeg(Leg):
 class ServingLeg(Leg):
     """The leg whose answer the user gets, as it arrives."""
 
-    __slots__ = ("_is_chunked", "_out", "has_answered")
+    __slots__ = ("_held_s", "_held_since_s", "_is_chunked", "_out", "has_answered")
 
     is_serving = True
 
@@ -203,6 +254,7 @@ class ServingLeg(Leg):
         super().__init__(exchange, role, pool)
         self.has_answered = False
         self._is_chunked = False
+        self._held_s = self._held_since_s = 0.0
         self._out: list[bytes] = []
 
     def response_head(self, head: ResponseHead) -> None:
@@ -256,6 +308,54 @@ class ServingLeg(Leg):
         """Read the client again."""
         self.holds_client = False
         self.exchange.client.resume_reading()
+
+    def pause_response(self) -> None:
+        """Stop reading the backend: the client reads slower than it sends."""
+        if self._connection is not None:
+            self._connection.pause()
+            if not self._held_since_s:
+                self._held_since_s = monotonic_s()
+                if self.times is not None:
+                    self.times.held()
+
+    def resume_response(self) -> None:
+        """Read the backend again."""
+        if self._connection is not None:
+            self._connection.resume()
+            if self._held_since_s:
+                self._held_s += monotonic_s() - self._held_since_s
+                self._held_since_s = 0.0
+
+    def is_awaited(self) -> bool:
+        """Tell whether it is the backend's turn: the client reads, and has sent its request."""
+        return not self._held_since_s and (self.is_request_sent or self.holds_client)
+
+    def is_held_up(self) -> bool:
+        """Tell whether the backend does not read the request that it is sent."""
+        return self.holds_client and self._connection is not None
+
+    def hindrance(self, now_s: float) -> str:
+        """Return what the client has done too slowly for this call to end in time, or nothing."""
+        if not (self.is_request_sent or self.holds_client):
+            return "the client sends too slowly"
+        held_since_s = self._held_since_s
+        held_s = self._held_s + (now_s - held_since_s if held_since_s else 0.0)
+        if held_since_s or held_s > HELD_SHARE * (now_s - self.begun_s):
+            return "the client reads too slowly"
+        return ""
+
+    def probe_client(self) -> None:
+        """Send a client that may have left a byte of what follows anyway, if there is such a byte.
+
+        A chunk's size may begin with zeros, that of the last chunk too (RFC 9112 section 7.1). So
+        one zero changes nothing for a client that reads, and brings a reset from one that left.
+        """
+        if self._is_chunked and self.has_answered and not self.is_over:
+            self.exchange.client.write([b"0"])
+
+    def ends_by_close(self) -> bool:
+        """Tell whether only the connection's end tells the client where the answer ends."""
+        return self.head is not None and self.head.length is None and not self._is_chunked
 
     def take_over_client(self) -> None:
         """Read the client as this leg allows: the one that it replaces may have held it back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import Leg
     from proxy.wire.response_head import ResponseHead
+    from proxy.wire.stream_times import StreamTimes
 
 #: Requests up to this size are hashed by the worker under `hash: auto`: 1.5 us, less than it would
 #: cost to journal them for the recorder to hash.
@@ -122,6 +124,8 @@ def _ended(role: str, status: Outcome, head: ResponseHead | None) -> bytes:
 
 
 _MAX_DECISIONS: Final = 64
+#: The end of a server-sent event; a tail begins in the middle of one.
+_EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 class LineMaker:
@@ -221,7 +225,7 @@ class LineMaker:
         body, state, encoding = self._body(leg, exchange)
         status, head, begun_s = leg.status, leg.head, leg.begun_s
         if head is None or not (status is Outcome.OK or status is Outcome.HTTP_ERROR):
-            return _BROKEN[role] % (
+            made = _BROKEN[role] % (
                 _ended(role, status, head),
                 b"null" if leg.error is None else orjson.dumps(leg.error),
                 _micros(exchange.ready_s, leg.sent_s),
@@ -230,6 +234,7 @@ class LineMaker:
                 b"%d" % leg.response_bytes if head else b"null",
                 *(body, state, encoding, leg.chunks),
             )
+            return made if leg.times is None else made + self._stream(role, leg, exchange)
         made = _WHOLE[role] % (
             _whole(role, status, head),
             (leg.sent_s - exchange.ready_s) * 1e6,
@@ -241,8 +246,23 @@ class LineMaker:
             encoding,
             leg.chunks,
         )
+        if leg.times is not None:
+            made += self._stream(role, leg, exchange)
         if self._hash_all and state == b"full" and exchange.worker.redactor is None:
             made += b',"%b_response_sha256":"%b"' % (role.encode(), _sha256(leg.kept))
+        return made
+
+    def _stream(self, role: str, leg: Leg, exchange: Exchange) -> bytes:
+        """Return what is only said of an answer that came in pieces: its times, and its end."""
+        assert leg.times is not None
+        made = _stream_times(role, leg, leg.times)
+        # What is cut cannot be redacted, nor inflated.
+        if leg.tail and exchange.worker.redactor is None:
+            assert leg.head is not None
+            begin = _EVENT_END.search(leg.tail)
+            if begin is not None and leg.head.content_encoding is None:
+                text = leg.tail[begin.end() :].decode(errors="replace")
+                made += b',"%b_tail":%b' % (role.encode(), orjson.dumps(text))
         return made
 
     def _body(self, leg: Leg, exchange: Exchange) -> tuple[bytes, bytes, bytes]:
@@ -279,6 +299,17 @@ def _sha256(pieces: list[bytes]) -> bytes:
     for piece in pieces[1:]:
         digest.update(piece)
     return digest.hexdigest().encode()
+
+
+def _stream_times(role: str, leg: Leg, times: StreamTimes) -> bytes:
+    """Return the times of an answer that came in pieces; what did not happen is left out."""
+    side, made = role.encode(), b""
+    if times.content_s:
+        made = b',"%b_ttft_us":%d' % (side, (times.content_s - leg.begun_s) * 1e6)
+    if times.gaps:
+        gaps_us = times.median_s() * 1e6, times.longest_s * 1e6
+        made += b',"%b_itl_p50_us":%d,"%b_itl_max_us":%d' % (side, gaps_us[0], side, gaps_us[1])
+    return made
 
 
 def _micros(start_s: float, end_s: float) -> bytes:

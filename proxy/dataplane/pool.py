@@ -4,9 +4,9 @@ A call goes to the member with the fewest calls under way, and takes its newest 
 new one. Where no member stands well, all are asked: a wrong judgement of ours must not be an outage
 (Envoy's panic mode).
 
-A leg carries its own deadline (`Leg.deadline_s`), and the worker's tick looks at all legs under way:
-one store per leg instead of a timer, some microseconds per look, and nothing is kept of a leg that
-has ended.
+A leg says when it is to be looked at (`Leg.look_s`), and the worker's tick compares: one store per leg
+instead of a timer, some microseconds per look, and nothing is kept of a leg that has ended. What may
+take how long is `proxy.dataplane.patience`'s.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from proxy.dataplane.connection import UpstreamConnection
 from proxy.dataplane.dial import Dialer, is_name
 from proxy.dataplane.health_check import has_passed
 from proxy.dataplane.member import Member
+from proxy.dataplane.patience import look_every_s
+from proxy.dataplane.proxy_status import Fault, connect_fault
 from proxy.routing.standing import Standing
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
@@ -82,6 +84,7 @@ class Pool:
         self._is_looking_up = False
         self._members = [self._member(endpoint) for endpoint in backend.endpoints]
         self._serving = list(self._members)
+        self._look_after_s = look_every_s(backend)
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot."""
@@ -119,7 +122,7 @@ class Pool:
             is_fresh: it must have a new connection, because an idle one has just failed it.
         """
         self.in_flight += 1
-        leg.deadline_s = now_s + self.backend.timeout_s
+        leg.look_s = now_s + self._look_after_s
         self._legs.add(leg)
         serving = self._serving
         member = serving[0] if len(serving) == 1 else self._choose()
@@ -153,9 +156,9 @@ class Pool:
             self._call_failed(member)
 
     def expire(self, now_s: float) -> None:
-        """End the legs past their deadline."""
-        for leg in [leg for leg in self._legs if leg.deadline_s <= now_s]:
-            leg.fail(Outcome.TIMEOUT, f"no whole answer in {self.backend.timeout_s:g} s")
+        """Look at the legs that are due; one whose time is up ends."""
+        for leg in [leg for leg in self._legs if leg.look_s <= now_s]:
+            leg.look(now_s)
 
     def look(self, now_s: float) -> None:
         """Close what has idled too long, and let members return, be checked and be looked up."""
@@ -234,15 +237,15 @@ class Pool:
 
     async def _connect(self, member: Member) -> None:
         """Open a connection for the leg that has waited longest; without one, it idles."""
-        connection, error = None, ""
+        connection, error, fault = None, "", Fault.REFUSED
         try:
-            connection, error = await self._open(member)
+            connection, error, fault = await self._open(member)
         finally:
             member.connecting -= 1
         leg = member.first_waiting()
         if connection is None:
             if leg is not None:
-                leg.fail(Outcome.CONNECT_ERROR, error)
+                leg.fail(Outcome.CONNECT_ERROR, error, fault)
             return
         if leg is None:
             connection.member.release(connection)
@@ -253,12 +256,12 @@ class Pool:
             leg.member = connection.member
         leg.attach(connection, is_reused=False)
 
-    async def _open(self, member: Member) -> tuple[UpstreamConnection | None, str]:
+    async def _open(self, member: Member) -> tuple[UpstreamConnection | None, str, Fault]:
         """Return a connection to a member, or else to another one; None, and why there is none.
 
         Nothing was sent, so where a member cannot be reached the others can be asked.
         """
-        error, asked = "", member
+        error, fault, asked = "", Fault.REFUSED, member
         try:
             async with asyncio.timeout(self.backend.connect_timeout_s):
                 for each in (member, *(m for m in tuple(self._serving) if m is not member)):
@@ -267,16 +270,18 @@ class Pool:
                         made = await self._dialer.open(each, lambda: UpstreamConnection(each))  # noqa: B023 - called before the next turn
                     except OSError as exc:
                         error = f"no connection to {each.endpoint}: {exc.strerror or exc}"
+                        fault = connect_fault(exc)
                         self._failed += 1
                         self._call_failed(each)
                     else:
                         self._opened += 1
-                        return made, ""
+                        return made, "", fault
         except TimeoutError:
             error = f"no connection to {asked.endpoint} in {self.backend.connect_timeout_s:g} s"
+            fault = Fault.CONNECT_TIMEOUT
             self._failed += 1
             self._call_failed(asked)
-        return None, error
+        return None, error, fault
 
     # Checks and names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane.proxy_status import Fault, status_line
 from proxy.state.stats_page import Outcome, Reject
 from proxy.wire.body import ChunkError
 from proxy.wire.partial_head import HeadFault
@@ -48,13 +49,22 @@ def bad_chunks(error: ChunkError) -> Refusal:
     return Refusal(400, Reject.BAD_REQUEST, f"Malformed body: {error}.")
 
 
-def failure(leg: ServingLeg) -> tuple[int, bytes, str]:
-    """Return (status, RFC 9209 error, sentence) for a serving leg that failed."""
-    if leg.status is Outcome.TIMEOUT and not leg.exchange.is_whole:
+#: The `Proxy-Status` of a user above the backend's `max_in_flight`.
+FULL_LINE: Final = status_line(Fault.LIMIT_REACHED)
+
+
+def failure(leg: ServingLeg) -> tuple[int, str, bytes]:
+    """Return (status, sentence, `Proxy-Status` line) for a serving leg that failed."""
+    received = leg.head.status if leg.head is not None else None
+    if leg.status is Outcome.CANCELLED and not leg.exchange.is_whole:
         # The backend could not answer what it had not been asked yet.
-        return SLOW_BODY.status, b"http_request_error", SLOW_BODY.detail
+        return SLOW_BODY.status, SLOW_BODY.detail, status_line(Fault.REQUEST_ERROR)
     if leg.status is Outcome.TIMEOUT:
-        return 504, b"http_response_timeout", "The backend did not answer in time."
+        line = status_line(leg.fault or Fault.RESPONSE_TIMEOUT, received)
+        return 504, "The backend did not answer in time.", line
     if leg.status is Outcome.CONNECT_ERROR:
-        return 502, b"connection_refused", "The backend could not be reached."
-    return 502, b"connection_terminated", "The backend broke the connection."
+        fault = leg.fault or Fault.REFUSED
+        status = 504 if fault is Fault.CONNECT_TIMEOUT else 502
+        return status, "The backend could not be reached.", status_line(fault)
+    line = status_line(leg.fault or Fault.TERMINATED, received)
+    return 502, "The backend broke the connection.", line

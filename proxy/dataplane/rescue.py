@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from proxy.dataplane.patience import rescue_until_s
 from proxy.routing.decide import PRIMARY
 from proxy.state.stats_page import Outcome
 
@@ -23,11 +24,13 @@ def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
     """Start another leg in place of one that has ended, where that is right; tell whether it was."""
     if leg.is_answered() or leg.has_answered or exchange.is_aborted or exchange.captured is None:
         return False
+    if leg.status is Outcome.CANCELLED:  # the client's own doing, or a shutdown
+        return False
     if leg.is_stale and _may_retry(exchange):
         _retry(exchange, leg)
         return True
     if _can_rescue(exchange, leg):
-        _rescue(exchange)
+        _rescue(exchange, leg)
         return True
     return False
 
@@ -49,7 +52,7 @@ def _retry(exchange: Exchange, failed: ServingLeg) -> None:
     exchange.pending = list(exchange.captured)
     number = PRIMARY if exchange.is_rescued else exchange.decision.serving
     leg = exchange.start_serving(number, is_fresh=True)
-    leg.begun_s, leg.deadline_s = failed.begun_s, failed.deadline_s
+    leg.begun_s, leg.until_s = failed.begun_s, failed.until_s
     leg.take_over_client()
 
 
@@ -60,13 +63,16 @@ def _can_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
     return leg is not copy and (has_copy or not exchange.context.pools[PRIMARY].is_full())
 
 
-def _rescue(exchange: Exchange) -> None:
+def _rescue(exchange: Exchange, failed: ServingLeg) -> None:
     """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
     assert exchange.decision is not None
     assert exchange.captured is not None
     exchange.count_rescue(exchange.decision.serving)
     copy = exchange.legs.get(PRIMARY)
     exchange.pending = list(exchange.captured)
-    exchange.start_serving(PRIMARY).take_over_client()
+    leg = exchange.start_serving(PRIMARY)
+    leg.until_s = rescue_until_s(failed, leg.begun_s)
+    leg.look_s = min(leg.look_s, leg.until_s)
+    leg.take_over_client()
     if copy is not None and not copy.is_over:  # its answer comes with the rescue
         copy.fail(Outcome.CANCELLED, "replaced by the rescue")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.leg import Leg, ServingLeg
+from proxy.dataplane.proxy_status import Fault
 from proxy.dataplane.refusals import UPGRADE_WITH_BODY
 from proxy.routing.decide import PRIMARY, Decision
 from proxy.state.stats_page import Outcome
@@ -97,8 +98,8 @@ class TunnelExchange(Exchange):
 class TunnelLeg(ServingLeg):
     """The call that asks for the other protocol, and the tunnel when it is granted.
 
-    Its deadline is the backend's `timeout` until the answer; then it moves with every byte, so that
-    the pool ends a tunnel that is idle. A worker that stops ends it like any other leg.
+    Until the answer the backend's deadlines hold; then the time to look at it moves with every byte, so
+    that the pool ends a tunnel that is idle. A worker that stops ends it like any other leg.
     """
 
     __slots__ = ("_backend", "_client", "_idle_s")
@@ -148,19 +149,30 @@ class TunnelLeg(ServingLeg):
         """Tell whether the answer has a latency worth counting; how long a tunnel lasts is none."""
         return self._client is None and super().is_answered()
 
+    def ends_by_close(self) -> bool:
+        """A tunnel has no length that a close could pretend to."""
+        return False
+
     def moved(self) -> None:
         """Note that bytes have moved: the tunnel may be idle for its whole limit again."""
-        self.deadline_s = monotonic_s() + self._idle_s
+        self.look_s = monotonic_s() + self._idle_s
+
+    def look(self, now_s: float) -> None:
+        """End a tunnel that has been idle for its limit; before it is one, wait as for any answer."""
+        if self._client is None:
+            super().look(now_s)
+        else:
+            self.fail(Outcome.TIMEOUT, f"nothing came through the tunnel in {self._idle_s:g} s")
 
     def half_closed(self) -> None:
         """One side has sent its last byte: the other one may not be silent for long."""
         self._idle_s = min(self._idle_s, HALF_CLOSED_S)
         self.moved()
 
-    def fail(self, outcome: Outcome, error: str) -> None:
+    def fail(self, outcome: Outcome, error: str, fault: Fault | None = None) -> None:
         """End the call, or the tunnel, because of a limit or a stop."""
         if self._client is None:
-            super().fail(outcome, error)
+            super().fail(outcome, error, fault)
         else:
             self.end(outcome, error)
 

@@ -12,9 +12,10 @@ import logging
 import os
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy.config.resolved import Bodies, Config, Route
+from proxy.dataplane import half_closed
 from proxy.dataplane.access_log import open_access_log
 from proxy.dataplane.counters import CandidateCells, RouteCells
 from proxy.dataplane.deadlines import Clients
@@ -34,6 +35,9 @@ from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.request_head import RequestHead
+
+if TYPE_CHECKING:
+    from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
 #: Bound of the routing memo; beyond it, requests are matched afresh.
@@ -87,6 +91,7 @@ class Worker:
         clients: the client connections, and how long they may take.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
+        unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
     """
 
@@ -113,11 +118,12 @@ class Worker:
         self.clients = Clients()
         self.access_log = open_access_log(config.log, f"worker {index}")
         self.shadows: set[Leg] = set()
+        self.unread: set[Answering] = set()
         self.held_bytes = 0
         self.memory_limit = config.limits.memory_bytes
         self._loop = loop
         self._state_dir = state_dir
-        self._seq = 0
+        self._seq, self._generation = 0, -1
         self._pid = os.getpid()
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -125,7 +131,6 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
         self._page_error = ""
-        self._generation = -1
         self.state: ControlState | None = None
         self._open_control_page()
         self.pools = {name: Pool(b, loop, self.spawn) for name, b in config.backends.items()}
@@ -282,6 +287,8 @@ class Worker:
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.look(now_s)
+        for client in tuple(self.unread):
+            half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
         if self.access_log is not None:
             self.access_log.flush()

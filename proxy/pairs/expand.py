@@ -56,11 +56,13 @@ class _Side:
         )
         self.stream_complete = f"{side}_stream_complete"
         self.input_tokens, self.output_tokens = named("input_tokens", "output_tokens")
+        self.tail = f"{side}_tail"
 
 
 _PRIMARY: Final = _Side("primary")
 _CANDIDATE: Final = _Side("candidate")
 _REPLICATE: Final = _Side("replicate")
+_ALL_SIDES: Final = (_PRIMARY, _CANDIDATE, _REPLICATE)
 
 #: Names of a line's times in microseconds, and of the record's in milliseconds; those that every
 #: line has come first.
@@ -72,7 +74,7 @@ _TIMES: Final = tuple(
 _RARE_TIMES: Final = tuple(
     (f"{side}_{name}_us", f"{side}_{name}_ms")
     for side in SIDES
-    for name in ("dispatch_delay", "ttfb", "latency", "itl_p50", "itl_max")
+    for name in ("dispatch_delay", "ttfb", "latency", "ttft", "itl_p50", "itl_max")
 )
 #: A worker may leave out what is null. What may never be null must be there.
 _REQUIRED: Final = itemgetter(
@@ -169,9 +171,13 @@ class Expander:
             value_us = record.pop(name_us, None)
             if value_us is not None:
                 record[name_ms] = value_us / 1000
+        tails = None
         if len(record) != len(FIELDS):
+            tails = [(side, record.pop(side.tail, None)) for side in _ALL_SIDES]
             record = self._without_others(record)
         self._compare(record)
+        if tails is not None:
+            self._read_tails(record, tails)
         if record["request_body"] is not None:
             self._cut_request(record)
         if not self._keeps_bodies:
@@ -211,6 +217,16 @@ class Expander:
             record["first_diff_path"],
         ) = comparison
 
+    def _read_tails(self, record: dict[str, Any], tails: list[tuple[_Side, Any]]) -> None:
+        """Fill what the end of a stream says that was too long to keep: its body stays truncated."""
+        for side, tail in tails:
+            if type(tail) is str and record[side.body_state] == BodyState.TRUNCATED:
+                said = self._reader.read_tail(tail)
+                record[side.model_version] = said.model_version
+                record[side.input_tokens] = said.input_tokens
+                record[side.output_tokens] = said.output_tokens
+                record[side.finish_reason] = said.finish_reason
+
     def _cut_request(self, record: dict[str, Any]) -> None:
         """Hash the request's body, and leave it out unless `record.bodies` keeps it."""
         if record["request_sha256"] is None and not self._redacts:
@@ -223,7 +239,7 @@ class Expander:
 
     def _cut_bodies(self, record: dict[str, Any]) -> None:
         """Leave out the answers' bodies, and with `none` what they say."""
-        for side in (_PRIMARY, _CANDIDATE, _REPLICATE):
+        for side in _ALL_SIDES:
             if record[side.backend] is not None:
                 record[side.body] = record[side.body_encoding] = None
                 record[side.body_state] = str(BodyState.OMITTED)
@@ -248,5 +264,9 @@ def _fill(record: dict[str, Any], side: _Side, read: tuple[str | None, Extract])
         record[side.stream_complete] = False
     if record[side.sha256] is None:
         record[side.sha256] = sha256
-    if record[side.content_type] != "application/json" and sse.is_stream(record[side.content_type]):
+    if (
+        record[side.ttft_ms] is None
+        and record[side.content_type] != "application/json"
+        and sse.is_stream(record[side.content_type])
+    ):
         record[side.ttft_ms] = record[side.ttfb_ms]

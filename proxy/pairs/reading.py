@@ -16,6 +16,7 @@ from typing import Final
 from proxy.comparison import comparators
 from proxy.comparison.result import Comparison, against_noise, not_comparable
 from proxy.config.resolved import Route
+from proxy.pairs import sse
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.extract import Extractor
 from proxy.pairs.protocols.stream import INCOMPLETE
@@ -73,6 +74,10 @@ class Reader:
         if state == "redacted" and extract.reason is not None:
             extract = extract._replace(reason=state)
         return sha256, extract
+
+    def read_tail(self, tail: str) -> Extract:
+        """Return what the end of an event stream says whose middle is lost: never a prediction."""
+        return self._extract(tail.encode(), sse.MEDIA_TYPE, None)._replace(prediction=None)
 
     def judge(self, primary: Extract, candidate: Extract) -> Comparison:
         """Return how the candidate's answer differs from the primary's."""

@@ -151,9 +151,11 @@ def _leg_fields(side: str) -> list[Field]:
             Field("input_tokens", integer, "Tokens of the prompt.", "tokens"),
             Field("output_tokens", integer, "Tokens of the answer.", "tokens"),
             Field("finish_reason", string, "Why the model stopped."),
-            Field("ttft_ms", number, "Dispatch to the first event of a streamed answer.", "ms"),
-            Field("itl_p50_ms", number, "Median gap between chunks of a streamed answer.", "ms"),
-            Field("itl_max_ms", number, "Longest gap between chunks.", "ms"),
+            Field("ttft_ms", number, "Dispatch to the first event with content of an event stream; "
+                  "to its first byte where no event is known to have any.", "ms"),
+            Field("itl_p50_ms", number, "Median gap between the pieces of an answer that came in "
+                  "several, within 1.6%; time in which the client held it back is left out.", "ms"),
+            Field("itl_max_ms", number, "Longest such gap.", "ms"),
             Field("chunks", integer, "Chunks that the body arrived in."),
             Field("stream_complete", Kind.BOOLEAN, "A streamed answer reached its end."),
         )

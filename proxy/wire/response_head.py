@@ -60,12 +60,13 @@ class ResponseHead:
         is_chunked: the upstream framed the body in chunks.
         keep_alive: the upstream connection may serve another request.
         has_request_id: the upstream set `x-request-id` itself.
+        is_event_stream: the body is `text/event-stream`.
         upgrade: the protocol that a 101 changes to, else empty.
     """
 
     __slots__ = (
-        "content_encoding", "content_type", "has_request_id", "is_chunked", "keep_alive", "length",
-        "lines", "status", "upgrade",
+        "content_encoding", "content_type", "has_request_id", "is_chunked", "is_event_stream",
+        "keep_alive", "length", "lines", "status", "upgrade",
     )  # fmt: skip
 
     def __init__(self, status: int, *, keep_alive: bool) -> None:
@@ -77,7 +78,7 @@ class ResponseHead:
         self.content_encoding: bytes | None = None
         self.has_request_id = False
         self.upgrade = b""
-        self.is_chunked = False
+        self.is_chunked = self.is_event_stream = False
 
 
 class _FieldLine:
@@ -149,7 +150,9 @@ def _read_framing(head: ResponseHead, special: dict[int, bytes], *, is_http11: b
 
 
 def _read_others(head: ResponseHead, special: dict[int, bytes]) -> ResponseHead:
-    head.content_type = special.get(_TYPE)
+    head.content_type = content_type = special.get(_TYPE)
+    if content_type is not None and content_type[:5].lower() == b"text/":
+        head.is_event_stream = _is_event_stream(content_type)
     head.content_encoding = special.get(_ENCODING)
     head.has_request_id = _REQUEST_ID in special
     if head.status == 101:
@@ -160,6 +163,11 @@ def _read_others(head: ResponseHead, special: dict[int, bytes]) -> ResponseHead:
         head.keep_alive = b"close" not in options and (head.keep_alive or b"keep-alive" in options)
         _drop_named(head, options)
     return head
+
+
+def _is_event_stream(content_type: bytes) -> bool:
+    """Tell whether a media type is that of server-sent events, whatever its parameters."""
+    return content_type.partition(b";")[0].strip().lower() == b"text/event-stream"
 
 
 def _drop_named(head: ResponseHead, named: set[bytes]) -> None:

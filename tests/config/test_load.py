@@ -44,6 +44,25 @@ def smallest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("timeout: 1h", (None, 60.0, 3600.0)),
+        ("timeout: 1h, stream_timeout: 5m", (None, 60.0, 300.0)),
+        ("idle_timeout: 5s, first_byte_timeout: 2s", (2.0, 5.0, 600.0)),
+    ],
+)
+def test_a_stream_may_take_as_long_as_any_other_answer(
+    tmp_path: Path, smallest: Path, extra: str, expected: tuple[float | None, float, float]
+) -> None:
+    """Where `timeout` is over the ten minutes of a stream; a value of its own is kept."""
+    path = tmp_path / "changed.yaml"
+    path.write_text(smallest.read_text().replace('9002/"]', f'9002/"], {extra}'))
+    backend = load_config(path, {}).backends["v2"]
+    phases = backend.first_byte_timeout_s, backend.idle_timeout_s, backend.stream_timeout_s
+    assert phases == expected
+
+
 def test_everything_left_out_has_a_safe_default(smallest: Path, tmp_path: Path) -> None:
     """Loopback only, everything mirrored, nothing live, pairs in files."""
     config = load_config(smallest, {})
@@ -55,6 +74,8 @@ def test_everything_left_out_has_a_safe_default(smallest: Path, tmp_path: Path) 
     backend = config.backends["v2"]
     assert backend.endpoints == (Endpoint("::1", 9002),)
     assert (backend.connect_timeout_s, backend.timeout_s, backend.keepalive_s) == (1.0, 30.0, 4.0)
+    assert (backend.first_byte_timeout_s, backend.idle_timeout_s) == (None, 60.0)
+    assert backend.stream_timeout_s == 600.0
     assert backend.max_in_flight == 1024
     route = config.routes[0]
     assert (route.protocol, route.split) == (Protocol.JSON, Split(SplitKind.REQUEST_ID, ""))

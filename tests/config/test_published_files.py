@@ -26,7 +26,8 @@ FILES = ("sidecar", "gateway", "reference")
 
 #: Shown with an example in reference.yaml, because by default they are left out.
 EXAMPLES = {
-    "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca",
+    "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca", "backends.stream_timeout",
+    "backends.first_byte_timeout",
     "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.ramp",
     "routes.experiment_id", "routes.ramp.gates.budget", "record.kafka", "log.slow", "telemetry.otlp",
 }  # fmt: skip

@@ -308,6 +308,32 @@ def test_a_stream_is_complete_when_its_answer_is(
     assert record["candidate_prediction"] == "Hi"
 
 
+def test_the_worker_may_know_better_when_the_first_token_came() -> None:
+    """Its time to the first content stands before the time to the first byte."""
+    sides = leg("primary", b"data: 1\n\n", content_type="text/event-stream")
+    changed = line(sides, leg("candidate", b"{}")) | {"primary_ttft_us": 4200}
+    assert expand(changed)["primary_ttft_ms"] == 4.2
+
+
+def test_the_end_of_a_stream_that_was_too_long_to_keep_is_read_for_what_it_counts() -> None:
+    """Why it ended and its tokens; the body is as truncated as ever, and not compared."""
+    start = b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+    tail = (
+        'data: {"model":"m","choices":[{"delta":{"content":"o"},"finish_reason":"stop"}]}\n\n'
+        'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":900}}\n\n'
+        "data: [DONE]\n\n"
+    )
+    primary = leg("primary", start, content_type="text/event-stream", body_state="truncated")
+    changed = line(primary, leg("candidate", b"{}")) | {"primary_tail": tail}
+    record = expand(changed, protocol=Protocol.OPENAI)
+    assert (record["primary_finish_reason"], record["primary_output_tokens"]) == ("stop", 900)
+    assert (record["primary_input_tokens"], record["primary_model_version"]) == (3, "m")
+    assert (record["primary_body_state"], record["primary_prediction"]) == ("truncated", None)
+    assert record["not_comparable_reason"] == "primary_truncated"
+    assert "primary_tail" not in record
+    assert expand(changed | {"primary_tail": "nonsense"}, protocol=Protocol.OPENAI)
+
+
 def test_a_worker_may_leave_out_what_is_null_and_add_what_is_unknown() -> None:
     """Lines of an older or newer worker still make whole records."""
     whole = line()

@@ -56,6 +56,7 @@ class Options:
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
     limits: Mapping[str, Any] = field(default_factory=dict)
+    deadlines: dict[str, dict[str, float]] = field(default_factory=dict)
     upgrades: tuple[str, ...] = ("websocket",)
     tls: Tls | None = None
 
@@ -69,7 +70,8 @@ def plane_config(
     def backend(name: str, port: int) -> Backend:
         cap = options.primary_in_flight if name == "primary" else options.max_in_flight
         timeout_s = options.timeout_s
-        return Backend(name, (Endpoint("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
+        whole = Backend(name, (Endpoint("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
+        return replace(whole, **options.deadlines.get(name, {}))  # type: ignore[arg-type]  # floats
 
     route: Route = replace(
         base.routes[0],
