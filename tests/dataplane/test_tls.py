@@ -234,7 +234,7 @@ def test_a_handshake_that_does_not_come_ends_the_connection(
 async def test_a_renewed_certificate_is_used_for_new_connections(
     tmp_path: Path, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Open connections stay; half-written files change nothing and are told once, without a key."""
+    """Open connections stay; half-renewed files change nothing and are told once, without a key."""
     caplog.set_level(logging.INFO, "understudy.tls")
     options = Options(tls=authority.tls)
     context = authority.client()
@@ -248,8 +248,8 @@ async def test_a_renewed_certificate_is_used_for_new_connections(
         certificates.start()
         old = await _serial(plane, context)
         reader, writer = await _connect(plane, context)
-        secret = authority.cut_key()
-        await until(lambda: caplog.records, "the broken key to be told")
+        secret = authority.half_issue()
+        await until(lambda: caplog.records, "the key that does not fit to be told")
         await asyncio.sleep(0.05)  # several looks
         assert [record.levelname for record in caplog.records] == ["ERROR"]
         assert "the old certificate stays in use" in caplog.text
