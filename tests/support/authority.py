@@ -36,12 +36,13 @@ class Authority:
         leaf.private_key_pem.write_to_path(self.tls.key)
         Path(self.tls.certificate).write_bytes(b"".join(b.bytes() for b in leaf.cert_chain_pems))
 
-    def cut_key(self) -> str:
-        """Leave only a part of the key's file, as if it were being written; return a line of it."""
+    def half_issue(self) -> str:
+        """Write a fresh certificate and leave the old key, as in mid-renewal; return a line of it."""
         key = Path(self.tls.key)
-        whole = key.read_text()
-        key.write_text(whole[:200])
-        return whole.splitlines()[2]
+        old = key.read_text()
+        self.issue()
+        key.write_text(old)
+        return old.splitlines()[2]
 
     def client(self, *, has_certificate: bool = False) -> ssl.SSLContext:
         """Return the context of a client that trusts this authority, and may have its certificate."""
