@@ -54,6 +54,9 @@ async def test_connections_to_backends_are_told(tmp_path: Path) -> None:
             writer.write(request_bytes(b"POST", b"/", b"1", b""))
             await read_answer(reader)
         await until(lambda: plane.count("backend_connections_reused", "primary") == 2, "the tick")
+        ticks = _seen(plane, "loop_lag")
+        await until(lambda: _seen(plane, "loop_lag") > ticks + 1, "two more ticks")
+        assert plane.count("backend_connections_reused", "primary") == 2
         assert plane.count("backend_connections_opened", "primary") == 1
         assert plane.count("backend_connections_idle", "primary") == 1
         assert plane.count("backend_members", "primary") == 1
