@@ -26,7 +26,7 @@ FILES = ("sidecar", "gateway", "reference")
 
 #: Shown with an example in reference.yaml, because by default they are left out.
 EXAMPLES = {"instance", "routes.candidates", "routes.ramp", "routes.experiment_id", "record.kafka",
-            "routes.ramp.gates.budget"}  # fmt: skip
+            "routes.ramp.gates.budget", "routes.candidates.timeout"}  # fmt: skip
 #: Shown as comments, because they fit only one comparator.
 COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}
 

@@ -45,6 +45,20 @@ async def test_counters_of_all_workers_are_added_up(
     assert samples[_key("understudy_connections_open")] == 2
 
 
+async def test_the_breaker_shown_is_that_of_the_worst_worker(
+    client: httpx.AsyncClient, instance: Instance
+) -> None:
+    """One open and one half-open are open, not three; a past worker's is none."""
+    instance.stats.add(1, "breaker", "iris", "v2")
+    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
+    past.add(2, "breaker", "iris", "v2")
+    key = _key("understudy_breaker", route="iris", candidate="v2")
+    assert (await _samples(client))[key] == 1
+    instance.stats.add(1, "breaker", "iris", "v2")
+    assert (await _samples(client))[key] == 2
+    past.close()
+
+
 async def test_latency_is_a_cumulative_histogram_in_seconds(
     client: httpx.AsyncClient, instance: Instance
 ) -> None:
