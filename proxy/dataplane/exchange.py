@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.accounts import settle_accounts
-from proxy.dataplane.copies import start_copies
+from proxy.dataplane.copies import rewritten, start_copies
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import Outcome, Skip
@@ -39,6 +39,7 @@ class Exchange:
         shared: the head that all legs have in common, as bytes.
         skip: why no copy is sent, once that is known.
         legs: by candidate number, `PRIMARY` for the primary's.
+        may_repeat: the route's guard lets the request be sent twice.
         keep_limit: bytes of each answer that are kept for the record.
     """
 
@@ -60,6 +61,7 @@ class Exchange:
         "keep_limit",
         "legs",
         "live",
+        "may_repeat",
         "plan",
         "ready_s",
         "received_bytes",
@@ -98,6 +100,7 @@ class Exchange:
         self.serving: ServingLeg | None = None
         self.shared = self.unit = b""
         self.skip: Skip | None = None
+        self.may_repeat = True
         worker.cells[context.cells.routed] += 1
 
     # What the client's side calls.
@@ -126,7 +129,7 @@ class Exchange:
     def advance(self) -> None:
         """Act on what one read from the client brought."""
         if not self.is_begun:
-            if self.context.waits_for_body and not self.is_whole and self.captured is not None:
+            if self._must_wait():
                 return
             self._begin()
         else:
@@ -187,10 +190,20 @@ class Exchange:
 
     # Beginning.
 
+    def _must_wait(self) -> bool:
+        """Tell whether the body must be whole first: for the split key, or for a rewrite of it."""
+        context = self.context
+        if self.is_whole or self.captured is None:
+            return False
+        return context.waits_for_body or (
+            context.has_body_rewrite and self._decide().serving in context.body_rewrites
+        )
+
     def _begin(self) -> None:
         """Decide, and send the serving leg what there is of the request."""
         self.is_begun = True
-        decision = self._decide()
+        decision = self._decide()  # again, where it had to wait: a kill may have come meanwhile
+        self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
         number = decision.serving
         pool = self.context.pools[number]
@@ -218,8 +231,12 @@ class Exchange:
 
     def _begin_without_client(self) -> None:
         self.is_begun = True
-        self._decide()
+        self._count_canary(self._decide())
         self.worker.cells[self.context.cells.served[Outcome.CANCELLED]] += 1
+
+    def _count_canary(self, decision: Decision) -> None:
+        if decision.serving != PRIMARY:
+            self.worker.cells[self.context.cells.candidates[decision.serving].canary] += 1
 
     def _decide(self) -> Decision:
         context = self.context
@@ -233,12 +250,12 @@ class Exchange:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision
         self.unit = unit = unit_of(self.plan, key)
-        self.decision = decision = decide(self.plan, key, unit)
+        head = self.head
+        self.may_repeat = context.guard.may_repeat(head.method, head.path, head.fields)
+        self.decision = decision = decide(self.plan, key, unit, may_repeat=self.may_repeat)
         if not decision.pairs:  # nothing will be mirrored or recorded: keep nothing
             self.keep_limit = 0
             self._drop_capture()
-        elif decision.serving != PRIMARY:
-            self.worker.cells[context.cells.candidates[decision.serving].canary] += 1
         return decision
 
     def _start_serving(self, number: int) -> ServingLeg:
@@ -248,19 +265,26 @@ class Exchange:
         self.live += 1
         body = self._pending
         self._pending = []
-        framing = self._framing()
+        shared, size = self.shared, self.received_bytes
+        if number in self.context.rewrites:
+            shared, body, size = rewritten(self, number, body)
+        framing = self._framing(size)
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
         trace = self.worker.ids.trace_line(self.trace_id, self.trace_flags)
-        pieces = [leg_head(self.shared, trace, framing, mirror=False), *body]
+        pieces = [leg_head(shared, trace, framing, mirror=False), *body]
         leg.start(pieces, monotonic_s(), is_whole=self.is_whole)
         return leg
 
-    def _framing(self) -> bytes:
-        """Return the framing line of the serving leg: the whole length where it is known."""
+    def _framing(self, size: int) -> bytes:
+        """Return the framing line of the serving leg: the whole length where it is known.
+
+        Args:
+            size: of what there is of the body, as it is sent.
+        """
         self._is_chunked = False
         if self.is_whole:
-            return whole_framing(self.head.method, self.received_bytes)
+            return whole_framing(self.head.method, size)
         if self.head.length is not None:
             return length_line(self.head.length)
         self._is_chunked = True
@@ -296,7 +320,10 @@ class Exchange:
     # Ending.
 
     def _can_rescue(self, leg: Leg) -> bool:
-        """A canary that failed before its first byte reached the user (DESIGN section 3)."""
+        """A canary that failed before its first byte reached the user (DESIGN section 3).
+
+        A request that may not be sent twice is asked again only if it was not sent at all.
+        """
         assert isinstance(leg, ServingLeg)
         copy = self.legs.get(PRIMARY)
         has_copy = copy is not None and not copy.is_over
@@ -305,6 +332,7 @@ class Exchange:
             and not leg.has_answered
             and not self.is_aborted
             and self.captured is not None
+            and (self.may_repeat or not leg.sent_s)
             and leg is not copy
             and (has_copy or not self.context.pools[PRIMARY].is_full())
         )

@@ -17,6 +17,7 @@ from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
+    from proxy.dataplane.copy_gate import CopyGate
     from proxy.dataplane.exchange import Exchange
 
 #: From here on an answer is an error, whoever made it.
@@ -175,9 +176,24 @@ class Leg:
 
 
 class ShadowLeg(Leg):
-    """A copy whose answer no user sees."""
+    """A copy whose answer no user sees.
 
-    __slots__ = ()
+    Attributes:
+        gate: of the candidate, told how the copy ended; None for copies to the primary.
+        turn: of the gate's breaker, in which it was sent.
+    """
+
+    __slots__ = ("gate", "turn")
+
+    def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
+        super().__init__(exchange, role, pool)
+        self.gate: CopyGate | None = None
+        self.turn = 0
+
+    def _over(self, outcome: Outcome, error: str | None) -> None:
+        super()._over(outcome, error)
+        if self.gate is not None:
+            self.gate.ended(self.turn, outcome, self.end_s)
 
 
 class ServingLeg(Leg):
@@ -254,7 +270,9 @@ class ServingLeg(Leg):
 
 
 #: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
-_LIMITS = frozenset({Skip.BODY_TOO_LARGE, Skip.IN_FLIGHT, Skip.MEMORY})
+_LIMITS = frozenset(
+    {Skip.BODY_TOO_LARGE, Skip.BREAKER_OPEN, Skip.IN_FLIGHT, Skip.MEMORY, Skip.RATE}
+)
 
 
 def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Leg:

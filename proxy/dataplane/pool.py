@@ -91,7 +91,7 @@ class Pool:
     def expire(self, now_s: float) -> None:
         """End the legs past their deadline."""
         for leg in [leg for leg in self._legs if leg.deadline_s <= now_s]:
-            leg.fail(Outcome.TIMEOUT, f"no whole answer in {self.backend.timeout_s:g} s")
+            leg.fail(Outcome.TIMEOUT, f"no whole answer in {leg.deadline_s - leg.begun_s:g} s")
 
     def prune(self, now_s: float) -> None:
         """Close the connections idle for longer than the backend allows; oldest come first."""

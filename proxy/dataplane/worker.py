@@ -14,7 +14,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from proxy.config import resolved
 from proxy.config.resolved import Bodies, Config, Route
+from proxy.dataplane.copy_gate import CopyGate
 from proxy.dataplane.counters import CandidateCells, RouteCells
 from proxy.dataplane.deadlines import Clients
 from proxy.dataplane.exchange import Exchange
@@ -26,12 +28,14 @@ from proxy.errors import StateError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.pairs.redact import Redactor, compile_paths
 from proxy.routing.decide import PRIMARY, make_plan
+from proxy.routing.guard import Guard
 from proxy.routing.match import Router
 from proxy.routing.split import key_reader, needs_body
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.request_head import RequestHead
+from proxy.wire.rewrite import Rewrite
 
 TICK_S = 0.05
 #: Bound of the routing memo; beyond it, requests are matched afresh.
@@ -47,12 +51,15 @@ class RouteContext:
 
     Attributes:
         pools, roles: by candidate number, `PRIMARY` for the primary.
+        gates: by candidate number, what copies to it must pass.
+        rewrites, body_rewrites: by candidate number, where something is changed for it.
         keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
     """
 
     __slots__ = (
-        "capture_limit", "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
-        "route", "waits_for_body",
+        "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_body_rewrite", "has_pairs",
+        "keep_limit", "makers", "plan", "pools", "read_key", "rewrites", "roles", "route",
+        "waits_for_body",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, route: Route) -> None:
@@ -65,6 +72,16 @@ class RouteContext:
         self.makers = tuple(
             LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
         )
+        self.guard = Guard(route.mirror_only)
+        now_s, workers = monotonic_s(), config.workers
+        self.gates = tuple(CopyGate(route.name, c, workers, now_s) for c in route.candidates)
+        self.rewrites = {
+            number: Rewrite(candidate.rewrite, route.protocol)
+            for number, candidate in enumerate(route.candidates)
+            if candidate.rewrite != resolved.Rewrite()
+        }
+        self.body_rewrites = frozenset(n for n, r in self.rewrites.items() if r.changes_body)
+        self.has_body_rewrite = bool(self.body_rewrites)
         self.read_key = key_reader(route.split)
         self.waits_for_body = needs_body(route.split) and bool(route.candidates)
         self.has_pairs = bool(route.candidates)
@@ -295,6 +312,8 @@ class Worker:
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())
             cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+            for gate, candidate in zip(context.gates, counters.candidates, strict=True):
+                cells[candidate.breaker] = gate.breaker.state.value
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

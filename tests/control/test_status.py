@@ -10,7 +10,7 @@ import pytest
 
 from proxy.control.metrics import DROP_REASONS
 from proxy.control.snapshot import Observer
-from proxy.control.status import is_ready, is_running, ledger, problems
+from proxy.control.status import is_ready, is_running, ledger, problems, routes
 from proxy.recorder.sink import Drop
 from proxy.state.stats_page import Layout, open_stats
 from proxy.telemetry import wall_ns
@@ -63,6 +63,17 @@ def test_a_candidate_that_fails_now_is_a_problem(instance: Instance) -> None:
     assert problem.startswith("iris/v2: 30 of 30 calls failed")
     instance.stats.add(60, "leg", "iris", "v2", "ok")
     assert problems(instance.observer.snapshot()) == []
+
+
+def test_an_open_breaker_is_a_problem_for_as_long_as_it_is_open(instance: Instance) -> None:
+    """The copies that it holds back are no failures, so nothing else would tell."""
+    (shown,) = routes(instance.observer.snapshot())[0]["candidates"][:1]
+    assert shown["breaker"] == "closed"
+    instance.stats.add(2, "breaker", "iris", "v2")
+    snapshot = instance.observer.snapshot()
+    (problem,) = problems(snapshot)
+    assert problem.startswith("iris/v2: its breaker is open")
+    assert routes(snapshot)[0]["candidates"][0]["breaker"] == "open"
 
 
 @pytest.mark.parametrize("loss", ["journal_error", "journal_full", "rejected"])

@@ -23,7 +23,9 @@ from proxy.config.resolved import (
     Bodies,
     Candidate,
     Config,
+    Guard,
     Limits,
+    Protocol,
     Redact,
     Route,
     Split,
@@ -54,6 +56,11 @@ class Options:
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
     limits: dict[str, int] = field(default_factory=dict)
+    protocol: Protocol = Protocol.JSON
+    guard: Guard = field(default_factory=Guard)
+    #: Fields of every `Candidate`, such as its breaker, rate, time-out and rewrite.
+    copies: dict[str, Any] = field(default_factory=dict)
+    workers: int = 1
 
 
 def plane_config(
@@ -72,9 +79,15 @@ def plane_config(
         primary="primary",
         split=options.split,
         replicate_bp=options.replicate_bp,
+        protocol=options.protocol,
+        mirror_only=options.guard,
         candidates=tuple(
             Candidate(
-                name, name, options.mirror_bp.get(name, 10_000), options.weight_bp.get(name, 0)
+                name,
+                name,
+                options.mirror_bp.get(name, 10_000),
+                options.weight_bp.get(name, 0),
+                **options.copies,
             )
             for name in candidates
         ),
@@ -82,6 +95,7 @@ def plane_config(
     ports = {"primary": primary, **candidates}
     config = replace(
         base,
+        workers=options.workers,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
