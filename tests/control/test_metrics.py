@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families
 
+from proxy.control.worker_pages import WorkerPages
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, order_kill
 from proxy.state.stats_page import LATENCY_BOUNDS_US, open_stats
 from tests.support.admin import Instance
+from tests.support.resolved_config import small_config
 
 
 async def _samples(
@@ -45,18 +48,18 @@ async def test_counters_of_all_workers_are_added_up(
     assert samples[_key("understudy_connections_open")] == 2
 
 
-async def test_the_breaker_shown_is_that_of_the_worst_worker(
-    client: httpx.AsyncClient, instance: Instance
-) -> None:
+def test_the_breaker_shown_is_that_of_the_worst_worker(tmp_path: Path) -> None:
     """One open and one half-open are open, not three; a past worker's is none."""
-    instance.stats.add(1, "breaker", "iris", "v2")
-    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
-    past.add(2, "breaker", "iris", "v2")
-    key = _key("understudy_breaker", route="iris", candidate="v2")
-    assert (await _samples(client))[key] == 1
-    instance.stats.add(1, "breaker", "iris", "v2")
-    assert (await _samples(client))[key] == 2
-    past.close()
+    pages = WorkerPages(small_config(tmp_path, workers=2))
+    for index, state in enumerate((1, 2, 2)):
+        worker = open_stats(tmp_path, index, pages.layout, create=True)
+        worker.add(state, "breaker", "iris", "v2")
+        worker.add(state if index == 2 else 0, "breaker", "iris", "v3")
+        worker.close()
+    counters = pages.counters()
+    pages.close()
+    assert counters["breaker", "iris", "v2"] == 2
+    assert counters["breaker", "iris", "v3"] == 0
 
 
 async def test_latency_is_a_cumulative_histogram_in_seconds(

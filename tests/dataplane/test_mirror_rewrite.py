@@ -29,9 +29,9 @@ CREDENTIALS = (
     b"Authorization: Bearer user-token\r\nCookie: sid=user-session\r\nX_Api_Key: user-key\r\n"
 )
 OWN = Rewrite({"authorization": "Bearer candidate-key"}, ("cookie", "x-api-key"))
-MODEL = Rewrite(model="iris-small")
+MODEL = Rewrite(model="tiny")
 CHAT = b'{ "messages": [{"model": "no"}],  "model" : "iris-large", "n": 1.0 }'
-REWRITTEN = CHAT.replace(b"iris-large", b"iris-small")
+REWRITTEN = CHAT.replace(b"iris-large", b"tiny")
 
 
 def options(
@@ -84,7 +84,7 @@ async def test_the_users_credentials_never_reach_a_candidate(
 
 async def test_a_rescue_sends_the_primary_what_the_user_sent(tmp_path: Path) -> None:
     """Its own credentials and its own model, byte for byte."""
-    both = Rewrite(OWN.set_headers, OWN.remove_headers, "iris-small")
+    both = Rewrite(OWN.set_headers, OWN.remove_headers, "tiny")
     async with (
         Upstream(echo) as primary,
         Upstream(raw_answer(close=True)) as candidate,
@@ -258,7 +258,7 @@ async def test_a_model_in_the_path_is_replaced_there_and_the_body_streams(tmp_pa
         assert (await read_answer(reader))[2] == body
         writer.close()
         (line,) = await plane.pairs(1)
-    assert candidate.requests[0].target == b"/v2/models/iris-small/infer?x=1"
+    assert candidate.requests[0].target == b"/v2/models/tiny/infer?x=1"
     assert primary.requests[0].target == target
     assert line["path"] == "/v2/models/iris-large/infer"
 
