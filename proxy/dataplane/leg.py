@@ -192,8 +192,9 @@ class ShadowLeg(Leg):
 
     def _over(self, outcome: Outcome, error: str | None) -> None:
         super()._over(outcome, error)
-        if self.gate is not None:
-            self.gate.ended(self.turn, outcome, self.end_s)
+        gate = self.gate
+        if gate is not None and not (outcome is Outcome.OK and gate.breaker.is_calm):
+            gate.ended(self.turn, outcome, self.end_s)
 
 
 class ServingLeg(Leg):

@@ -85,19 +85,20 @@ class Breaker:
 
     Attributes:
         is_closed: copies pass; all that a copy looks at as long as the candidate answers.
+        is_calm: closed, and the last copy did not fail: one more answer changes nothing.
         turn: counts the transitions. A copy belongs to the turn in which it was sent: what ends
             later than its turn is history, and moves nothing.
     """
 
     __slots__ = (
         "_answered", "_failures", "_limits", "_open_for_s", "_probing", "_state", "_until_s",
-        "is_closed", "turn",
+        "is_calm", "is_closed", "turn",
     )  # fmt: skip
 
     def __init__(self, limits: resolved.Breaker) -> None:
         self._limits = limits
         self._state = State.CLOSED
-        self.is_closed = True
+        self.is_closed = self.is_calm = True
         self.turn = 0
         self._failures = self._probing = self._answered = 0
         self._open_for_s = limits.open_for_s
@@ -140,8 +141,10 @@ class Breaker:
     def _count(self, ending: Ending, now_s: float) -> None:
         if ending is Ending.ANSWERED:
             self._failures = 0
+            self.is_calm = True
         elif ending is Ending.FAILED:
             self._failures += 1
+            self.is_calm = False
             if self._failures == self._limits.failures:
                 self._open(Event.TRIPPED, now_s)
 
@@ -165,6 +168,6 @@ class Breaker:
         if after is None:
             raise UnknownEventError(f"{event.name} means nothing while {self._state.name}")
         self._state = after
-        self.is_closed = after is State.CLOSED
+        self.is_closed = self.is_calm = after is State.CLOSED
         self.turn += 1
         self._failures = self._probing = self._answered = 0

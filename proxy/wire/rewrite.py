@@ -24,19 +24,22 @@ from proxy.state.stats_page import Kept
 from proxy.wire.request_head import RequestHead
 from proxy.wire.upstream_head import changed_block
 
-#: Larger bodies go as they are: parsing one twice would hold up every user of the worker. The worst
-#: body of this size, numbers alone, takes some 15 ms.
+#: Bodies with more bytes, or more brackets, commas, quotes and escapes, go as they are: parsing one
+#: twice would hold up every user of the worker. Most of what chat clients send is a few long strings.
 MAX_REWRITTEN_BYTES: Final = 1024 * 1024
+MAX_REWRITTEN_TOKENS: Final = 50_000
 
 _PATH_PROTOCOLS: Final = frozenset({Protocol.OPEN_INFERENCE, Protocol.TFSERVING})
 _PLACE: Final = b"/models/"
 #: RFC 3986 section 3.3: what may stand in a path segment unescaped, beside letters and digits.
 _SEGMENT_SAFE: Final = "-._~!$&'()*+,;=:@"
-#: A string, with the colon behind it where it is a key; or a bracket. Numbers, literals and commas
-#: are stepped over by the search itself.
-_TOKEN: Final = re.compile(rb'("(?:[^"\\]++|\\.)*+")([ \t\r\n]*+:)?|[\[\]{}]', re.DOTALL)
-_SPACE: Final = re.compile(rb"[ \t\r\n]*+")
-_MODEL_KEY: Final = b'"model"'
+_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+#: What stands before the next key `model`, at any depth, in one step: a loop over the tokens in
+#: Python took 40 times as long.
+_TO_MODEL: Final = re.compile(
+    rb'((?:[^"]++|"(?!model"[ \t\r\n]*+:)(?:[^"\\]++|\\.)*+")*+)"model"[ \t\r\n]*+:[ \t\r\n]*+',
+    re.DOTALL,
+)
 
 
 class Rewrite:
@@ -87,7 +90,7 @@ class Rewrite:
 
     def body(self, body: bytes) -> bytes | Kept:
         """Return a whole body that names the candidate's model, or why it keeps its own."""
-        if len(body) > MAX_REWRITTEN_BYTES:
+        if _is_large(body):
             return Kept.TOO_LARGE
         try:
             old: Any = orjson.loads(body)
@@ -110,20 +113,27 @@ def _twin(name: bytes) -> bytes:
     return name.lower().replace(b"_", b"-")
 
 
+def _is_large(body: bytes) -> bool:
+    """Tell whether a rewrite would take too long: 3 to 20 ms at the limits, 0.05 ms for 4 KB."""
+    if len(body) > MAX_REWRITTEN_BYTES:
+        return True
+    return (
+        sum(body.count(token) for token in (b"[", b"{", b",", b'"', b"\\")) > MAX_REWRITTEN_TOKENS
+    )
+
+
 def _find_model(body: bytes) -> tuple[int, int] | None:
     """Return where the value of the first top-level `model` is, quotes included, if it is a string.
 
     `body` is valid JSON, an object.
     """
     depth, position = 0, 0
-    while (found := _TOKEN.search(body, position)) is not None:
+    while (found := _TO_MODEL.match(body, position)) is not None:
         position = found.end()
-        text = found[1]
-        if text is None:
-            depth += 1 if found[0] in b"[{" else -1
-        elif depth == 1 and found[2] is not None and text == _MODEL_KEY:
-            space = _SPACE.match(body, position)
-            assert space is not None
-            value = _TOKEN.match(body, space.end())
-            return None if value is None or value[1] is None else value.span(1)
+        brackets = _STRING.sub(b"", found[1])
+        depth += brackets.count(b"{") + brackets.count(b"[")
+        depth -= brackets.count(b"}") + brackets.count(b"]")
+        if depth == 1:
+            value = _STRING.match(body, position)
+            return None if value is None else value.span()
     return None

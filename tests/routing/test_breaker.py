@@ -58,6 +58,7 @@ def test_it_opens_exactly_at_as_many_failures_in_a_row(endings: list[Ending]) ->
             assert breaker.state is State.OPEN
             return
         assert breaker.state is State.CLOSED
+        assert breaker.is_calm is (run == 0)
 
 
 def test_it_never_opens_with_no_failures_set() -> None:

@@ -12,7 +12,7 @@ from proxy.config import resolved
 from proxy.config.resolved import Protocol
 from proxy.state.stats_page import Kept
 from proxy.wire.request_head import RequestHead, read_request_head
-from proxy.wire.rewrite import MAX_REWRITTEN_BYTES, Rewrite
+from proxy.wire.rewrite import MAX_REWRITTEN_BYTES, MAX_REWRITTEN_TOKENS, Rewrite
 
 PEER = b"via: 1.1 u\r\nx-forwarded-for: 10.0.0.1\r\n"
 
@@ -108,6 +108,8 @@ def test_the_model_in_a_body(body: bytes, expected: bytes) -> None:
         (b'{"x":{"model":"old"}}', Kept.NO_MODEL),
         (b'{"model":null}', Kept.NO_MODEL),
         (b'{"model":"old","x":"%b"}' % bytes(MAX_REWRITTEN_BYTES).hex().encode(), Kept.TOO_LARGE),
+        (b'{"model":"old","x":[%b0]}' % (b"0," * MAX_REWRITTEN_TOKENS), Kept.TOO_LARGE),
+        (b'{"model":"old","x":[%b[]]}' % (b"[]," * MAX_REWRITTEN_TOKENS), Kept.TOO_LARGE),
     ],
 )
 def test_a_body_that_names_no_model_is_left_alone(body: bytes, kept: Kept) -> None:
