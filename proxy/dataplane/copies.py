@@ -125,9 +125,8 @@ def rewritten(exchange: Exchange, number: int, body: list[bytes]) -> tuple[bytes
     else:
         found = rewrite.body(body[0] if len(body) == 1 else b"".join(body))
     if isinstance(found, bytes):
-        exchange.held += len(
-            found
-        )  # beyond the limit too: there is one at a time, of a bounded size
+        # Held beyond the limit too: at most one body of a bounded size at a time passes it.
+        exchange.held += len(found)
         exchange.worker.held_bytes += len(found)
         return shared, [found], len(found)
     exchange.worker.cells[context.cells.candidates[number].model_kept[found]] += 1

@@ -67,6 +67,7 @@ class Kept(StrEnum):
     NOT_JSON = "not_json"
     TOO_LARGE = "too_large"
     NO_MODEL = "no_model"
+    NO_PLACE = "no_place"
 
 
 class Lost(StrEnum):

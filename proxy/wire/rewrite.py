@@ -12,6 +12,7 @@ body is encoded anew.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 from urllib.parse import quote
@@ -98,14 +99,22 @@ class Rewrite:
             return Kept.NOT_JSON
         if not isinstance(old, dict) or not isinstance(old.get("model"), str):
             return Kept.NO_MODEL
-        wanted = {**old, "model": self._model}
+        try:
+            return self._replaced(body, {**old, "model": self._model})
+        except RecursionError:  # nested too deeply to be compared
+            return Kept.NO_PLACE
+
+    def _replaced(self, body: bytes, wanted: dict[str, Any]) -> bytes:
+        """Return `body` changed to mean `wanted`: by the name alone, else encoded anew."""
         place = _find_model(body)
         if place is not None:
             start, end = place
             new = b"".join((body[:start], self._model_json, body[end:]))
             if orjson.loads(new) == wanted:
                 return new
-        return orjson.dumps(wanted)
+        # By the standard library, which keeps integers beyond 64 bits.
+        anew = {**json.loads(body), "model": self._model}
+        return json.dumps(anew, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _twin(name: bytes) -> bytes:

@@ -89,6 +89,8 @@ def test_the_model_in_a_path(protocol: str, target: bytes, expected: bytes) -> N
         (b'{"model":"a", "x":1, "model":"b"}', b'{"model":"new","x":1}'),
         (b'{"mod\\u0065l":"a", "x":1}', b'{"model":"new","x":1}'),
         (b'{"model":1, "model":"b"}', b'{"model":"new"}'),
+        (b'{"model":"a","model":"b","x":[123456789012345678901,0.1,"\\u00e9"]}',
+         '{"model":"new","x":[123456789012345678901,0.1,"\u00e9"]}'.encode()),
         (b'{"model":["old"], "model":"b"}', b'{"model":"new"}'),
     ],
 )  # fmt: skip
@@ -105,6 +107,9 @@ def test_the_model_in_a_body(body: bytes, expected: bytes) -> None:
         (b'{"model":"old"', Kept.NOT_JSON),
         (b'\xff{"model":"old"}', Kept.NOT_JSON),
         (b"[1]", Kept.NO_MODEL),
+        (b'{"model":"old","x":%b%b}' % (b"[" * 1020, b"]" * 1020), Kept.NO_PLACE),
+        (b'{"model":"old","x":%b%b}' % (b"[" * 1100, b"]" * 1100), Kept.NOT_JSON),
+        (b'{"model":"old","x":1e999}', Kept.NOT_JSON),
         (b'{"x":{"model":"old"}}', Kept.NO_MODEL),
         (b'{"model":null}', Kept.NO_MODEL),
         (b'{"model":"old","x":"%b"}' % bytes(MAX_REWRITTEN_BYTES).hex().encode(), Kept.TOO_LARGE),
