@@ -50,36 +50,31 @@ def _copy_to(exchange: Exchange, number: int) -> Skip | None:
 
 
 def _refusal(exchange: Exchange, number: int, now_s: float) -> Skip | None:
-    """Return why no copy may go to this backend now; the rate, which counts it, comes last."""
+    """Return why no copy may go to this backend now; the rate, which counts it, comes last.
+
+    Copies to the primary may take half of its in-flight cap: the rest is for users.
+    """
     if exchange.skip is not None:
         return exchange.skip
-    if _is_killed(exchange, number):
+    context = exchange.context
+    if exchange.plan is not context.plan and _is_killed(exchange, number):
         return Skip.KILLED
-    gate = None if number == PRIMARY else exchange.context.gates[number]
-    if gate is not None and gate.is_shut(now_s):
+    pool = context.pools[number]
+    if number == PRIMARY:
+        return Skip.IN_FLIGHT if 2 * pool.in_flight >= pool.backend.max_in_flight else None
+    gate = context.gates[number]
+    if not gate.breaker.is_closed and not gate.breaker.admits(now_s):
         return Skip.BREAKER_OPEN
-    if not _has_room(exchange, number):
+    if pool.is_full():
         return Skip.IN_FLIGHT
-    return Skip.RATE if gate is not None and gate.is_over_rate(now_s) else None
+    return None if gate.bucket is None or gate.bucket.take(now_s) else Skip.RATE
 
 
 def _is_killed(exchange: Exchange, number: int) -> bool:
     """Tell whether copies to this backend were killed after the decision."""
     context = exchange.context
-    if exchange.plan is context.plan:
-        return False
     name = "" if number == PRIMARY else context.roles[number]
     return exchange.worker.is_killed(context.route.name, name, Part.MIRROR)
-
-
-def _has_room(exchange: Exchange, number: int) -> bool:
-    """Tell whether the backend's in-flight cap allows a copy.
-
-    Copies to the primary may take half of its cap: the rest is for users.
-    """
-    pool = exchange.context.pools[number]
-    cap = pool.backend.max_in_flight
-    return (2 if number == PRIMARY else 1) * pool.in_flight < cap
 
 
 def _start(exchange: Exchange, number: int, now_s: float, role: str = "") -> Leg:

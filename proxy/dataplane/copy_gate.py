@@ -28,27 +28,19 @@ class CopyGate:
     """The gate of one candidate.
 
     Attributes:
+        breaker: asked before each copy, and told how it ended.
+        bucket: gives each copy a token, where there is a rate.
         timeout_s: of a copy; 0: the backend's.
     """
 
-    __slots__ = ("_bucket", "_name", "breaker", "timeout_s")
+    __slots__ = ("_name", "breaker", "bucket", "timeout_s")
 
     def __init__(self, route: str, candidate: Candidate, workers: int, now_s: float) -> None:
         self._name = f"{route}/{candidate.name}"
         self.breaker = Breaker(candidate.breaker)
         rate = candidate.mirror_rate / workers  # the kernel spreads connections over the workers
-        self._bucket = Bucket(rate, now_s) if rate else None
+        self.bucket = Bucket(rate, now_s) if rate else None
         self.timeout_s = candidate.timeout_s
-
-    def is_shut(self, now_s: float) -> bool:
-        """Tell whether the breaker lets no copy pass at `now_s` (monotonic)."""
-        breaker = self.breaker
-        return not breaker.is_closed and not breaker.admits(now_s)
-
-    def is_over_rate(self, now_s: float) -> bool:
-        """Tell whether this copy would be one too many; else it has been counted."""
-        bucket = self._bucket
-        return bucket is not None and not bucket.take(now_s)
 
     def ended(self, turn: int, outcome: Outcome, now_s: float) -> None:
         """Tell the breaker how a copy of `turn` ended; say so when it opens or closes."""

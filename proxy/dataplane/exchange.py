@@ -129,7 +129,7 @@ class Exchange:
     def advance(self) -> None:
         """Act on what one read from the client brought."""
         if not self.is_begun:
-            if self._must_wait():
+            if not self.is_whole and self._must_wait():
                 return
             self._begin()
         else:
@@ -186,6 +186,9 @@ class Exchange:
             self._serving_over(self.serving)
         else:
             self.worker.shadows.discard(leg)
+            gate = leg.gate
+            if gate is not None and not (leg.status is Outcome.OK and gate.breaker.is_calm):
+                gate.ended(leg.turn, leg.status, leg.end_s)
         self._end_if_over()
 
     # Beginning.
@@ -193,7 +196,7 @@ class Exchange:
     def _must_wait(self) -> bool:
         """Tell whether the body must be whole first: for the split key, or for a rewrite of it."""
         context = self.context
-        if self.is_whole or self.captured is None:
+        if self.captured is None:
             return False
         return context.waits_for_body or (
             context.has_body_rewrite and self._decide().serving in context.body_rewrites
@@ -203,7 +206,8 @@ class Exchange:
         """Decide, and send the serving leg what there is of the request."""
         self.is_begun = True
         decision = self._decide()  # again, where it had to wait: a kill may have come meanwhile
-        self._count_canary(decision)
+        if decision.serving != PRIMARY:
+            self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
         number = decision.serving
         pool = self.context.pools[number]
@@ -231,12 +235,13 @@ class Exchange:
 
     def _begin_without_client(self) -> None:
         self.is_begun = True
-        self._count_canary(self._decide())
+        decision = self._decide()
+        if decision.serving != PRIMARY:
+            self._count_canary(decision)
         self.worker.cells[self.context.cells.served[Outcome.CANCELLED]] += 1
 
     def _count_canary(self, decision: Decision) -> None:
-        if decision.serving != PRIMARY:
-            self.worker.cells[self.context.cells.candidates[decision.serving].canary] += 1
+        self.worker.cells[self.context.cells.candidates[decision.serving].canary] += 1
 
     def _decide(self) -> Decision:
         context = self.context
@@ -251,7 +256,9 @@ class Exchange:
             return decision
         self.unit = unit = unit_of(self.plan, key)
         head = self.head
-        self.may_repeat = context.guard.may_repeat(head.method, head.path, head.fields)
+        self.may_repeat = head.method in context.repeatable or context.guard.may_repeat(
+            head.method, head.path, head.fields
+        )
         self.decision = decision = decide(self.plan, key, unit, may_repeat=self.may_repeat)
         if not decision.pairs:  # nothing will be mirrored or recorded: keep nothing
             self.keep_limit = 0

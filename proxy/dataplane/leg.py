@@ -34,12 +34,13 @@ class Leg:
         deadline_s: monotonic time at which it is given up; set by its pool.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
+        gate, turn: of a copy to a candidate: whom to tell how it ended, and when it was sent.
     """
 
     __slots__ = (
         "_connection", "_pieces", "_room", "begun_s", "chunks", "deadline_s", "end_s", "error", "exchange", "first_s",
-        "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
-        "response_bytes", "role", "sent_s", "status",
+        "gate", "head", "holds_client", "is_over", "is_request_sent", "is_reused", "kept", "kept_bytes", "pool",
+        "response_bytes", "role", "sent_s", "status", "turn",
     )  # fmt: skip
 
     is_serving = False
@@ -59,6 +60,8 @@ class Leg:
         self.is_request_sent = False
         self.is_reused = False
         self.holds_client = False
+        self.gate: CopyGate | None = None
+        self.turn = 0
         self._connection: UpstreamConnection | None = None
         self._pieces: list[bytes] = []
 
@@ -176,25 +179,9 @@ class Leg:
 
 
 class ShadowLeg(Leg):
-    """A copy whose answer no user sees.
+    """A copy whose answer no user sees."""
 
-    Attributes:
-        gate: of the candidate, told how the copy ended; None for copies to the primary.
-        turn: of the gate's breaker, in which it was sent.
-    """
-
-    __slots__ = ("gate", "turn")
-
-    def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
-        super().__init__(exchange, role, pool)
-        self.gate: CopyGate | None = None
-        self.turn = 0
-
-    def _over(self, outcome: Outcome, error: str | None) -> None:
-        super()._over(outcome, error)
-        gate = self.gate
-        if gate is not None and not (outcome is Outcome.OK and gate.breaker.is_calm):
-            gate.ended(self.turn, outcome, self.end_s)
+    __slots__ = ()
 
 
 class ServingLeg(Leg):

@@ -51,6 +51,7 @@ class RouteContext:
 
     Attributes:
         pools, roles: by candidate number, `PRIMARY` for the primary.
+        repeatable: methods of requests that may be sent twice, whatever else is in them.
         gates: by candidate number, what copies to it must pass.
         rewrites, body_rewrites: by candidate number, where something is changed for it.
         keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
@@ -58,7 +59,7 @@ class RouteContext:
 
     __slots__ = (
         "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_body_rewrite", "has_pairs",
-        "keep_limit", "makers", "plan", "pools", "read_key", "rewrites", "roles", "route",
+        "keep_limit", "makers", "plan", "pools", "read_key", "repeatable", "rewrites", "roles", "route",
         "waits_for_body",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class RouteContext:
             LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
         )
         self.guard = Guard(route.mirror_only)
+        self.repeatable = self.guard.repeatable
         now_s, workers = monotonic_s(), config.workers
         self.gates = tuple(CopyGate(route.name, c, workers, now_s) for c in route.candidates)
         self.rewrites = {

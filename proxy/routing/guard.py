@@ -2,7 +2,7 @@
 
 It decides for mirrors, replicates, the primary's copy while a candidate serves, and asking another
 backend after one has seen the request. Compiled once per route; a request that the defaults let
-through costs one look into a set.
+through costs its caller one look into a set (`repeatable`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from proxy.config import resolved
 
 
 class Guard:
-    """A route's `mirror_only`, compiled to bytes; what it leaves empty holds for every request."""
+    """A route's `mirror_only`, compiled to bytes; what it leaves empty holds for every request.
 
-    __slots__ = ("_fields", "_is_any_method", "_is_by_method_alone", "_methods", "_prefixes")
+    Attributes:
+        repeatable: the methods that need no further look: all of them, where nothing else is asked.
+    """
+
+    __slots__ = ("_fields", "_is_any_method", "_methods", "_prefixes", "repeatable")
 
     def __init__(self, guard: resolved.Guard) -> None:
         self._methods = frozenset(method.encode() for method in guard.methods)
         self._fields = tuple((k.lower().encode(), v.encode()) for k, v in guard.headers.items())
         self._prefixes = tuple(prefix.rstrip("/").encode() for prefix in guard.path_prefixes)
         self._is_any_method = not self._methods
-        self._is_by_method_alone = not self._fields and not self._prefixes
+        is_by_method_alone = not self._fields and not self._prefixes
+        self.repeatable = self._methods if is_by_method_alone else frozenset[bytes]()
 
     def may_repeat(self, method: bytes, path: bytes, fields: Mapping[bytes, bytes]) -> bool:
         """Tell whether this request may be sent a second time.
@@ -34,8 +39,6 @@ class Guard:
         """
         if method not in self._methods and not self._is_any_method:
             return False
-        if self._is_by_method_alone:
-            return True
         if self._prefixes and not self._has_prefix(path):
             return False
         return all(fields.get(name) == value for name, value in self._fields)

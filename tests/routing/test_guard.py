@@ -44,6 +44,9 @@ def test_all_of_a_guard_must_hold(
     """And the words for it agree with the decision."""
     compiled = Guard(guard)
     assert compiled.may_repeat(method, path, fields) is (telling is None)
+    assert method not in compiled.repeatable or telling is None
+    methods = frozenset(name.encode() for name in guard.methods)
+    assert compiled.repeatable == (frozenset() if guard.headers or guard.path_prefixes else methods)
     refusal = compiled.refusal(method, path, fields)
     assert refusal is None if telling is None else telling in str(refusal)
     assert "yes" not in str(refusal)
