@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from proxy.cli.copy_words import guard_words, rewrite_words
 from proxy.cli.terminal import BOLD, GREEN, YELLOW, complain, paint
 from proxy.config.advice import advice
 from proxy.config.load import load_config
-from proxy.config.resolved import Candidate, Config, Match, Route, Split, Tls
+from proxy.config.resolved import Candidate, Config, Guard, Match, Route, Split, Tls
 from proxy.config.tls_files import tls_advice
 from proxy.config.units import duration, percent
 from proxy.errors import ConfigError
@@ -142,6 +143,8 @@ def _route_lines(config: Config, route: Route) -> list[str]:
     found.append(
         f"  split by {split_text(route.split)}; {compare}; replicate {percent(route.replicate_bp)}"
     )
+    if route.mirror_only != Guard():
+        found.append(f"  sent twice only: {guard_words(route.mirror_only)}")
     if route.ramp is not None:
         weights = " → ".join(percent(step.weight_bp) for step in route.ramp.steps)
         found.append(f"  ramp (not run yet) {weights}; gates: {_gates_text(route)}")
@@ -149,9 +152,12 @@ def _route_lines(config: Config, route: Route) -> list[str]:
 
 
 def _candidate_text(config: Config, candidate: Candidate) -> str:
-    return (
-        f"{candidate.name} → {_backend_text(config, candidate.backend)}, "
-        f"mirror {percent(candidate.mirror_bp)}, weight {percent(candidate.weight_bp)}"
+    return f"{candidate.name} → {_backend_text(config, candidate.backend)}, " + ", ".join(
+        [
+            f"mirror {percent(candidate.mirror_bp)}",
+            f"weight {percent(candidate.weight_bp)}",
+            *rewrite_words(candidate.rewrite),
+        ]
     )
 
 
@@ -191,9 +197,20 @@ def _route_summary(route: Route) -> dict[str, Any]:
                 "backend": each.backend,
                 "mirror_percent": each.mirror_bp / 100,
                 "weight_percent": each.weight_bp / 100,
+                "timeout_s": each.timeout_s or None,
+                "mirror_rate": each.mirror_rate or None,
+                "breaker": each.breaker,
+                "sets_headers": list(each.rewrite.set_headers),
+                "removes_headers": each.rewrite.remove_headers,
+                "model": each.rewrite.model or None,
             }
             for each in route.candidates
         ],
+        "mirror_only": {
+            "methods": route.mirror_only.methods,
+            "headers": list(route.mirror_only.headers),
+            "path_prefixes": route.mirror_only.path_prefixes,
+        },
     }
 
 

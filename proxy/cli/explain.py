@@ -10,11 +10,13 @@ import orjson
 import typer
 
 from proxy.cli.check import match_text, split_text
+from proxy.cli.copy_words import copy_words, guard_words
 from proxy.config.load import load_config
 from proxy.config.resolved import Config, Route
 from proxy.config.units import percent
 from proxy.errors import UnderstudyError
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, make_plan, unit_of
+from proxy.routing.guard import Guard
 from proxy.routing.match import Matcher, Router, host_name
 from proxy.routing.split import key_reader
 from proxy.state.control_page import ControlState, for_config, open_page
@@ -47,6 +49,8 @@ class Answer:
     mirrors: list[str]
     replicate: bool
     why: list[str]
+    guard: str
+    candidates: dict[str, list[str]]
 
 
 def explain(  # noqa: PLR0913 - one argument for each option of the command
@@ -97,11 +101,17 @@ def explain(  # noqa: PLR0913 - one argument for each option of the command
     print(f"serves    {answer.serves}")
     print(f"mirrors   {', '.join(answer.mirrors) or 'nobody'}")
     print(f"replicate {'yes' if answer.replicate else 'no'}")
+    print(f"twice     {answer.guard}")
     print("\n".join(f"  - {reason}" for reason in answer.why))
+    for name, words in answer.candidates.items():
+        print(f"  - {name}: {'; '.join(words)}")
 
 
 def _answer(route: Route, plan: Plan, asked: Asked) -> Answer:
     key, origin = _key(route, asked)
+    refusal = Guard(route.mirror_only).refusal(asked.method, asked.path, asked.fields)
+    guard = f"yes: {guard_words(route.mirror_only)}" if refusal is None else f"no: {refusal}"
+    words = {candidate.name: copy_words(candidate) for candidate in route.candidates}
     if key is None and not plan.is_fixed:
         return Answer(
             route=route.name,
@@ -110,8 +120,11 @@ def _answer(route: Route, plan: Plan, asked: Asked) -> Answer:
             mirrors=[],
             replicate=False,
             why=[f"the probabilities are: primary {plan.primary_prob:.2%}", *_shares(plan)],
+            guard=guard,
+            candidates=words,
         )
-    decision = decide(plan, key or b"", unit_of(plan, key or b""))
+    unit = unit_of(plan, key or b"")
+    decision = decide(plan, key or b"", unit, may_repeat=refusal is None)
     names = [candidate.name for candidate in route.candidates]
     copies = [names[number] for number in decision.mirrors]
     if decision.mirror_primary:
@@ -122,7 +135,9 @@ def _answer(route: Route, plan: Plan, asked: Asked) -> Answer:
         serves=_server(route, decision),
         mirrors=copies,
         replicate=decision.replicate,
-        why=_reasons(plan, decision),
+        why=_reasons(plan, decision, may_repeat=refusal is None),
+        guard=guard,
+        candidates=words,
     )
 
 
@@ -147,7 +162,7 @@ def _server(route: Route, decision: Decision) -> str:
     return f"{candidate.name} ({candidate.backend})"
 
 
-def _reasons(plan: Plan, decision: Decision) -> list[str]:
+def _reasons(plan: Plan, decision: Decision, *, may_repeat: bool) -> list[str]:
     candidates = plan.route.candidates
     if not candidates:
         return ["the route has no candidates"]
@@ -159,6 +174,8 @@ def _reasons(plan: Plan, decision: Decision) -> list[str]:
             reasons.append(f"{name}: the key is inside its weight of {percent(share.weight_bp)}")
         elif number in decision.mirrors:
             reasons.append(f"{name}: the key is inside its mirror of {percent(share.mirror_bp)}")
+        elif not may_repeat:
+            reasons.append(f"{name}: gets no copy, because this request must not be sent twice")
         elif not share.weight_bp and not share.mirror_bp:
             reasons.append(f"{name}: its weight and its mirror are 0%, or killed")
         else:

@@ -53,7 +53,7 @@ def _headline(status: dict[str, Any]) -> Text:
 
 def _state(status: dict[str, Any]) -> Table:
     table = Table(title="routes", title_justify="left")
-    for name in ("leg", "backend", "weight", "mirror", "killed"):
+    for name in ("leg", "backend", "weight", "mirror", "breaker", "killed"):
         table.add_column(name)
     for route in status["routes"]:
         table.add_row(f"{route['name']}/primary", route["primary"])
@@ -63,6 +63,7 @@ def _state(status: dict[str, Any]) -> Table:
                 candidate["backend"],
                 _share(candidate["effective_weight_bp"], candidate["weight_bp"]),
                 _share(candidate["effective_mirror_bp"], candidate["mirror_bp"]),
+                Text(candidate["breaker"], "" if candidate["breaker"] == "closed" else "red"),
                 Text(", ".join(candidate["killed"]), "red"),
             )
     return table

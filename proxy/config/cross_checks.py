@@ -7,6 +7,7 @@ not exist here: what a check reports is a mistake that no operator can have mean
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from proxy.config.addresses import can_reach, collide, is_loopback
 from proxy.config.resolved import FULL_BP, Protocol
 from proxy.config.schema import (
     BackendFile,
+    CandidateFile,
     ConfigFile,
     GateFile,
     LimitsFile,
@@ -30,6 +32,8 @@ _Item = TypeVar("_Item", bound=Hashable)
 
 #: The control page holds every candidate's live state in a buffer of fixed size.
 MAX_CANDIDATES = 256
+#: RFC 9110 section 7.2, as strict as the host of a route's match.
+_HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 def cross_check(file: ConfigFile) -> Found:
@@ -154,6 +158,8 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
         yield (*path, "match", "path_prefix"), "give either path or path_prefix, not both"
     yield from _known_backend((*path, "primary"), route.primary, file)
     yield from _candidates((*path, "candidates"), route, file)
+    for index, candidate in enumerate(route.candidates):
+        yield from _copies((*path, "candidates", index), candidate, route)
     yield from _compare((*path, "compare"), route)
     if route.replicate and not route.candidates:
         yield (*path, "replicate"), "a route without candidates has no pairs to replicate for"
@@ -183,6 +189,32 @@ def _candidates(path: Path, route: RouteFile, file: ConfigFile) -> Found:
                 (*path, index, "weight"),
                 f"the weights of this route add up to {percent(total_bp)}, more than 100%",
             )
+
+
+def _copies(path: Path, candidate: CandidateFile, route: RouteFile) -> Found:
+    breaker = candidate.breaker
+    if breaker.max_open_for < breaker.open_for:
+        yield (
+            (*path, "breaker", "max_open_for"),
+            (
+                f"{duration(breaker.max_open_for)} is shorter than "
+                f"`open_for: {duration(breaker.open_for)}`"
+            ),
+        )
+    if candidate.model and route.protocol is Protocol.RAW:
+        yield (
+            (*path, "model"),
+            "`protocol: raw` does not know where a request names its model; use another protocol",
+        )
+    names = [name.lower() for name in candidate.set_headers]
+    for _, name in _repeated(names):
+        yield (*path, "set_headers"), f"{name} is set twice"
+    for index, name in enumerate(candidate.remove_headers):
+        if name.lower() == "host":
+            yield (*path, "remove_headers", index), "a request needs its host; set another one"
+    for name, value in candidate.set_headers.items():
+        if name.lower() == "host" and not _HOST_AND_PORT.fullmatch(value):
+            yield (*path, "set_headers", name), "the host is no host name with an optional port"
 
 
 def _compare(path: Path, route: RouteFile) -> Found:

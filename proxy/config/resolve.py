@@ -12,11 +12,13 @@ from pathlib import Path
 from proxy.config.resolved import (
     Admin,
     Backend,
+    Breaker,
     Candidate,
     Compare,
     Config,
     Ejection,
     Gate,
+    Guard,
     HealthCheck,
     Kafka,
     Limits,
@@ -26,6 +28,7 @@ from proxy.config.resolved import (
     Ramp,
     Record,
     Redact,
+    Rewrite,
     Route,
     Step,
     Telemetry,
@@ -35,7 +38,9 @@ from proxy.config.resolved import (
 )
 from proxy.config.schema import (
     BackendFile,
+    CandidateFile,
     ConfigFile,
+    GuardFile,
     HealthFile,
     KafkaFile,
     LimitsFile,
@@ -144,15 +149,44 @@ def _route(route: RouteFile) -> Route:
         protocol=route.protocol,
         primary=route.primary,
         split=route.split_by,
-        candidates=tuple(
-            Candidate(each.name, each.backend, each.mirror, each.weight)
-            for each in route.candidates
-        ),
+        candidates=tuple(_candidate(candidate) for candidate in route.candidates),
         replicate_bp=route.replicate,
         compare=Compare(compare.prediction, compare.comparator, compare.rel_tol, compare.abs_tol),
         upgrades=route.upgrades,
         ramp=None if route.ramp is None else _ramp(route.ramp),
         experiment_id=route.experiment_id or route.name,
+        mirror_only=_guard(route.mirror_only),
+    )
+
+
+def _candidate(candidate: CandidateFile) -> Candidate:
+    breaker = candidate.breaker
+    return Candidate(
+        name=candidate.name,
+        backend=candidate.backend,
+        mirror_bp=candidate.mirror,
+        weight_bp=candidate.weight,
+        timeout_s=candidate.timeout or 0.0,
+        mirror_rate=candidate.mirror_rate,
+        breaker=Breaker(
+            failures=breaker.failures,
+            open_for_s=breaker.open_for,
+            max_open_for_s=breaker.max_open_for,
+            probes=breaker.probes,
+        ),
+        rewrite=Rewrite(
+            set_headers={name.lower(): value for name, value in candidate.set_headers.items()},
+            remove_headers=tuple(name.lower() for name in candidate.remove_headers),
+            model=candidate.model,
+        ),
+    )
+
+
+def _guard(guard: GuardFile) -> Guard:
+    return Guard(
+        methods=guard.methods,
+        headers={name.lower(): value for name, value in guard.headers.items()},
+        path_prefixes=guard.path_prefixes,
     )
 
 

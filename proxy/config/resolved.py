@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import types
 import typing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -196,13 +196,58 @@ class Split:
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """Which requests may be sent twice; what is empty holds for every request."""
+
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
+    headers: dict[str, str] = field(default_factory=dict)
+    path_prefixes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When copies to a candidate that does not answer are given up, and tried again.
+
+    Attributes:
+        failures: in a row that open it; 0: it never opens.
+        open_for_s: how long no copy is sent; doubled each time that the probes fail.
+        max_open_for_s: where the doubling ends.
+        probes: copies sent after that time; all must be answered before the others follow.
+    """
+
+    failures: int = 5
+    open_for_s: float = 5.0
+    max_open_for_s: float = 60.0
+    probes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What is changed in requests to a candidate: header names in lower case; no model: its own."""
+
+    set_headers: dict[str, str] = field(default_factory=dict)
+    remove_headers: tuple[str, ...] = ()
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A backend under trial, with its configured mirror percent and canary weight."""
+    """A backend under trial, with its configured mirror percent and canary weight.
+
+    Attributes:
+        timeout_s: of a copy, from dispatch to the last byte; 0: the backend's.
+        mirror_rate: copies per second of all workers together; 0: no bound.
+        rewrite: for copies and for live traffic.
+    """
 
     name: str
     backend: str
     mirror_bp: int
     weight_bp: int
+    timeout_s: float = 0.0
+    mirror_rate: float = 0.0
+    breaker: Breaker = Breaker()
+    rewrite: Rewrite = field(default_factory=Rewrite)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +303,7 @@ class Route:
     upgrades: tuple[str, ...]
     ramp: Ramp | None
     experiment_id: str
+    mirror_only: Guard = field(default_factory=Guard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,20 +445,24 @@ def digest(config: Config) -> str:
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
     listener's TLS, numbers of processes), what is only told about them (logs, spans) and what is
-    secret (the token, the Kafka client's options): the version is in every record, and a hash of a
-    password can be guessed at leisure.
+    secret (the token, the Kafka client's options, the values of headers that are set for a
+    candidate): the version is in every record, and a hash of a password can be guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
     for key in _NO_MATTER:
         plain.pop(key)
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")
+    for route in plain["routes"]:
+        for candidate in route["candidates"]:
+            rewrite = candidate["rewrite"]
+            rewrite["set_headers"] = sorted(rewrite["set_headers"])
     canonical = orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
     return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 
 
 def dumps(config: Config) -> bytes:
-    """Return the config as JSON, whole, including the admin token (keep the file 0600)."""
+    """Return the config as JSON, whole, including what is secret (keep the file 0600)."""
     return orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
 

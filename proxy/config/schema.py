@@ -32,10 +32,12 @@ from proxy.config.values import (
     KafkaOption,
     Listener,
     Method,
+    ModelName,
     Name,
     Number,
     OptionText,
     OtlpEndpoint,
+    OwnHeader,
     Seconds,
     SplitKey,
     TlsVersion,
@@ -181,6 +183,30 @@ class MatchFile(Strict):
     """Header fields and the exact values they must have."""
 
 
+class GuardFile(Strict):
+    """Which requests may be sent twice; everything given must hold."""
+
+    methods: Annotated[tuple[Method, ...], Field(max_length=32)] = ("GET", "HEAD", "POST")
+    """Methods in capitals; empty: any."""
+    headers: dict[HeaderName, HeaderValue] = {}
+    """Header fields and the exact values they must have."""
+    path_prefixes: Annotated[tuple[UrlPath, ...], Field(max_length=64)] = ()
+    """First segments of paths, one of which must hold; empty: any path."""
+
+
+class BreakerFile(Strict):
+    """When copies to a candidate that does not answer are given up, and tried again."""
+
+    failures: Annotated[Whole, Field(ge=0, le=10_000)] = 5
+    """Copies in a row without an answer that open it; 0: it never opens."""
+    open_for: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 5.0
+    """How long no copy is sent; doubled each time that it still does not answer."""
+    max_open_for: Annotated[Seconds, Field(gt=0, le=DAY_S)] = MINUTE_S
+    """Where the doubling ends."""
+    probes: Annotated[Whole, Field(ge=1, le=100)] = 1
+    """Copies sent after that time; when all are answered, the others follow."""
+
+
 class CandidateFile(Strict):
     """A backend under trial."""
 
@@ -192,6 +218,18 @@ class CandidateFile(Strict):
     """Share of requests that are copied to it; no user sees the answer."""
     weight: BasisPoints = 0
     """Share of live traffic that it serves."""
+    timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
+    """Time for a whole copy, from dispatch to the last byte; left out: the backend's."""
+    mirror_rate: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    """Copies per second at most, over all workers; 0: no bound."""
+    breaker: BreakerFile = BreakerFile()
+    """When copies to it are given up, and tried again; live traffic is not concerned."""
+    set_headers: Annotated[dict[OwnHeader, HeaderValue], Field(max_length=64)] = {}
+    """Header fields of its requests, in place of the client's; values are kept secret."""
+    remove_headers: Annotated[tuple[OwnHeader, ...], Field(max_length=64)] = ()
+    """Header fields of the client that it does not get."""
+    model: Annotated[ModelName, Field(max_length=200)] = ""
+    """The model's name as the candidate knows it, put into path or JSON body; empty: unchanged."""
 
 
 class CompareFile(Strict):
@@ -263,6 +301,8 @@ class RouteFile(Strict):
     """How answers are compared."""
     upgrades: Annotated[tuple[UpgradeName, ...], Field(max_length=16)] = ("websocket",)
     """Protocols that Upgrade may change to: tunnelled to the primary, not mirrored; empty: none."""
+    mirror_only: GuardFile = GuardFile()
+    """Which requests may be sent twice: mirrored, replicated, or asked again after a canary failed."""
     ramp: RampFile | None = None
     """The plan that moves the weight; left out: only operators move it."""
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None

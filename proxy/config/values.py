@@ -61,6 +61,14 @@ KAFKA_OPTIONS: dict[str, tuple[str, ...] | type[int] | None] = {
 
 #: Never tunnelled: within these protocols come requests again (h2c smuggling; RFC 2817 for TLS).
 HTTP_AGAIN = frozenset({"h2", "h2c", "h3", "http", "https", "tls"})
+#: What frames or names a message (RFC 9112 section 6, RFC 9110 section 7.6), and what pairs legs up.
+_FIXED_HEADERS = frozenset(
+    {
+        "connection", "content-length", "expect", "http2-settings", "keep-alive",
+        "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "traceparent",
+        "trailer", "transfer-encoding", "upgrade", "via", "x-request-id",
+    }
+)  # fmt: skip
 
 #: Shorter tokens fall to a patient guesser; `understudy init` suggests 32 random characters.
 MIN_TOKEN_LENGTH = 8
@@ -87,6 +95,19 @@ def _candidate_name(value: str) -> str:
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise ValueError(f"{value!r} is not a valid header name")
+    return value
+
+
+def _own_header(value: str) -> str:
+    name = _header_name(value).lower().replace("_", "-")  # CGI and its heirs read both alike
+    if name in _FIXED_HEADERS or name.startswith("x-understudy-"):
+        raise ValueError(f"{value!r} is written by Understudy itself and cannot be changed")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if value != value.strip() or not value.isprintable():
+        raise ValueError(f"{value!r} is no model's name: it has line breaks, or spaces at its ends")
     return value
 
 
@@ -265,6 +286,8 @@ Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
 Name = Annotated[str, *_text(_name, {"pattern": NAME_PATTERN})]
 CandidateName = Annotated[Name, AfterValidator(_candidate_name)]
 HeaderName = Annotated[str, *_text(_header_name)]
+OwnHeader = Annotated[str, *_text(_own_header)]
+ModelName = Annotated[str, *_text(_model_name)]
 HeaderValue = Annotated[str, *_text(_header_value)]
 Method = Annotated[str, *_text(_method, {"pattern": "^[^a-z]+$"})]
 Host = Annotated[str, *_text(_host)]

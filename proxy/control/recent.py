@@ -21,6 +21,8 @@ SAMPLES = 60
 FAMILIES = frozenset({"leg", "served", "canary", "pairs_lost", "recorder_dropped"})
 #: How a call fails that no answer ended. `cancelled`, `shed` and `not_sent` are the proxy's doing.
 HARD_FAILURES = (Outcome.TIMEOUT, Outcome.CONNECT_ERROR, Outcome.RESET)
+#: Copies that a bound of ours or an open breaker kept back: they say nothing about the candidate.
+NEVER_MADE = frozenset({Outcome.SHED, Outcome.NOT_SENT})
 #: Fewer calls say nothing about a share.
 MIN_CALLS = 5
 FAILING_SHARE = 0.5
@@ -82,6 +84,7 @@ def failing_legs(route: Route, recent: Recent) -> list[str]:
     excused = 0.0 if has_canary else excused
     for candidate in route.candidates:
         legs = recent.by_last_label("leg", route.name, candidate.name)
+        legs = {word: count for word, count in legs.items() if word not in NEVER_MADE}
         name = f"{route.name}/{candidate.name}"
         if (told := _judge(name, legs, excused, recent.span_s)) is not None:
             found.append(told)

@@ -15,6 +15,7 @@ from proxy.config.resolved import Candidate, Route
 from proxy.control.recent import failing_legs
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.control.worker_pages import JOURNALED_BEFORE
+from proxy.routing.breaker import State
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS, part_names
 from proxy.state.orders import still_killed
@@ -115,6 +116,7 @@ def problems(snapshot: Snapshot) -> list[str]:
             found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
     for route in snapshot.config.routes:
         found += failing_legs(route, snapshot.recent)
+        found += _open_breakers(snapshot, route)
     found += _endpoints_left_out(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
@@ -234,12 +236,27 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "mirror_decided": snapshot.count("mirror_decided", *names),
         "mirror_sent": snapshot.count("mirror_sent", *names),
         "mirror_skipped": snapshot.by_last_label("mirror_skipped", *names),
+        "breaker": breaker_word(snapshot, *names),
+        "model_kept": snapshot.by_last_label("model_kept", *names),
         "legs": snapshot.by_last_label("leg", *names),
         "pairs_decided": snapshot.count("pairs_decided", *names),
         "pairs_journaled": snapshot.count("pairs_journaled", *names),
         "pairs_lost": snapshot.by_last_label("pairs_lost", *names),
         "latency": _latency(snapshot, *names),
     }
+
+
+def breaker_word(snapshot: Snapshot, route: str, candidate: str) -> str:
+    """Return the state of a candidate's breaker: closed, half_open or open, the worst worker's."""
+    return State(snapshot.counters.get(("breaker", route, candidate), 0)).name.lower()
+
+
+def _open_breakers(snapshot: Snapshot, route: Route) -> list[str]:
+    return [
+        f"{route.name}/{candidate.name}: its breaker is open; it does not answer, and gets no copies"
+        for candidate in route.candidates
+        if breaker_word(snapshot, route.name, candidate.name) == State.OPEN.name.lower()
+    ]
 
 
 def _latency(snapshot: Snapshot, route: str, leg: str) -> dict[str, float | int | None]:

@@ -49,7 +49,11 @@ class WorkerPages:
                     continue
                 # A worker that the config no longer has holds nothing now; its totals stay.
                 is_past = family.is_gauge and index >= self._config.workers
-                total[family.name, *values] += 0 if is_past else page.cells[cell]
+                count = 0 if is_past else page.cells[cell]
+                if family.is_worst:
+                    total[family.name, *values] = max(total[family.name, *values], count)
+                else:
+                    total[family.name, *values] += count
         return dict(total)
 
     def beats(self) -> dict[int, tuple[int, int]]:

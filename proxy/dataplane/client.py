@@ -171,7 +171,7 @@ class ClientConnection(Answering):
         if length is not None and length > self._body_limit:
             self._refuse(refusals.body_too_large(self._body_limit), head=head)
             return None
-        context = self.worker.route(head)
+        context = self.worker.routes.find(head)
         if context is None:
             self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD", head=head)
             return None

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from proxy.dataplane.leg import Leg, ShadowLeg
 from proxy.routing.decide import PRIMARY
 from proxy.state.control_page import Part
-from proxy.state.stats_page import Skip
+from proxy.state.stats_page import Kept, Skip
 from proxy.telemetry import monotonic_s
+from proxy.wire.rewrite import MAX_REWRITTEN_BYTES
 from proxy.wire.trace_context import (
     CANDIDATE as SPAN_CANDIDATE,
     PRIMARY as SPAN_PRIMARY,
@@ -38,51 +39,99 @@ def start_copies(exchange: Exchange) -> None:
         cells[counters.mirror_skipped[reason] if reason else counters.mirror_sent] += 1
     if decision.mirror_primary and PRIMARY not in exchange.legs:
         _copy_to(exchange, PRIMARY)
-    if decision.replicate and exchange.skip is None and not _is_killed(exchange, PRIMARY):
-        exchange.replicate = _start(exchange, PRIMARY, "replicate")
+    if decision.replicate and _refusal(exchange, PRIMARY, 0.0) is None:
+        exchange.replicate = _start(exchange, PRIMARY, monotonic_s(), "replicate")
 
 
 def _copy_to(exchange: Exchange, number: int) -> Skip | None:
     """Start a copy of the request; else note why not, and return it."""
-    reason = exchange.skip
-    if reason is None and _is_killed(exchange, number):
-        reason = Skip.KILLED
-    if reason is None and _start(exchange, number) is None:
-        reason = Skip.IN_FLIGHT
-    if reason is not None:
+    now_s = monotonic_s()
+    reason = _refusal(exchange, number, now_s)
+    if reason is None:
+        _start(exchange, number, now_s)
+    else:
         exchange.shed(number, reason)
     return reason
+
+
+def _refusal(exchange: Exchange, number: int, now_s: float) -> Skip | None:
+    """Return why no copy may go to this backend now; the rate, which counts it, comes last.
+
+    Copies to the primary may take half of its in-flight cap: the rest is for users.
+    """
+    if exchange.skip is not None:
+        return exchange.skip
+    context = exchange.context
+    if exchange.plan is not context.plan and _is_killed(exchange, number):
+        return Skip.KILLED
+    pool = context.pools[number]
+    if number == PRIMARY:
+        return Skip.IN_FLIGHT if 2 * pool.in_flight >= pool.backend.max_in_flight else None
+    gate = context.gates[number]
+    if not gate.breaker.is_closed and not gate.breaker.admits(now_s):
+        return Skip.BREAKER_OPEN
+    if pool.is_full():
+        return Skip.IN_FLIGHT
+    return None if gate.bucket is None or gate.bucket.take(now_s) else Skip.RATE
 
 
 def _is_killed(exchange: Exchange, number: int) -> bool:
     """Tell whether copies to this backend were killed after the decision."""
     context = exchange.context
-    if exchange.plan is context.plan:
-        return False
     name = "" if number == PRIMARY else context.roles[number]
     return exchange.worker.is_killed(context.route.name, name, Part.MIRROR)
 
 
-def _start(exchange: Exchange, number: int, role: str = "") -> Leg | None:
-    """Start a copy of the request; None when the backend's in-flight cap is reached.
-
-    Copies to the primary may take half of its cap: the rest is for users.
-    """
-    pool = exchange.context.pools[number]
-    if pool.is_full() or (number == PRIMARY and 2 * pool.in_flight >= pool.backend.max_in_flight):
-        return None
-    assert exchange.captured is not None
-    leg = ShadowLeg(exchange, role or exchange.context.roles[number], pool)
+def _start(exchange: Exchange, number: int, now_s: float, role: str = "") -> Leg:
+    """Start a copy of the request; with a `role` of its own it is none of the exchange's `legs`."""
+    context, worker, body = exchange.context, exchange.worker, exchange.captured
+    assert body is not None
+    leg = ShadowLeg(exchange, role or context.roles[number], context.pools[number])
     if not role:
         exchange.legs[number] = leg
     exchange.live += 1
-    worker = exchange.worker
     worker.shadows.add(leg)
     span = (
         SPAN_REPLICATE if role else SPAN_PRIMARY if number == PRIMARY else SPAN_CANDIDATE + number
     )
     trace = exchange.trace_line(span)
-    framing = whole_framing(exchange.head.method, exchange.received_bytes)
-    pieces = [leg_head(exchange.shared, trace, framing, mirror=True), *exchange.captured]
-    leg.start(pieces, monotonic_s(), is_whole=True)
+    shared, size = exchange.shared, exchange.received_bytes
+    if number in context.rewrites:
+        shared, body, size = rewritten(exchange, number, body)
+    framing = whole_framing(exchange.head.method, size)
+    timeout_s = 0.0
+    if number != PRIMARY:
+        leg.gate = gate = context.gates[number]
+        leg.turn = gate.breaker.begin()
+        timeout_s = gate.timeout_s
+    leg.start([leg_head(shared, trace, framing, mirror=True), *body], now_s, is_whole=True)
+    if timeout_s:
+        leg.until_s = now_s + timeout_s
+        leg.look_s = min(leg.look_s, leg.until_s)
     return leg
+
+
+def rewritten(exchange: Exchange, number: int, body: list[bytes]) -> tuple[bytes, list[bytes], int]:
+    """Return the shared block, the body and its size as the candidate gets them.
+
+    Args:
+        exchange: the request's.
+        number: of a candidate that has a rewrite.
+        body: whole, if the rewrite changes bodies.
+    """
+    context, size = exchange.context, exchange.received_bytes
+    rewrite = context.rewrites[number]
+    shared = rewrite.block(exchange.head, exchange.request_id, exchange.client.peer_lines)
+    if not (rewrite.changes_body and body):
+        return shared, body, size
+    if size > MAX_REWRITTEN_BYTES:
+        found: bytes | Kept = Kept.TOO_LARGE
+    else:
+        found = rewrite.body(body[0] if len(body) == 1 else b"".join(body))
+    if isinstance(found, bytes):
+        # Held beyond the limit too: at most one body of a bounded size at a time passes it.
+        exchange.held += len(found)
+        exchange.worker.held_bytes += len(found)
+        return shared, [found], len(found)
+    exchange.worker.cells[context.cells.candidates[number].model_kept[found]] += 1
+    return shared, body, size

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from proxy.config.resolved import Route
-from proxy.state.stats_page import LATENCY_BOUNDS_US, Layout, Lost, Outcome, Skip
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Kept, Layout, Lost, Outcome, Skip
 
 
 class Histogram:
@@ -31,8 +31,8 @@ class CandidateCells:
     """The counters of one candidate of one route."""
 
     __slots__ = (
-        "canary", "decided", "journaled", "latency", "leg", "leg_ok", "lost", "mirror_decided",
-        "mirror_sent", "mirror_skipped", "rescued", "ttfb",
+        "breaker", "canary", "decided", "journaled", "latency", "leg", "leg_ok", "lost",
+        "mirror_decided", "mirror_sent", "mirror_skipped", "model_kept", "rescued", "ttfb",
     )  # fmt: skip
 
     def __init__(self, layout: Layout, route: str, candidate: str) -> None:
@@ -42,6 +42,8 @@ class CandidateCells:
         self.mirror_decided = layout.index("mirror_decided", *names)
         self.mirror_sent = layout.index("mirror_sent", *names)
         self.mirror_skipped = {s: layout.index("mirror_skipped", *names, s) for s in Skip}
+        self.breaker = layout.index("breaker", *names)
+        self.model_kept = {reason: layout.index("model_kept", *names, reason) for reason in Kept}
         self.leg = {o: layout.index("leg", *names, o) for o in Outcome}
         self.leg_ok = self.leg[Outcome.OK]
         self.decided = layout.index("pairs_decided", *names)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.accounts import settle_accounts
-from proxy.dataplane.copies import start_copies
+from proxy.dataplane.copies import rewritten, start_copies
 from proxy.dataplane.ids import trace_line
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
 from proxy.dataplane.rescue import replace_failed
@@ -28,7 +28,8 @@ from proxy.wire.upstream_head import CHUNKED_LINE, leg_head, length_line, shared
 
 if TYPE_CHECKING:
     from proxy.dataplane.client import ClientConnection
-    from proxy.dataplane.worker import RouteContext, Worker
+    from proxy.dataplane.routes import RouteContext
+    from proxy.dataplane.worker import Worker
     from proxy.wire.request_head import RequestHead
 
 
@@ -45,15 +46,16 @@ class Exchange:
         skip: why no copy is sent, once that is known.
         span_id: of the exchange; its legs' ids follow from it (`proxy.wire.trace_context`).
         legs: by candidate number, `PRIMARY` for the primary's.
+        may_repeat: the route's guard lets the request be sent twice.
         keep_limit: bytes of each answer that are kept for the record.
     """
 
     __slots__ = (
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
-        "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled", "is_whole",
-        "keep_limit", "legs", "live", "pending", "plan", "ready_s", "received_bytes",
-        "replicate", "request_id", "serving", "shared", "skip", "span_id", "trace_id",
-        "unit", "wall_us", "worker",
+        "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled",
+        "is_whole", "keep_limit", "legs", "live", "may_repeat", "pending", "plan", "ready_s",
+        "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
+        "trace_id", "unit", "wall_us", "worker",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, context: RouteContext, head: RequestHead) -> None:
@@ -81,6 +83,7 @@ class Exchange:
         self.serving: ServingLeg | None = None
         self.shared = self.unit = b""
         self.skip: Skip | None = None
+        self.may_repeat = True
         worker.cells[context.cells.routed] += 1
 
     # What the client's side calls.
@@ -109,7 +112,7 @@ class Exchange:
     def advance(self) -> None:
         """Act on what one read from the client brought."""
         if not self.is_begun:
-            if self.context.waits_for_body and not self.is_whole and self.captured is not None:
+            if not self.is_whole and self._must_wait():
                 return
             self._begin()
         else:
@@ -165,14 +168,28 @@ class Exchange:
             self._serving_over(self.serving)
         else:
             self.worker.shadows.discard(leg)
+            gate = leg.gate
+            if gate is not None and not (leg.status is Outcome.OK and gate.breaker.is_calm):
+                gate.ended(leg.turn, leg.status, leg.end_s)
         self._end_if_over()
 
     # Beginning.
 
+    def _must_wait(self) -> bool:
+        """Tell whether the body must be whole first: for the split key, or for a rewrite of it."""
+        context = self.context
+        if self.captured is None:
+            return False
+        return context.waits_for_body or (
+            context.has_body_rewrite and self._decide().serving in context.body_rewrites
+        )
+
     def _begin(self) -> None:
         """Decide, and send the serving leg what there is of the request."""
         self.is_begun = True
-        decision = self._decide()
+        decision = self._decide()  # again, where it had to wait: a kill may have come meanwhile
+        if decision.serving != PRIMARY:
+            self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
         number = decision.serving
         pool = self.context.pools[number]
@@ -201,8 +218,13 @@ class Exchange:
 
     def _begin_without_client(self) -> None:
         self.is_begun = True
-        self._decide()
+        decision = self._decide()
+        if decision.serving != PRIMARY:
+            self._count_canary(decision)
         self.worker.cells[self.context.cells.served[Outcome.CANCELLED]] += 1
+
+    def _count_canary(self, decision: Decision) -> None:
+        self.worker.cells[self.context.cells.candidates[decision.serving].canary] += 1
 
     def _decide(self) -> Decision:
         context = self.context
@@ -216,12 +238,14 @@ class Exchange:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision
         self.unit = unit = unit_of(self.plan, key)
-        self.decision = decision = decide(self.plan, key, unit)
+        head = self.head
+        self.may_repeat = head.method in context.repeatable or context.guard.may_repeat(
+            head.method, head.path, head.fields
+        )
+        self.decision = decision = decide(self.plan, key, unit, may_repeat=self.may_repeat)
         if not decision.pairs:  # nothing will be mirrored or recorded: keep nothing
             self.keep_limit = 0
             self._drop_capture()
-        elif decision.serving != PRIMARY:
-            self.worker.cells[context.cells.candidates[decision.serving].canary] += 1
         return decision
 
     def start_serving(self, number: int, *, is_fresh: bool = False) -> ServingLeg:
@@ -232,11 +256,14 @@ class Exchange:
         self.live += 1
         body = self.pending
         self.pending = []
-        framing = self._framing()
+        shared, size = self.shared, self.received_bytes
+        if number in self.context.rewrites:
+            shared, body, size = rewritten(self, number, body)
+        framing = self._framing(size)
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
         trace = self.trace_line(SPAN_PRIMARY if number == PRIMARY else SPAN_CANDIDATE + number)
-        pieces = [leg_head(self.shared, trace, framing, mirror=False), *body]
+        pieces = [leg_head(shared, trace, framing, mirror=False), *body]
         leg.start(pieces, monotonic_s(), is_whole=self.is_whole, is_fresh=is_fresh)
         return leg
 
@@ -246,11 +273,15 @@ class Exchange:
         flags = b"00" if trace is None else trace.flags
         return trace_line(self.trace_id, self.span_id, leg, flags)
 
-    def _framing(self) -> bytes:
-        """Return the framing line of the serving leg: the whole length where it is known."""
+    def _framing(self, size: int) -> bytes:
+        """Return the framing line of the serving leg: the whole length where it is known.
+
+        Args:
+            size: of what there is of the body, as it is sent.
+        """
         self._is_chunked = False
         if self.is_whole:
-            return whole_framing(self.head.method, self.received_bytes)
+            return whole_framing(self.head.method, size)
         if self.head.length is not None:
             return length_line(self.head.length)
         self._is_chunked = True

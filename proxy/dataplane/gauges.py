@@ -70,6 +70,9 @@ class Gauges:
         self._count(self._refused, refused)
         for pool, cells in self._backends:
             self._write_pool(pool, cells)
+        for context in worker.routes.contexts():
+            for gate, candidate in zip(context.gates, context.cells.candidates, strict=True):
+                self._cells[candidate.breaker] = gate.breaker.state.value
         for pool, endpoint, cell in self._endpoints:
             self._cells[cell] = not pool.is_serving(endpoint)
         if worker.access_log is not None:

@@ -21,6 +21,7 @@ from proxy.wire.stream_times import StreamTimes
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
+    from proxy.dataplane.copy_gate import CopyGate
     from proxy.dataplane.exchange import Exchange
 
 #: From here on an answer is an error, whoever made it.
@@ -50,13 +51,14 @@ class Leg:
         holds_client: the client waits, unread, until this leg is connected or has sent more.
         kept: the answer's body, up to the record limit and while there is memory.
         tail: the last bytes of an event stream that did not fit, none of which are in `kept`.
+        gate, turn: of a copy to a candidate: whom to tell how it ended, and when it was sent.
     """
 
     __slots__ = (
         "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange",
-        "fault", "first_s", "head", "holds_client", "is_over", "is_request_sent", "is_reused",
-        "is_stale", "kept", "kept_bytes", "look_s", "member", "pool", "response_bytes", "role",
-        "seen", "sent_s", "status", "tail", "times", "until_s",
+        "fault", "first_s", "gate", "head", "holds_client", "is_over", "is_request_sent",
+        "is_reused", "is_stale", "kept", "kept_bytes", "look_s", "member", "pool",
+        "response_bytes", "role", "seen", "sent_s", "status", "tail", "times", "turn", "until_s",
     )  # fmt: skip
 
     is_serving = False
@@ -83,6 +85,8 @@ class Leg:
         self.is_stale = False
         self.holds_client = False
         self.member: Member | None = None
+        self.gate: CopyGate | None = None
+        self.turn = 0
         self._connection: UpstreamConnection | None = None
         self._pieces: list[bytes] = []
 
@@ -366,7 +370,9 @@ class ServingLeg(Leg):
 
 
 #: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
-_LIMITS = frozenset({Skip.BODY_TOO_LARGE, Skip.IN_FLIGHT, Skip.MEMORY})
+_LIMITS = frozenset(
+    {Skip.BODY_TOO_LARGE, Skip.BREAKER_OPEN, Skip.IN_FLIGHT, Skip.MEMORY, Skip.RATE}
+)
 
 
 def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Leg:

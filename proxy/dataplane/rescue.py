@@ -38,9 +38,13 @@ def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
 def _may_retry(exchange: Exchange) -> bool:
     """Tell whether a request may be sent again after its pooled connection was closed on it.
 
-    Once, and only where asking twice does no harm: the backend may have read it before it closed.
+    Once, and only where asking twice does no harm: the backend may have read it before it closed. Harmless
+    is what HTTP says is idempotent, and what the route says may be sent twice, since it is mirrored.
     """
-    return not exchange.is_retried and exchange.head.method in IDEMPOTENT
+    if exchange.is_retried:
+        return False
+    declared = exchange.context.has_pairs and exchange.may_repeat
+    return declared or exchange.head.method in IDEMPOTENT
 
 
 def _retry(exchange: Exchange, failed: ServingLeg) -> None:
@@ -57,7 +61,12 @@ def _retry(exchange: Exchange, failed: ServingLeg) -> None:
 
 
 def _can_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
-    """A canary that failed before its first byte reached the user (DESIGN section 3)."""
+    """A canary that failed before its first byte reached the user (DESIGN section 3).
+
+    A request that may not be sent twice is asked again only if it was not sent at all.
+    """
+    if not exchange.may_repeat and leg.sent_s:
+        return False
     copy = exchange.legs.get(PRIMARY)
     has_copy = copy is not None and not copy.is_over
     return leg is not copy and (has_copy or not exchange.context.pools[PRIMARY].is_full())

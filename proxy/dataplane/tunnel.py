@@ -32,7 +32,7 @@ from proxy.wire.upstream_head import leg_head
 if TYPE_CHECKING:
     from proxy.dataplane.client import ClientConnection
     from proxy.dataplane.pool import Pool
-    from proxy.dataplane.worker import RouteContext
+    from proxy.dataplane.routes import RouteContext
     from proxy.wire.request_head import RequestHead
 
 #: How long a backend may take for the last bytes of a tunnel that is over; `Deadlines.flush_s` is

@@ -14,10 +14,10 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.resolved import Bodies, Config, Route
+from proxy.config.resolved import Config
 from proxy.dataplane import half_closed
 from proxy.dataplane.access_log import open_access_log
-from proxy.dataplane.counters import CandidateCells, RouteCells
+from proxy.dataplane.counters import CandidateCells
 from proxy.dataplane.deadlines import Clients
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.gauges import Gauges
@@ -25,61 +25,21 @@ from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
+from proxy.dataplane.routes import RouteContext, Routes
 from proxy.errors import StateError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.pairs.redact import Redactor, compile_paths
-from proxy.routing.decide import PRIMARY, make_plan
-from proxy.routing.match import Router
-from proxy.routing.split import key_reader, needs_body
+from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
-from proxy.wire.request_head import RequestHead
 
 if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
-#: Bound of the routing memo; beyond it, requests are matched afresh.
-MAX_KNOWN_PLACES = 4096
-#: A longer path is not remembered: clients choose it, and 4096 of 8 KiB would be 32 MiB.
-MAX_KNOWN_PATH_BYTES = 256
 
 logger = logging.getLogger("understudy.worker")
-
-
-class RouteContext:
-    """A route with everything its exchanges need, looked up once.
-
-    Attributes:
-        pools, roles: by candidate number, `PRIMARY` for the primary.
-        keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
-        upgrades: the protocols that are tunnelled, in lower case.
-    """
-
-    __slots__ = (
-        "capture_limit", "cells", "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "roles",
-        "route", "upgrades", "waits_for_body",
-    )  # fmt: skip
-
-    def __init__(self, worker: Worker, route: Route) -> None:
-        config = worker.config
-        self.route = route
-        self.cells = RouteCells(worker.stats.layout, route)
-        self.pools = {n: worker.pools[c.backend] for n, c in enumerate(route.candidates)}
-        self.pools[PRIMARY] = worker.pools[route.primary]
-        self.roles = {n: c.name for n, c in enumerate(route.candidates)} | {PRIMARY: "primary"}
-        self.makers = tuple(
-            LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
-        )
-        self.read_key = key_reader(route.split)
-        self.waits_for_body = needs_body(route.split) and bool(route.candidates)
-        self.has_pairs = bool(route.candidates)
-        self.capture_limit = config.limits.mirror_body_bytes if self.has_pairs else 0
-        keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
-        self.keep_limit = config.limits.record_body_bytes if keeps else 0
-        self.upgrades = frozenset(name.encode() for name in route.upgrades)
-        self.plan = make_plan(route, worker.state)
 
 
 class Worker:
@@ -132,16 +92,12 @@ class Worker:
         self._page: ControlPage | None = None
         self._page_error = ""
         self.state: ControlState | None = None
+        self._contexts: tuple[RouteContext, ...] = ()
         self._open_control_page()
         self.pools = {name: Pool(b, loop, self.spawn) for name, b in config.backends.items()}
         self._gauges = Gauges(self, TICK_S)
-        self._contexts = {route.name: RouteContext(self, route) for route in config.routes}
-        self._router = Router(config.routes)
-        # A service has few (method, host, path); where no route looks at fields, they are enough.
-        looks_at_fields = any(route.match.headers for route in config.routes)
-        self._known: dict[tuple[bytes, bytes, bytes], RouteContext] | None = (
-            None if looks_at_fields else {}
-        )
+        self.routes = Routes(self)
+        self._contexts = tuple(self.routes.contexts())
 
     def start(self) -> None:
         """Begin to tick."""
@@ -171,22 +127,6 @@ class Worker:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_over)
-
-    def route(self, head: RequestHead) -> RouteContext | None:
-        """Return the context of the route that takes this request."""
-        known = self._known
-        if known is None:
-            route = self._router.match(head.method, head.host, head.path, head.fields)
-            return None if route is None else self._contexts[route.name]
-        place = head.method, head.host, head.path
-        context = known.get(place)
-        if context is None:
-            route = self._router.match(*place, head.fields)
-            if route is not None:
-                context = self._contexts[route.name]
-                if len(known) < MAX_KNOWN_PLACES and len(head.path) <= MAX_KNOWN_PATH_BYTES:
-                    known[place] = context
-        return context
 
     def refresh(self) -> None:
         """Take over a change of the control page, if there is one; called before each decision."""
@@ -271,7 +211,7 @@ class Worker:
         self._apply_state()
 
     def _apply_state(self) -> None:
-        for context in getattr(self, "_contexts", {}).values():
+        for context in self._contexts:
             context.plan = make_plan(context.route, self.state)
         for leg in tuple(self.shadows):
             exchange = leg.exchange
@@ -306,10 +246,12 @@ class Worker:
 
     def _set_in_flight(self) -> None:
         cells = self.cells
-        for context in self._contexts.values():
+        for context in self._contexts:
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())
             cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+            for gate, candidate in zip(context.gates, counters.candidates, strict=True):
+                cells[candidate.breaker] = gate.breaker.state.value
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -124,23 +124,21 @@ def unit_of(plan: Plan, key: bytes) -> bytes:
     return unit_digest(plan.salt, key)
 
 
-def decide(plan: Plan, key: bytes, unit: bytes) -> Decision:
+def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> Decision:
     """Return what happens to the request with this split key.
 
     Args:
         plan: the route under the control state of now.
         key: the split key.
         unit: `unit_of(plan, key)`.
+        may_repeat: the route's guard lets the request be sent twice; else it goes to one backend.
     """
-    if plan.is_fixed:
+    if plan.is_fixed and may_repeat:
         return plan.seen.get(_FIXED) or _remember(plan, _FIXED, _everyone(plan))
-    serving = PRIMARY
-    if plan.has_canary:
-        bucket_ = int.from_bytes(unit[8:16], "big")
-        for number, share in enumerate(plan.shares):
-            if share.low <= bucket_ < share.high:
-                serving = number
-                break
+    serving = _serving(plan, unit) if plan.has_canary else PRIMARY
+    if not may_repeat:
+        alone = serving, _ALONE, False
+        return plan.seen.get(alone) or _remember(plan, alone, (serving, (), False))
     mirrors = tuple(
         number
         for number, share in enumerate(plan.shares)
@@ -153,6 +151,16 @@ def decide(plan: Plan, key: bytes, unit: bytes) -> Decision:
 
 #: Stands for "the only decision" in `Plan.seen`.
 _FIXED: tuple[int, tuple[int, ...], bool] = (PRIMARY, (PRIMARY,), False)
+#: Stands there for the mirrors of a request that may not be sent twice.
+_ALONE: tuple[int, ...] = (PRIMARY - 1,)
+
+
+def _serving(plan: Plan, unit: bytes) -> int:
+    bucket_ = int.from_bytes(unit[8:16], "big")
+    for number, share in enumerate(plan.shares):
+        if share.low <= bucket_ < share.high:
+            return number
+    return PRIMARY
 
 
 def _everyone(plan: Plan) -> tuple[int, tuple[int, ...], bool]:
@@ -164,10 +172,10 @@ def _remember(
     name: tuple[int, tuple[int, ...], bool],
     found: tuple[int, tuple[int, ...], bool],
 ) -> Decision:
-    """Make a decision once; there are at most 2 * (n + 1) * 2**n of them for n candidates."""
+    """Make a decision once; for n candidates there are at most 2 * (n + 1) * 2**n, and n + 1 alone."""
     serving, mirrors, replicated = found
-    is_canary = serving != PRIMARY
-    mirror_primary = is_canary and bool(mirrors or plan.shares[serving].mirror_bp)
+    is_canary, is_alone = serving != PRIMARY, name[1] is _ALONE
+    mirror_primary = is_canary and not is_alone and bool(mirrors or plan.shares[serving].mirror_bp)
     weight_bp = plan.shares[serving].weight_bp if is_canary else 0
     decision = Decision(
         serving=serving,
@@ -176,7 +184,7 @@ def _remember(
         replicate=replicated and bool(mirrors or mirror_primary),
         assign_prob=weight_bp / FULL_BP if is_canary else plan.primary_prob,
         sample_probs=tuple(
-            1.0 if number == serving else share.mirror_bp / FULL_BP
+            1.0 if number == serving else 0.0 if is_alone else share.mirror_bp / FULL_BP
             for number, share in enumerate(plan.shares)
         ),
         pairs=(serving, *mirrors) if is_canary else mirrors,

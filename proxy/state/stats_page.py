@@ -57,6 +57,17 @@ class Skip(StrEnum):
     KILLED = "killed"
     CONNECT = "connect"
     SHUTDOWN = "shutdown"
+    BREAKER_OPEN = "breaker_open"
+    RATE = "rate"
+
+
+class Kept(StrEnum):
+    """Why a request to a candidate names the model that the user named, not the candidate's own."""
+
+    NOT_JSON = "not_json"
+    TOO_LARGE = "too_large"
+    NO_MODEL = "no_model"
+    NO_PLACE = "no_place"
 
 
 class Lost(StrEnum):
@@ -83,13 +94,18 @@ class Reject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric: a name, label names, the label values in order, and whether it only grows."""
+    """One metric: a name, label names, the label values in order, and whether it only grows.
+
+    Attributes:
+        is_worst: what several workers say is not added up; the highest holds.
+    """
 
     name: str
     help: str
     labels: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]
     is_gauge: bool = False
+    is_worst: bool = False
 
 
 def families(config: Config) -> list[Family]:
@@ -132,6 +148,10 @@ def _of_routes(config: Config) -> list[Family]:
         Family("mirror_decided", "Mirrors decided.", candidate, pairs),
         Family("mirror_sent", "Mirrors sent.", candidate, pairs),
         Family("mirror_skipped", "Mirrors not sent.", (*candidate, "reason"), each(pairs, Skip)),
+        Family("breaker", "Breaker of the copies: 0 closed, 1 half-open, 2 open, of any worker.",
+               candidate, pairs, is_gauge=True, is_worst=True),
+        Family("model_kept", "Requests to a candidate that keep the model's name they came with.",
+               (*candidate, "reason"), each(pairs, Kept)),
         Family("leg", "Candidate legs ended, by status.", (*candidate, "status"),
                each(pairs, Outcome)),
         Family("pairs_decided", "Pairs that must be recorded.", candidate, pairs),

@@ -29,6 +29,19 @@ def shared_block(head: RequestHead, request_id: bytes, peer_lines: bytes) -> byt
     )
 
 
+def changed_block(
+    head: RequestHead, target: bytes, host: bytes, lines: bytes, request_id: bytes
+) -> bytes:
+    """Return `shared_block` with another target, host and fields, the peer's lines included."""
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n" % (
+        head.method,
+        target,
+        host,
+        lines,
+        request_id,
+    )
+
+
 def peer_lines(pseudonym: bytes, host: bytes, scheme: bytes) -> bytes:
     """Return the lines that say who we are and whom the request came from."""
     return b"via: 1.1 %b\r\nx-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (

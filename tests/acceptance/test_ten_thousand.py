@@ -179,7 +179,7 @@ def check_records(records: Records, sampled: set[bytes]) -> None:
 async def test_broken_candidates_cost_no_user_anything(
     tmp_path: Path, behaviour: Behaviour | None, status: str
 ) -> None:
-    """10,000 right answers; the records say timeout, connect_error or reset, or shed at the cap."""
+    """10,000 right answers; the records say how it broke, or shed: by the cap or the breaker."""
     async with Upstream(model(1)) as one, Upstream(behaviour or hang) as two:
         ports = {"v1": one.port, "v2": two.port if behaviour else unused_port()}
         candidates = [{"name": "v2", "backend": "v2", "mirror": "100%"}]
@@ -195,6 +195,6 @@ async def test_broken_candidates_cost_no_user_anything(
     statuses = Counter(record["candidate_status"] for record in records)
     assert len(records) == REQUESTS
     assert set(statuses) <= {status, "shed"}
-    assert statuses[status] >= 64
+    assert statuses[status] >= 5
     assert all(record["primary_status"] == "ok" for record in records)
     assert not any(record["comparable"] for record in records)

@@ -160,6 +160,54 @@ def test_explain_gives_each_key_its_own_stable_answer(capsys: pytest.CaptureFixt
     assert all(each == ["primary (v1)"] for each in copied)
 
 
+BOUNDED = """\
+backends:
+  v1: {endpoints: [http://127.0.0.1:9001]}
+  v2: {endpoints: [http://127.0.0.1:9002]}
+routes:
+  - name: chat
+    protocol: openai
+    primary: v1
+    mirror_only: {path_prefixes: [/v1/chat], headers: {x-dry: hunter2}}
+    candidates:
+      - name: new
+        backend: v2
+        timeout: 2s
+        mirror_rate: 50
+        breaker: {failures: 7}
+        set_headers: {Authorization: "Bearer ${UNDERSTUDY_TEST_KEY:-hunter2}"}
+        remove_headers: [Cookie]
+        model: small
+"""
+
+
+def test_explain_and_check_show_guard_bounds_and_rewrites_without_secrets(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    """Of headers the names; whether the request may be sent twice, and why not."""
+    (folder / "b.yaml").write_text(BOUNDED)
+    ask = ["explain", "b.yaml", "--path", "/v1/chat/completions", "--key", "k"]
+    assert run([*ask, "-H", "x-dry: hunter2"]) == 0
+    shown = capsys.readouterr().out
+    assert "twice     yes: GET or HEAD or POST below /v1/chat with the right x-dry" in shown
+    assert "mirrors   new" in shown
+    assert (
+        "new: copies end after 2s; at most 50 copies per second; the breaker opens after 7 copies "
+        "in a row without an answer, for 5s up to 1m; sets authorization; removes cookie; names "
+        "the model 'small'"
+    ) in shown
+    assert run(ask) == 0
+    refused = capsys.readouterr().out
+    assert "twice     no: the header x-dry is missing or has another value" in refused
+    assert "mirrors   nobody" in refused
+    assert "new: gets no copy, because this request must not be sent twice" in refused
+    for arguments in ([*ask, "--json"], ["check", "b.yaml"], ["check", "b.yaml", "--json"]):
+        assert run(arguments) == 0
+        shown += capsys.readouterr().out
+    assert "sets authorization, removes cookie, names the model 'small'" in shown
+    assert "hunter2" not in shown + refused
+
+
 def test_explain_finds_the_key_as_the_data_plane_does(capsys: pytest.CaptureFixture[str]) -> None:
     """In the header, else the request id; without either the answer differs per request."""
     assert _serves(capsys, "-H", "X-User: bob")["key"] == "bob (header:x-user)"

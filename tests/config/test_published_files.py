@@ -28,7 +28,7 @@ FILES = ("sidecar", "gateway", "reference")
 EXAMPLES = {
     "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca", "backends.stream_timeout",
     "backends.first_byte_timeout",
-    "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.ramp",
+    "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.candidates.timeout", "routes.ramp",
     "routes.experiment_id", "routes.ramp.gates.budget", "record.kafka", "log.slow", "telemetry.otlp",
 }  # fmt: skip
 #: Shown as comments, because they fit only one comparator.

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
@@ -16,12 +17,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.control.metrics import DROP_REASONS, SINK_STATES, SPAN_DROPS
+from proxy.control.worker_pages import WorkerPages
 from proxy.recorder.sink import Drop, SinkState
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, order_kill
 from proxy.state.stats_page import LATENCY_BOUNDS_US, open_stats
 from tests.support.admin import Instance
+from tests.support.resolved_config import small_config
 
 
 async def _samples(
@@ -52,6 +55,20 @@ async def test_counters_of_all_workers_are_added_up(
     past.close()
     assert samples[_key("understudy_mirror_sent_total", route="iris", candidate="v2")] == 7
     assert samples[_key("understudy_connections_open")] == 2
+
+
+def test_the_breaker_shown_is_that_of_the_worst_worker(tmp_path: Path) -> None:
+    """One open and one half-open are open, not three; a past worker's is none."""
+    pages = WorkerPages(small_config(tmp_path, workers=2))
+    for index, state in enumerate((1, 2, 2)):
+        worker = open_stats(tmp_path, index, pages.layout, create=True)
+        worker.add(state, "breaker", "iris", "v2")
+        worker.add(state if index == 2 else 0, "breaker", "iris", "v3")
+        worker.close()
+    counters = pages.counters()
+    pages.close()
+    assert counters["breaker", "iris", "v2"] == 2
+    assert counters["breaker", "iris", "v3"] == 0
 
 
 async def test_latency_is_a_cumulative_histogram_in_seconds(

@@ -41,6 +41,7 @@ def test_only_what_moved_since_the_oldest_sample_counts() -> None:
         ({_leg("timeout"): 5, _leg("ok"): 5}, ""),
         ({_leg("timeout"): 4}, ""),
         ({_leg("cancelled"): 90, _leg("ok"): 5}, ""),
+        ({_leg("shed"): 900, _leg("not_sent"): 9, _leg("timeout"): 5}, "5 of 5"),
         ({_leg("http_error"): 20}, "20 of 20"),
         ({_leg("http_error"): 20, _users("http_error"): 20}, ""),
         ({_leg("http_error"): 20, _users("http_error"): 2, _users("ok"): 8}, "16 of 20"),

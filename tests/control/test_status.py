@@ -10,7 +10,7 @@ import pytest
 
 from proxy.control.metrics import DROP_REASONS
 from proxy.control.snapshot import Observer
-from proxy.control.status import is_ready, is_running, ledger, problems
+from proxy.control.status import is_ready, is_running, ledger, problems, routes
 from proxy.recorder.sink import Drop
 from proxy.state.stats_page import Layout, open_stats
 from proxy.telemetry import wall_ns
@@ -71,6 +71,17 @@ def test_an_endpoint_that_gets_no_calls_is_a_problem(instance: Instance) -> None
     instance.stats.add(1, "endpoint_left_out", "iris-v2", endpoint)
     (problem,) = problems(instance.observer.snapshot())
     assert problem == f"backend iris-v2: 1 of 1 workers leave {endpoint} alone"
+
+
+def test_an_open_breaker_is_a_problem_for_as_long_as_it_is_open(instance: Instance) -> None:
+    """The copies that it holds back are no failures, so nothing else would tell."""
+    (shown,) = routes(instance.observer.snapshot())[0]["candidates"][:1]
+    assert shown["breaker"] == "closed"
+    instance.stats.add(2, "breaker", "iris", "v2")
+    snapshot = instance.observer.snapshot()
+    (problem,) = problems(snapshot)
+    assert problem.startswith("iris/v2: its breaker is open")
+    assert routes(snapshot)[0]["candidates"][0]["breaker"] == "open"
 
 
 @pytest.mark.parametrize("loss", ["journal_error", "journal_full", "rejected"])

@@ -29,7 +29,7 @@ def give_endpoints(plane: Plane, *endpoints: Endpoint, **changes: Any) -> Pool:
     backend = replace(worker.config.backends["primary"], endpoints=endpoints, **changes)
     pool = Pool(backend, asyncio.get_running_loop(), worker.spawn)
     worker.pools["primary"] = pool
-    for context in worker._contexts.values():
+    for context in worker.routes.contexts():
         context.pools[PRIMARY] = pool
     return pool
 

@@ -184,8 +184,8 @@ async def test_what_strangers_choose_is_not_remembered_without_bound(tmp_path: P
             await plane.request(b"POST", b"/%d/%b" % (number, b"p" * 4000), body=b"x")
         lines = await plane.pairs(30)
         assert sum(map(len, pairing._PIECES.values())) - before < 30_000
-        assert plane.worker._known is not None
-        assert sum(len(place[2]) for place in plane.worker._known) < 30_000
+        assert plane.worker.routes._known is not None
+        assert sum(len(place[2]) for place in plane.worker.routes._known) < 30_000
     assert len({line["path"] for line in lines}) == 30
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.resolved import Endpoint, Split, SplitKind
+from proxy.config.resolved import Breaker, Endpoint, Split, SplitKind
 from proxy.dataplane.pool import Pool
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
@@ -203,7 +203,12 @@ async def test_a_backend_that_closes_what_it_accepts_is_noticed_at_once(tmp_path
         async with (
             Upstream(echo) as primary,
             dataplane(tmp_path / "a", primary=port) as dead,
-            dataplane(tmp_path / "b", primary=primary.port, candidates={"v2": port}) as plane,
+            dataplane(
+                tmp_path / "b",
+                primary=primary.port,
+                candidates={"v2": port},
+                options=Options(copies={"breaker": Breaker(failures=0)}),
+            ) as plane,
         ):
             async with asyncio.timeout(4):
                 for _ in range(50):
@@ -289,7 +294,7 @@ def _rotate(plane: Plane, *ports: int) -> None:
     )
     pool = Pool(backend, asyncio.get_running_loop(), worker.spawn)
     worker.pools["primary"] = pool
-    for context in worker._contexts.values():
+    for context in worker.routes.contexts():
         context.pools[-1] = pool
 
 

@@ -23,7 +23,9 @@ from proxy.config.resolved import (
     Candidate,
     Config,
     Endpoint,
+    Guard,
     Limits,
+    Protocol,
     Redact,
     Route,
     Split,
@@ -59,6 +61,11 @@ class Options:
     deadlines: dict[str, dict[str, float]] = field(default_factory=dict)
     upgrades: tuple[str, ...] = ("websocket",)
     tls: Tls | None = None
+    protocol: Protocol = Protocol.JSON
+    guard: Guard = field(default_factory=Guard)
+    #: Fields of every `Candidate`, such as its breaker, rate, time-out and rewrite.
+    copies: dict[str, Any] = field(default_factory=dict)
+    workers: int = 1
 
 
 def plane_config(
@@ -79,9 +86,15 @@ def plane_config(
         split=options.split,
         upgrades=options.upgrades,
         replicate_bp=options.replicate_bp,
+        protocol=options.protocol,
+        mirror_only=options.guard,
         candidates=tuple(
             Candidate(
-                name, name, options.mirror_bp.get(name, 10_000), options.weight_bp.get(name, 0)
+                name,
+                name,
+                options.mirror_bp.get(name, 10_000),
+                options.weight_bp.get(name, 0),
+                **options.copies,
             )
             for name in candidates
         ),
@@ -90,6 +103,7 @@ def plane_config(
     config = replace(
         base,
         tls=options.tls,
+        workers=options.workers,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),

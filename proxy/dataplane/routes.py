@@ -1,0 +1,114 @@
+"""Routes with everything that their exchanges need, looked up once per configuration.
+
+`Routes` also remembers where requests went: a service has few (method, host, path), so that most are
+found without matching anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from proxy.config import resolved
+from proxy.config.resolved import Bodies, Route
+from proxy.dataplane.copy_gate import CopyGate
+from proxy.dataplane.counters import RouteCells
+from proxy.dataplane.pairing import LineMaker
+from proxy.routing.decide import PRIMARY, make_plan
+from proxy.routing.guard import Guard
+from proxy.routing.match import Router
+from proxy.routing.split import key_reader, needs_body
+from proxy.telemetry import monotonic_s
+from proxy.wire.rewrite import Rewrite
+
+if TYPE_CHECKING:
+    from proxy.dataplane.worker import Worker
+    from proxy.wire.request_head import RequestHead
+
+#: Bound of the memo; beyond it, requests are matched afresh.
+MAX_KNOWN_PLACES: Final = 4096
+#: A longer path is not remembered: clients choose it, and 4096 of 8 KiB would be 32 MiB.
+MAX_KNOWN_PATH_BYTES: Final = 256
+
+
+class RouteContext:
+    """A route with everything its exchanges need, looked up once.
+
+    Attributes:
+        pools, roles: by candidate number, `PRIMARY` for the primary.
+        repeatable: methods of requests that may be sent twice, whatever else is in them.
+        gates: by candidate number, what copies to it must pass.
+        rewrites, body_rewrites: by candidate number, where something is changed for it.
+        keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
+        upgrades: the protocols that are tunnelled, in lower case.
+    """
+
+    __slots__ = (
+        "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_body_rewrite",
+        "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "repeatable",
+        "rewrites", "roles", "route", "upgrades", "waits_for_body",
+    )  # fmt: skip
+
+    def __init__(self, worker: Worker, route: Route) -> None:
+        config = worker.config
+        self.route = route
+        self.cells = RouteCells(worker.stats.layout, route)
+        self.pools = {n: worker.pools[c.backend] for n, c in enumerate(route.candidates)}
+        self.pools[PRIMARY] = worker.pools[route.primary]
+        self.roles = {n: c.name for n, c in enumerate(route.candidates)} | {PRIMARY: "primary"}
+        self.makers = tuple(
+            LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
+        )
+        self.guard = Guard(route.mirror_only)
+        self.repeatable = self.guard.repeatable
+        now_s, workers = monotonic_s(), config.workers
+        self.gates = tuple(CopyGate(route.name, c, workers, now_s) for c in route.candidates)
+        self.rewrites = {
+            number: Rewrite(candidate.rewrite, route.protocol)
+            for number, candidate in enumerate(route.candidates)
+            if candidate.rewrite != resolved.Rewrite()
+        }
+        self.body_rewrites = frozenset(n for n, r in self.rewrites.items() if r.changes_body)
+        self.has_body_rewrite = bool(self.body_rewrites)
+        self.read_key = key_reader(route.split)
+        self.waits_for_body = needs_body(route.split) and bool(route.candidates)
+        self.has_pairs = bool(route.candidates)
+        self.capture_limit = config.limits.mirror_body_bytes if self.has_pairs else 0
+        keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
+        self.keep_limit = config.limits.record_body_bytes if keeps else 0
+        self.upgrades = frozenset(name.encode() for name in route.upgrades)
+        self.plan = make_plan(route, worker.state)
+
+
+class Routes:
+    """Finds the context of the route that takes a request."""
+
+    def __init__(self, worker: Worker) -> None:
+        routes = worker.config.routes
+        self._contexts = {route.name: RouteContext(worker, route) for route in routes}
+        self._router = Router(routes)
+        # Where a route looks at fields, the place alone does not say which one takes a request.
+        looks_at_fields = any(route.match.headers for route in routes)
+        self._known: dict[tuple[bytes, bytes, bytes], RouteContext] | None = (
+            None if looks_at_fields else {}
+        )
+
+    def contexts(self) -> Iterable[RouteContext]:
+        """Return every route's context."""
+        return self._contexts.values()
+
+    def find(self, head: RequestHead) -> RouteContext | None:
+        """Return the context of the route that takes this request."""
+        known = self._known
+        if known is None:
+            route = self._router.match(head.method, head.host, head.path, head.fields)
+            return None if route is None else self._contexts[route.name]
+        place = head.method, head.host, head.path
+        context = known.get(place)
+        if context is None:
+            route = self._router.match(*place, head.fields)
+            if route is not None:
+                context = self._contexts[route.name]
+                if len(known) < MAX_KNOWN_PLACES and len(head.path) <= MAX_KNOWN_PATH_BYTES:
+                    known[place] = context
+        return context

@@ -1,0 +1,90 @@
+"""The bounds of a candidate's copies: their rate, and how long each may take."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from proxy.state.stats_page import Skip
+from proxy.telemetry import monotonic_s
+from tests.support.dataplane import Options, dataplane
+from tests.support.ledgers import check_ledger
+from tests.support.upstreams import Upstream, answer, echo, hang
+
+
+async def test_the_rate_holds_under_load_and_every_skip_is_recorded(tmp_path: Path) -> None:
+    """Of 20 copies per second this worker, one of two, may send 10, and 10 at once."""
+    async with (
+        Upstream(echo) as primary,
+        Upstream(echo) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=Options(copies={"mirror_rate": 20.0}, workers=2),
+        ) as plane,
+    ):
+        begun_s = monotonic_s()
+
+        async def user() -> None:
+            while monotonic_s() < begun_s + 0.5:
+                assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+
+        await asyncio.gather(*(user() for _ in range(4)))
+        took_s = monotonic_s() - begun_s
+        decided = plane.count("mirror_decided", "iris", "v2")
+        lines = await plane.pairs(decided)
+        check_ledger(plane)
+        sent = plane.count("mirror_sent", "iris", "v2")
+        skipped = plane.count("mirror_skipped", "iris", "v2", Skip.RATE)
+    assert decided > 40
+    assert 14 <= sent <= 10 * took_s + 10
+    assert sent + skipped == decided
+    shed = [line for line in lines if line["candidate_status"] == "shed"]
+    assert {line["candidate_error"] for line in shed} == {"rate"}
+    assert len(shed) == skipped
+
+
+async def test_a_copy_has_a_timeout_of_its_own(tmp_path: Path) -> None:
+    """Mirrored, the candidate is given up early; serving, it has the backend's time."""
+    async with (
+        Upstream(answer(b"old")) as primary,
+        Upstream(hang) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=Options(copies={"timeout_s": 0.1}, timeout_s=5.0),
+        ) as plane,
+    ):
+        await plane.request(b"POST", b"/", body=b"x")
+        (line,) = await plane.pairs(1, timeout_s=2.0)
+        check_ledger(plane)
+    assert line["candidate_status"] == "timeout"
+    assert line["candidate_error"] == "no whole answer in 0.1 s"
+    assert 100_000 <= line["candidate_latency_us"] < 1_000_000
+
+
+async def test_the_timeout_of_copies_does_not_bind_live_traffic(tmp_path: Path) -> None:
+    """A canary that answers after it still serves, and so does its copy at the primary."""
+    gate = asyncio.Event()
+
+    async def late(request: object, writer: asyncio.StreamWriter) -> None:
+        del request
+        await gate.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nnew")
+
+    async with (
+        Upstream(late) as primary,
+        Upstream(late) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=Options(weight_bp={"v2": 10_000}, copies={"timeout_s": 0.05}),
+        ) as plane,
+    ):
+        asyncio.get_running_loop().call_later(0.25, gate.set)
+        assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"new"
+        (line,) = await plane.pairs(1)
+    assert (line["candidate_status"], line["primary_status"]) == ("ok", "ok")
