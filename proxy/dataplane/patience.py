@@ -103,7 +103,7 @@ def _whole_until_s(leg: Leg) -> float:
 
 def _end_whole(leg: Leg, now_s: float) -> None:
     """End a leg that took too long as a whole; `cancelled` where the client used up the time."""
-    allowed_s = min(_allowed_s(leg), now_s - leg.begun_s)
+    allowed_s = min(_allowed_s(leg), leg.until_s - leg.begun_s)
     sentence = f"no whole answer in {allowed_s:g} s"
     hindrance = leg.hindrance(now_s)
     if hindrance:
