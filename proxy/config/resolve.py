@@ -50,6 +50,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         version="",
         instance=file.instance or host_name,
         listen=file.listen,
+        trusted_proxies=file.trusted_proxies,
         workers=file.workers,
         recorders=file.recorders,
         state_dir=str(folder / Path(file.state_dir).expanduser()),
@@ -139,5 +140,9 @@ def _limits(limits: LimitsFile) -> Limits:
         record_body_bytes=limits.record_body,
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,
+        head_timeout_s=limits.head_timeout,
+        body_timeout_s=limits.body_timeout,
+        keep_alive_s=limits.keep_alive,
+        connections=limits.connections,
         shutdown_s=limits.shutdown,
     )

@@ -20,6 +20,7 @@ from proxy.dataplane import refusals
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, watch
+from proxy.dataplane.peers import peer_of
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
 from proxy.wire.request_head import Refusal, read_request_head
@@ -29,6 +30,7 @@ from proxy.wire.upstream_head import peer_lines
 if TYPE_CHECKING:
     from proxy.dataplane.leg import ServingLeg
     from proxy.dataplane.worker import Worker
+    from proxy.wire.forwarded import TrustedPeer
 
 
 class ClientConnection:
@@ -38,7 +40,7 @@ class ClientConnection:
     """
 
     __slots__ = (
-        "_body", "_body_limit", "_has_eof", "_has_read", "_head_limit", "_is_closing",
+        "_body", "_body_limit", "_front", "_has_eof", "_has_read", "_head_limit", "_is_closing",
         "_is_read_paused", "_partial", "_receiving", "_rest", "_server_state", "_serving",
         "_write_paused", "keep_alive", "peer_host", "peer_lines", "transport", "worker",
     )  # fmt: skip
@@ -67,6 +69,8 @@ class ClientConnection:
         self._has_read: bool | None = None
         self.keep_alive = True
         self.peer_host = self.peer_lines = b""
+        #: A proxy whose word on each request's client is taken.
+        self._front: TrustedPeer | None = None
         self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
 
@@ -76,12 +80,13 @@ class ClientConnection:
         """Register with uvicorn and learn who the peer is."""
         self.transport = transport
         self._server_state.connections.add(self)
-        peer = transport.get_extra_info("peername")
-        self.peer_host = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
-        scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
-        self.peer_lines = peer_lines(self.worker.pseudonym, self.peer_host, scheme)
-        self.worker.connection_opened()
-        if not self.worker.clients.opened(self):
+        worker = self.worker
+        self.peer_host, scheme = peer_of(transport)
+        self.peer_lines = peer_lines(worker.pseudonym, self.peer_host, scheme)
+        if worker.trusted_proxies is not None:
+            self._front = worker.trusted_proxies.peer(self.peer_host, scheme, worker.pseudonym)
+        worker.connection_opened()
+        if not worker.clients.opened(self):
             self.keep_alive = False
             self._answer(503, refusals.CROWDED, b"retry-after: 1\r\n")
             self._close()
@@ -161,12 +166,15 @@ class ClientConnection:
             return
         length = head.length
         if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit))
+            too_large = refusals.body_too_large(self._body_limit)
+            self._refuse(too_large, has_body=head.method != b"HEAD")
             return
         context = worker.route(head)
         if context is None:
             self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD")
             return
+        if self._front is not None:
+            self.peer_host, self.peer_lines = self._front.read(block)
         self._serving = exchange = Exchange(self, context, head)
         if length == len(body):
             if body:
@@ -181,7 +189,8 @@ class ClientConnection:
             self._partial = PartialHead(self._head_limit)
         found = self._partial.add(data)
         if isinstance(found, HeadFault):
-            self._refuse(refusals.partial_head_refused(found, self._head_limit))
+            refusal = refusals.partial_head_refused(found, self._head_limit)
+            self._refuse(refusal, has_body=not self._partial.is_of_head_request)
             return None
         if found is not None:
             self._partial = None
@@ -324,7 +333,8 @@ class ClientConnection:
     def expire(self, stage: Stage) -> None:
         """End what has been in `stage` for longer than its deadline."""
         if stage is Stage.HEAD:
-            self._refuse(refusals.SLOW_HEAD)
+            assert self._partial is not None
+            self._refuse(refusals.SLOW_HEAD, has_body=not self._partial.is_of_head_request)
         elif stage is Stage.BODY:
             self._refuse(refusals.SLOW_BODY)
         elif stage is Stage.NEW or stage is Stage.IDLE:
@@ -348,7 +358,7 @@ class ClientConnection:
         broken, self._serving = self._serving, None
         self._receiving = self._partial = None
         if broken is not None:
-            has_answered = broken.has_answered
+            has_answered, has_body = broken.has_answered, broken.head.method != b"HEAD"
             broken.abort()
             if has_answered:
                 self._close_abruptly()

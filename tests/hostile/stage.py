@@ -25,7 +25,13 @@ from tests.support.dataplane import Options, Plane, dataplane, until
 PATIENCE_S = 10.0
 #: So that a row that runs into one costs a second, and not a minute.
 SHORT = Deadlines(
-    head_s=1.0, body_idle_s=1.0, keep_alive_s=0.3, flush_s=1.0, linger_s=0.2, sweep_s=0.05
+    head_s=1.0,
+    body_idle_s=1.0,
+    keep_alive_s=0.3,
+    max_connections=8192,
+    flush_s=1.0,
+    linger_s=0.2,
+    sweep_s=0.05,
 )
 STAGES = 32
 

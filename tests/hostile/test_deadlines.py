@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.dataplane.deadlines import Clients, Deadlines, Stage
+from proxy.dataplane.deadlines import Clients, Deadlines, Stage, deadlines_of
 from proxy.telemetry import monotonic_s
 from tests.hostile.stage import SHORT
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.resolved_config import small_config
 from tests.support.upstreams import Upstream, answer, echo, hang
 from tests.support.worker_process import worker_config, worker_process
 
@@ -295,7 +296,7 @@ class _Client:
 async def test_each_stage_has_its_deadline(stage: Stage, allowed_s: float) -> None:
     """Getting on, or into another stage, starts the clock afresh; serving has none here."""
     clients, stuck, moving, serving = (
-        Clients(),
+        Clients(deadlines_of(small_config(Path()).limits)),
         _Client(stage),
         _Client(stage),
         _Client(Stage.SERVING),

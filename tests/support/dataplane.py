@@ -23,7 +23,6 @@ from proxy.config.resolved import (
     Bodies,
     Candidate,
     Config,
-    Limits,
     Redact,
     Route,
     Split,
@@ -53,7 +52,8 @@ class Options:
     replicate_bp: int = 0
     bodies: Bodies = Bodies.RESPONSES
     redact_json: tuple[str, ...] = ()
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def plane_config(
@@ -82,10 +82,11 @@ def plane_config(
     ports = {"primary": primary, **candidates}
     config = replace(
         base,
+        trusted_proxies=options.trusted_proxies,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
-        limits=replace(_limits(), **options.limits),
+        limits=replace(base.limits, **({"request_body_bytes": 2**26} | options.limits)),
     )
     return replace(config, version=digest(config))
 
@@ -96,10 +97,6 @@ def prepare(config: Config) -> None:
     page = open_page(Path(config.state_dir), create=True)
     update(page, lambda state: for_config(config, state))
     page.close()
-
-
-def _limits() -> Limits:
-    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 2.0)
 
 
 class Plane:
