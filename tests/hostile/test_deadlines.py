@@ -172,6 +172,56 @@ async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
         assert plane.worker.clients.statistics().expired >= 300
 
 
+@pytest.mark.slow
+async def test_a_thousand_slowloris_sockets_are_ended_at_their_deadline(tmp_path: Path) -> None:
+    """On a worker process whose config says 1.5 s: a user is served all the while, and none is left."""
+    async with Upstream(echo) as upstream:
+        config = worker_config(tmp_path, f"http://127.0.0.1:{upstream.port}")
+        limits = replace(config.limits, head_timeout_s=1.5)
+        with worker_process(replace(config, limits=limits)) as (_, url):
+            port = int(url.rpartition(":")[2])
+            slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
+            began_s = monotonic_s()
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with closing(writer):
+                    for number in range(100):
+                        for _, dripping in slow[number::100]:
+                            dripping.write(HALF_HEAD)
+                        writer.write(request_bytes(b"POST", b"/", b"x", b""))
+                        assert (await asyncio.wait_for(read_answer(reader), 2))[0] == 200
+                ends = await asyncio.gather(*(_end_of(reader) for reader, _ in slow))
+                assert monotonic_s() - began_s < 15
+                assert set(ends) == {b"HTTP/1.1 408 Request Timeout"}
+            finally:
+                for _, dripping in slow:
+                    dripping.close()
+
+
+async def _end_of(reader: asyncio.StreamReader) -> bytes:
+    """Return the first line of what came before the end."""
+    return (await asyncio.wait_for(reader.read(), 15)).partition(b"\r\n")[0]
+
+
+async def test_the_deadlines_of_a_worker_are_those_of_its_config(tmp_path: Path) -> None:
+    """Each of the four keys."""
+    limits = {"head_timeout_s": 0.3, "body_timeout_s": 0.4, "keep_alive_s": 0.5, "connections": 1}
+    options = Options(limits=limits)
+    async with Upstream(echo) as up, dataplane(tmp_path, primary=up.port, options=options) as plane:
+        for sent, status in ((HALF_HEAD, 408), (HALF_BODY, 408), (b"", 0)):
+            reader, writer = await plane.connect()
+            with closing(writer):
+                writer.write(sent or request_bytes(b"POST", b"/", b"x", b""))
+                assert (await read_answer(reader))[0] == (status or 200)
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            await until(lambda: not plane.connections, "the end of it")
+        reader, writer = await plane.connect()
+        with closing(writer):
+            await until(lambda: plane.connections, "the one that there may be")
+            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+            assert await reader.read() == b"", "the idle one made room"
+
+
 async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: Path) -> None:
     """A flood of half heads shuts nobody out; the oldest of them are dropped."""
     deadlines = replace(SHORT, head_s=60.0, max_connections=20)
