@@ -208,7 +208,7 @@ class Limits:
 
     Attributes:
         head_timeout_s: for a whole request head, from its first byte.
-        body_timeout_s: between two pieces of a request body.
+        body_timeout_s: between two pieces of a request body, or for one that split_by waits for.
         keep_alive_s: between two requests of a client connection.
         connections: of clients, per worker.
         shutdown_s: from SIGTERM to the end of the last process. Workers, recorders and control stop

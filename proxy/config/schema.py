@@ -243,7 +243,7 @@ class LimitsFile(Strict):
     head_timeout: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 10.0
     """For a whole request head, from its first byte; then 408."""
     body_timeout: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 30.0
-    """Between two pieces of a request body; then 408."""
+    """Between two pieces of a request body, or for all of one that split_by waits for; then 408."""
     keep_alive: Annotated[Seconds, Field(ge=0.1, le=DAY_S)] = 75.0
     """How long a client connection may be idle between two requests; then it is closed."""
     connections: Annotated[Whole, Field(ge=1, le=1_000_000)] = 8192

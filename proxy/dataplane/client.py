@@ -69,8 +69,9 @@ class ClientConnection:
         self._has_read: bool | None = None
         self.keep_alive = True
         self.peer_host = self.peer_lines = b""
-        #: A proxy whose word on each request's client is taken.
-        self._front: TrustedPeer | None = None
+        self._front: TrustedPeer | None = (
+            None  # a proxy whose word on each request's client is taken
+        )
         self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
 
@@ -83,8 +84,7 @@ class ClientConnection:
         worker = self.worker
         self.peer_host, scheme = peer_of(transport)
         self.peer_lines = peer_lines(worker.pseudonym, self.peer_host, scheme)
-        if worker.trusted_proxies is not None:
-            self._front = worker.trusted_proxies.peer(self.peer_host, scheme, worker.pseudonym)
+        self._front = worker.trusted_proxies.peer(self.peer_host, scheme, worker.pseudonym)
         worker.connection_opened()
         if not worker.clients.opened(self):
             self.keep_alive = False
@@ -166,8 +166,8 @@ class ClientConnection:
             return
         length = head.length
         if length is not None and length > self._body_limit:
-            too_large = refusals.body_too_large(self._body_limit)
-            self._refuse(too_large, has_body=head.method != b"HEAD")
+            refusal = refusals.body_too_large(self._body_limit)
+            self._refuse(refusal, has_body=head.method != b"HEAD")
             return
         context = worker.route(head)
         if context is None:
@@ -189,8 +189,7 @@ class ClientConnection:
             self._partial = PartialHead(self._head_limit)
         found = self._partial.add(data)
         if isinstance(found, HeadFault):
-            refusal = refusals.partial_head_refused(found, self._head_limit)
-            self._refuse(refusal, has_body=not self._partial.is_of_head_request)
+            self._refuse(refusals.partial_head_refused(found, self._head_limit))
             return None
         if found is not None:
             self._partial = None
@@ -321,7 +320,8 @@ class ClientConnection:
             unsent = self.transport.get_write_buffer_size()
             return (Stage.FLUSHING if unsent else Stage.LINGERING), unsent
         if self._receiving is not None and not self._is_read_paused:
-            return Stage.BODY, object() if has_read else None
+            # Before it has a leg no backend's deadline holds: then a drip is not enough to get on.
+            return Stage.BODY, object() if has_read and self._receiving.legs else None
         if self._serving is not None or self._rest:
             return Stage.SERVING, None
         if self._partial is not None:
@@ -333,8 +333,7 @@ class ClientConnection:
     def expire(self, stage: Stage) -> None:
         """End what has been in `stage` for longer than its deadline."""
         if stage is Stage.HEAD:
-            assert self._partial is not None
-            self._refuse(refusals.SLOW_HEAD, has_body=not self._partial.is_of_head_request)
+            self._refuse(refusals.SLOW_HEAD)
         elif stage is Stage.BODY:
             self._refuse(refusals.SLOW_BODY)
         elif stage is Stage.NEW or stage is Stage.IDLE:
@@ -355,6 +354,8 @@ class ClientConnection:
     def _refuse(self, refusal: Refusal, *, has_body: bool = True) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
         self.worker.count_rejected(refusal.reason)
+        if self._partial is not None:
+            has_body = not self._partial.is_of_head_request
         broken, self._serving = self._serving, None
         self._receiving = self._partial = None
         if broken is not None:

@@ -38,7 +38,7 @@ class Deadlines:
 
     Attributes:
         head_s: for a whole head, from its first byte or from the connection's beginning.
-        body_idle_s: between two pieces of a body.
+        body_idle_s: between two pieces of a body, or for all of one that the decision waits for.
         keep_alive_s: between two requests.
         flush_s: without a byte of the last answer taken; nginx gives 60 s.
         linger_s: for the client to close its side after ours; nginx's `lingering_timeout`.

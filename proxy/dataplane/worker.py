@@ -31,7 +31,7 @@ from proxy.routing.split import key_reader, needs_body
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
-from proxy.wire.forwarded import trusted_proxies
+from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.request_head import RequestHead
 
 TICK_S = 0.05
@@ -81,7 +81,7 @@ class Worker:
     Attributes:
         instance: unique per start of a worker; `seq` counts within it.
         clients: the client connections, and how long they may take.
-        trusted_proxies: whose word on the client's address is taken; None: nobody's.
+        trusted_proxies: whose word on the client's address is taken.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
@@ -109,7 +109,7 @@ class Worker:
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.clients = Clients(deadlines_of(config.limits))
-        self.trusted_proxies = trusted_proxies(config.trusted_proxies)
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.shadows: set[Leg] = set()
         self.held_bytes = 0
         self.memory_limit = config.limits.memory_bytes

@@ -63,15 +63,10 @@ class TrustedProxies:
 
     def peer(self, host: bytes, scheme: bytes, pseudonym: bytes) -> TrustedPeer | None:
         """Return what reads the fields of a peer's requests, or None where it is not trusted."""
-        address = read_address(host)
+        address = read_address(host) if self._v4 or self._v6 else None
         if address is None or not self.covers(address):
             return None
         return TrustedPeer(self, host, scheme, pseudonym)
-
-
-def trusted_proxies(networks: Sequence[str]) -> TrustedProxies | None:
-    """Return the proxies in the networks, or None where nobody is trusted."""
-    return TrustedProxies(networks) if networks else None
 
 
 class TrustedPeer:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from proxy.config.resolved import Split, SplitKind
 from proxy.dataplane.deadlines import Clients, Deadlines, Stage, deadlines_of
 from proxy.telemetry import monotonic_s
 from tests.hostile.stage import SHORT
@@ -86,6 +87,32 @@ async def test_a_body_that_stops_is_the_clients_fault_also_when_the_backend_runs
         with closing(writer):
             writer.write(HALF_BODY)
             assert (await read_answer(reader))[0] == 408
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    """Send a byte now and then."""
+    with suppress(ConnectionError):
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+async def test_a_body_that_the_decision_waits_for_must_be_whole_in_time(tmp_path: Path) -> None:
+    """No backend's deadline holds yet, so a drip would last for ever."""
+    options = Options(split=Split(SplitKind.JSON, "user"), limits={"body_timeout_s": 0.3})
+    async with (
+        Upstream(echo) as up,
+        dataplane(tmp_path, primary=up.port, candidates={"v2": up.port}, options=options) as plane,
+    ):
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(HALF_BODY)
+            async with asyncio.TaskGroup() as group:
+                dripping = group.create_task(_drip(writer))
+                assert (await read_answer(reader))[0] == 408
+                dripping.cancel()
+        assert not up.requests
 
 
 async def test_a_slow_body_that_keeps_coming_is_waited_for(tmp_path: Path) -> None:

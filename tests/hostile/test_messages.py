@@ -142,6 +142,19 @@ async def test_an_answer_without_a_body_has_none(
         await until(lambda: len(up.seen) == 1 + has_extra, "the clean connection to be used again")
 
 
+@pytest.mark.parametrize(
+    ("method", "connections"), [(b"GET", 3), (b"HEAD", 3), (b"OPTIONS", 3), (b"POST", 1)]
+)
+async def test_a_backend_that_may_not_have_read_a_body_is_not_asked_again_on_that_connection(
+    tmp_path: Path, method: bytes, connections: int
+) -> None:
+    """Where it ignores the body of a GET, that would be its next request: another user's answer."""
+    async with raw_upstream() as up, dataplane(tmp_path, primary=up.port) as plane:
+        for _ in range(3):
+            assert (await plane.request(method, b"/", body=b"GET /smuggled"))[0] == 200
+        assert len(up.seen) == connections
+
+
 async def test_what_connection_names_in_an_answer_is_dropped_but_not_its_framing(
     tmp_path: Path,
 ) -> None:

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from hypothesis import given, strategies as st
 
-from proxy.wire.forwarded import MAX_HOPS, TrustedPeer, TrustedProxies, trusted_proxies
+from proxy.wire.forwarded import MAX_HOPS, TrustedPeer, TrustedProxies
 
 TRUSTED = ("10.0.0.0/8", "fd00::/8")
 PEER = b"10.0.0.9"
@@ -49,7 +49,7 @@ def test_peers_are_trusted_by_their_network(host: bytes, is_trusted: bool) -> No
 
 def test_nobody_is_trusted_by_default() -> None:
     """And then nothing is made that could cost a request anything."""
-    assert trusted_proxies(()) is None
+    assert TrustedProxies(()).peer(b"127.0.0.1", b"http", b"me") is None
 
 
 @pytest.mark.parametrize(
