@@ -320,7 +320,6 @@ class ClientConnection:
             unsent = self.transport.get_write_buffer_size()
             return (Stage.FLUSHING if unsent else Stage.LINGERING), unsent
         if self._receiving is not None and not self._is_read_paused:
-            # Before it has a leg no backend's deadline holds: then a drip is not enough to get on.
             return Stage.BODY, object() if has_read and self._receiving.legs else None
         if self._serving is not None or self._rest:
             return Stage.SERVING, None

@@ -148,6 +148,8 @@ class Stage:
             writer.close()
         pools = self.plane.worker.pools.values()
         await until(lambda: all(pool.in_flight == 0 for pool in pools), "the legs to end")
+        # One that is opened for a leg that has ended would serve, unseen, the next row.
+        await until(lambda: not any(pool.statistics().connecting for pool in pools), "connections")
         for pool in pools:
             pool.close()
         seen.upstream = [bytes(data) for data in self.primary.seen]

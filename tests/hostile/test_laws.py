@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import example, given, strategies as st
 
@@ -19,6 +21,13 @@ from tests.hostile.streams import (
     GOOD_ANSWERS,
     damaged,
     damaged_requests,
+)
+
+#: With 2,000 examples, as in the profile `deep`.
+pytestmark = pytest.mark.timeout(600)
+#: The law of answers stands in for classes that, compiled, take only each other.
+interpreted = pytest.mark.skipif(
+    os.environ.get("UNDERSTUDY_COMPILED") == "1", reason="compiled classes cannot be stood in for"
 )
 
 SIZES = st.integers(1, 40)
@@ -57,6 +66,7 @@ def test_bodies(data: bytes, size: int) -> None:
     law_of_bodies(data, size)
 
 
+@interpreted
 @given(damaged(GOOD_ANSWERS, ANSWER_PARTS) | NOISE, SIZES, METHODS)
 def test_answers(data: bytes, size: int, method: bytes) -> None:
     """An answer is passed on as a strict reader finds it, or the user is told that it is not."""
@@ -70,12 +80,18 @@ def test_forwarded(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
-def test_the_rows_of_all_corpora_obey_them(size: int) -> None:
+def test_requests_of_all_corpora(size: int) -> None:
     """In small pieces, where each row is short enough for it."""
     for data in REQUEST_ROWS:
         if len(data) < 40_000:
             law_of_requests(data, max(size, len(data) // 2_000))
             law_of_heads(data, max(size, len(data) // 2_000))
+
+
+@interpreted
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 16])
+def test_answers_of_all_corpora(size: int) -> None:
+    """In small pieces, where each row is short enough for it."""
     for data in ANSWER_ROWS:
         if len(data) < 40_000:
             for method in (b"GET", b"HEAD"):

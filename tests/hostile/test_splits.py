@@ -110,6 +110,8 @@ class Theatre:
         await until(lambda: not state.connections, "the end")
         pool = worker.pools["primary"]
         await until(lambda: not pool.in_flight, "the legs to end")
+        # One that is opened for a leg that has ended would serve, unseen, the next example.
+        await until(lambda: not pool.statistics().connecting, "the last connection")
         pool.close()
         sent = [m for data in self._stage.primary.seen for m in check_forwarded(bytes(data))]
         answers = read_answers(bytes(transport.written), [message.method for message in sent])
