@@ -17,7 +17,7 @@ TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _FIELD_LINE: Final = re.compile(rb"(%b):([\t -~\x80-\xff]*+)" % TOKEN)
 #: uri-host [":" port] of RFC 9110 section 7.2, where the host is a name or an IPv4 address: without
 #: the comma, which would hide two hosts.
-HOST_NAME: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*+(?::[0-9]{0,5})?")
+HOST_NAME: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+;=-]++|%[0-9A-Fa-f]{2})*+(?::[0-9]{0,5})?")
 _HOST_LITERAL: Final = re.compile(rb"\[([0-9A-Fa-f:.]++)\](?::[0-9]{0,5})?")
 #: In an answer, spaces before the colon must be taken out, not refused (RFC 9112 section 5.1).
 _LOOSE_FIELD_LINE: Final = re.compile(rb"(%b)[\t ]*+:([\t -~\x80-\xff]*+)" % TOKEN)
