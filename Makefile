@@ -15,7 +15,10 @@ define compiled_wheel
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled lint format bench wheel schemas clean
+.PHONY: help demo test test-compiled lint format bench fuzz wheel schemas clean
+
+# How long `make fuzz` looks at each parser.
+FUZZ_S ?= 120
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +46,11 @@ format: $(VENV)/.test ## format the code and mend what the linter can mend
 bench: $(VENV)/.bench $(COMPILED)/.done ## measure beside Envoy and nginx, in one run (needs nginx, wrk and a C compiler)
 	UNDERSTUDY_PYTHON=$(CURDIR)/$(COMPILED)/bin/python $(BIN)/python -m benchmarks
 
+fuzz: $(VENV)/.fuzz ## look for bytes that break a law of the parsers, FUZZ_S seconds each (Linux)
+	set -e; for target in requests bodies answers forwarded; do \
+		$(BIN)/python -m tests.hostile.fuzz_$$target -max_total_time=$(FUZZ_S); \
+	done
+
 wheel: $(VENV)/bin/python ## build the wheel with the compiled data plane into dist/ (needs a C compiler)
 	$(call compiled_wheel,dist)
 
@@ -64,6 +72,10 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[demo,test]'
+	@touch $@
+
+$(VENV)/.fuzz: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[test,fuzz]'
 	@touch $@
 
 $(COMPILED)/.done: pyproject.toml $(shell find proxy -name '*.py') | $(VENV)/bin/python

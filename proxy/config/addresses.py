@@ -111,6 +111,26 @@ def listener(value: Any) -> Address:
     return Address(bare.lower(), int(port))
 
 
+def network(value: Any) -> str:
+    """Return a network such as `10.0.0.0/8`, or one address as the network that holds it alone.
+
+    Raises:
+        ValueError: it is neither; says what to write.
+    """
+    text = value if isinstance(value, str) else ""
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError:
+        pass
+    try:
+        whole = ipaddress.ip_network(text, strict=False)
+    except ValueError as exc:
+        raise ValueError(
+            f"{value!r} is not a network; write one such as 10.0.0.0/8 or fd00::/8, or an address"
+        ) from exc
+    raise ValueError(f"{text!r} has bits beyond its prefix; write {whole} for all of the network")
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach `host`."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from proxy.config.addresses import can_reach, collide, is_loopback
-from proxy.config.resolved import FULL_BP, Protocol
+from proxy.config.resolved import FULL_BP, Protocol, SplitKind
 from proxy.config.schema import (
     BackendFile,
     CandidateFile,
@@ -34,6 +34,10 @@ _Item = TypeVar("_Item", bound=Hashable)
 MAX_CANDIDATES = 256
 #: RFC 9110 section 7.2, as strict as the host of a route's match.
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+#: Fields that clients may invent, so that they decide nothing.
+_UNSEEN = re.compile(r"x-(?:forwarded|understudy)-.*|forwarded|x-real-ip", re.IGNORECASE)
+_INSTEAD = "a client may write anything there; use `split_by: client_ip` and `trusted_proxies`"
 
 
 def cross_check(file: ConfigFile) -> Found:
@@ -157,6 +161,7 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
     if route.match.path and route.match.path_prefix:
         yield (*path, "match", "path_prefix"), "give either path or path_prefix, not both"
     yield from _known_backend((*path, "primary"), route.primary, file)
+    yield from _unseen_fields(path, route)
     yield from _candidates((*path, "candidates"), route, file)
     for index, candidate in enumerate(route.candidates):
         yield from _copies((*path, "candidates", index), candidate, route)
@@ -167,6 +172,18 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
         if not route.candidates:
             yield (*path, "ramp"), "a route without candidates has nothing to ramp"
         yield from _ramp((*path, "ramp"), route.ramp)
+
+
+def _unseen_fields(path: Path, route: RouteFile) -> Found:
+    """Fields that the proxy drops or writes itself are not there to be looked at."""
+    named: list[tuple[Path, str]] = [
+        ((*path, "match", "headers", name), name) for name in route.match.headers
+    ]
+    if route.split_by.kind is SplitKind.HEADER:
+        named.append(((*path, "split_by"), route.split_by.name))
+    for where, name in named:
+        if _UNSEEN.fullmatch(name):
+            yield where, f"{name} is never looked at: {_INSTEAD}"
 
 
 def _candidates(path: Path, route: RouteFile, file: ConfigFile) -> Found:

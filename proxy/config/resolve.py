@@ -69,6 +69,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         instance=file.instance or host_name,
         listen=file.listen,
         tls=None if file.tls is None else resolve_tls(file.tls, folder),
+        trusted_proxies=file.trusted_proxies,
         workers=file.workers,
         recorders=file.recorders,
         state_dir=_path(folder, file.state_dir),
@@ -245,5 +246,9 @@ def _limits(limits: LimitsFile) -> Limits:
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,
         tunnel_idle_s=limits.tunnel_idle,
+        head_timeout_s=limits.head_timeout,
+        body_timeout_s=limits.body_timeout,
+        keep_alive_s=limits.keep_alive,
+        connections=limits.connections,
         shutdown_s=limits.shutdown,
     )

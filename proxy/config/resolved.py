@@ -339,6 +339,10 @@ class Limits:
 
     Attributes:
         tunnel_idle_s: how long no byte may come through a tunnel, either way.
+        head_timeout_s: for a whole request head, from its first byte.
+        body_timeout_s: between two pieces of a request body, or for one that split_by waits for.
+        keep_alive_s: between two requests of a client connection.
+        connections: of clients, per worker.
         shutdown_s: from SIGTERM to the end of the last process. Workers, recorders and control stop
             one after the other, so each kind plans with a share of it.
     """
@@ -350,6 +354,10 @@ class Limits:
     memory_bytes: int
     journal_disk_bytes: int
     tunnel_idle_s: float
+    head_timeout_s: float
+    body_timeout_s: float
+    keep_alive_s: float
+    connections: int
     shutdown_s: float
 
     @property
@@ -410,12 +418,17 @@ class Telemetry:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One whole configuration. `version` is its hash, the `config_version` of every record."""
+    """One whole configuration. `version` is its hash, the `config_version` of every record.
+
+    Attributes:
+        trusted_proxies: networks, as `10.0.0.0/8`, whose word on the client's address is taken.
+    """
 
     version: str
     instance: str
     listen: Address
     tls: Tls | None
+    trusted_proxies: tuple[str, ...]
     workers: int
     recorders: int
     state_dir: str

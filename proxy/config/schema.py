@@ -34,6 +34,7 @@ from proxy.config.values import (
     Method,
     ModelName,
     Name,
+    Network,
     Number,
     OptionText,
     OtlpEndpoint,
@@ -386,6 +387,14 @@ class LimitsFile(Strict):
     """Journals of all workers together; when full, the oldest pairs are dropped and counted."""
     tunnel_idle: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = HOUR_S
     """A tunnel (see upgrades) through which no byte came for so long is ended."""
+    head_timeout: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 10.0
+    """For a whole request head, from its first byte; then 408."""
+    body_timeout: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 30.0
+    """Between two pieces of a request body, or for all of one that split_by waits for; then 408."""
+    keep_alive: Annotated[Seconds, Field(ge=0.1, le=DAY_S)] = 75.0
+    """How long a client connection may be idle between two requests; then it is closed."""
+    connections: Annotated[Whole, Field(ge=1, le=1_000_000)] = 8192
+    """Client connections of one worker, and at most 3/4 of its file descriptors; above it idle ones make room, else 503."""
     shutdown: Annotated[Seconds, Field(ge=2, le=HOUR_S)] = 8.0
     """The whole stop after SIGTERM; requests in flight get about half of it. Docker allows 10 s."""
 
@@ -397,6 +406,8 @@ class ConfigFile(Strict):
     """Address that takes the traffic; port 0 asks for a free one."""
     tls: TlsFile | None = None
     """TLS on that address; left out: plain HTTP."""
+    trusted_proxies: Annotated[tuple[Network, ...], Field(max_length=256)] = ()
+    """Networks whose X-Forwarded-* and Forwarded fields are believed; empty: nobody's."""
     workers: Annotated[Whole, Field(ge=1, le=256)] = 1
     """Processes that serve traffic."""
     recorders: Annotated[Whole, Field(ge=1, le=64)] = 1

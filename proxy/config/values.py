@@ -16,7 +16,7 @@ import jmespath
 import jmespath.exceptions
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
-from proxy.config.addresses import endpoint, listener
+from proxy.config.addresses import endpoint, listener, network
 from proxy.config.resolved import Address, Endpoint, Split, SplitKind
 from proxy.config.units import (
     DURATION_PATTERN,
@@ -310,6 +310,11 @@ Token = Annotated[str, *_text(_bearer_token)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[
     str, BeforeValidator(_option_text), WithJsonSchema({"type": ["string", "number", "boolean"]})
+]
+Network = Annotated[
+    str,
+    BeforeValidator(network),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:./]+$"}),
 ]
 SplitKey = Annotated[Split, BeforeValidator(_split), WithJsonSchema(_SPLIT)]
 EndpointUrl = Annotated[

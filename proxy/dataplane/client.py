@@ -21,6 +21,7 @@ from proxy.dataplane.answering import Answering
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, set_reset_on_close, watch
+from proxy.dataplane.peers import peer_of
 from proxy.dataplane.tunnel import TunnelEnd, open_exchange
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
@@ -30,6 +31,7 @@ from proxy.wire.upstream_head import peer_lines
 if TYPE_CHECKING:
     from proxy.dataplane.leg import ServingLeg
     from proxy.dataplane.worker import Worker
+    from proxy.wire.forwarded import TrustedPeer
 
 
 class ClientConnection(Answering):
@@ -39,7 +41,7 @@ class ClientConnection(Answering):
     """
 
     __slots__ = (
-        "_body", "_body_limit", "_has_read", "_head_limit", "_partial", "_receiving",
+        "_body", "_body_limit", "_front", "_has_read", "_head_limit", "_partial", "_receiving",
         "_server_state", "peer_host", "peer_lines",
     )  # fmt: skip
 
@@ -61,6 +63,8 @@ class ClientConnection(Answering):
         #: Something was read since the last sweep; None: nothing was ever read.
         self._has_read: bool | None = None
         self.peer_host = self.peer_lines = b""
+        #: A proxy whose word on each request's client is taken.
+        self._front: TrustedPeer | None = None
         self._head_limit = self.worker.config.limits.request_head_bytes
         self._body_limit = self.worker.config.limits.request_body_bytes
 
@@ -70,12 +74,12 @@ class ClientConnection(Answering):
         """Register with uvicorn and learn who the peer is."""
         self.transport = transport
         self._server_state.connections.add(self)
-        peer = transport.get_extra_info("peername")
-        self.peer_host = str(peer[0]).encode() if isinstance(peer, tuple) else b"unknown"
-        scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
-        self.peer_lines = peer_lines(self.worker.pseudonym, self.peer_host, scheme)
-        self.worker.connection_opened()
-        if not self.worker.clients.opened(self):
+        worker = self.worker
+        self.peer_host, scheme = peer_of(transport)
+        self.peer_lines = peer_lines(worker.pseudonym, self.peer_host, scheme)
+        self._front = worker.trusted_proxies.peer(self.peer_host, scheme, worker.pseudonym)
+        worker.connection_opened()
+        if not worker.clients.opened(self):
             self.keep_alive = False
             self._answer(503, refusals.CROWDED, b"retry-after: 1\r\n")
             self._close()
@@ -154,7 +158,7 @@ class ClientConnection(Answering):
         if isinstance(head, Refusal):
             self._refuse(head, has_body=not block.startswith(b"HEAD "))
             return
-        exchange = self._open(head)
+        exchange = self._open(head, block)
         if exchange is None:
             return
         self._serving = exchange
@@ -165,16 +169,19 @@ class ClientConnection(Answering):
         else:
             self._begin_body(exchange, body)
 
-    def _open(self, head: RequestHead) -> Exchange | None:
-        """Return the exchange of a request, or None where it was refused."""
+    def _open(self, head: RequestHead, block: bytes) -> Exchange | None:
+        """Return the exchange of a request, or None where it was refused; `block` is its head."""
         length = head.length
         if length is not None and length > self._body_limit:
-            self._refuse(refusals.body_too_large(self._body_limit), head=head)
+            refusal = refusals.body_too_large(self._body_limit)
+            self._refuse(refusal, has_body=head.method != b"HEAD", head=head)
             return None
         context = self.worker.routes.find(head)
         if context is None:
             self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD", head=head)
             return None
+        if self._front is not None:
+            self.peer_host, self.peer_lines = self._front.read(block)
         if not head.upgrade:
             return Exchange(self, context, head)
         opened = open_exchange(self, context, head)
@@ -299,7 +306,7 @@ class ClientConnection(Answering):
             unsent = self.transport.get_write_buffer_size()
             return (Stage.FLUSHING if unsent else Stage.LINGERING), unsent
         if self._receiving is not None and not self._is_read_paused:
-            return Stage.BODY, object() if has_read else None
+            return Stage.BODY, object() if has_read and self._receiving.legs else None
         if self._serving is not None or self._rest:
             return Stage.SERVING, None
         if self._partial is not None:
@@ -327,12 +334,14 @@ class ClientConnection(Answering):
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
         worker = self.worker
         worker.count_rejected(refusal.reason)
+        if self._partial is not None:
+            has_body = not self._partial.is_of_head_request
         broken, self._serving = self._serving, None
         if worker.access_log is not None:
             worker.access_log.refused(refusal, self.peer_host, head, broken)
         self._receiving = self._partial = None
         if broken is not None:
-            has_answered = broken.has_answered
+            has_answered, has_body = broken.has_answered, broken.head.method != b"HEAD"
             broken.abort()
             if has_answered:
                 self._close_abruptly()

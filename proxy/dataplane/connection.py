@@ -14,6 +14,7 @@ from proxy.state.stats_page import Outcome
 from proxy.wire.body import ChunkedBody, ChunkError
 from proxy.wire.partial_head import HeadFault, PartialHead
 from proxy.wire.response_head import ResponseHead, has_no_body, read_response_head
+from proxy.wire.upstream_body import BODY_METHODS
 
 if TYPE_CHECKING:
     from proxy.dataplane.leg import Leg
@@ -234,7 +235,8 @@ class UpstreamConnection:
         head = self._head
         assert head is not None
         self.leg = self._head = self._chunks = None
-        if is_clean and head.keep_alive and leg.is_request_sent and not self.transport.is_closing():
+        is_usable = is_clean and head.keep_alive and leg.is_request_sent
+        if is_usable and _has_read_all(leg) and not self.transport.is_closing():
             self.member.release(self)
         else:
             self.transport.close()
@@ -252,3 +254,12 @@ class UpstreamConnection:
         """Close at once; the leg has ended for another reason."""
         self.leg = None
         self.transport.abort()
+
+
+def _has_read_all(leg: Leg) -> bool:
+    """Tell whether the backend has surely read the request's body, and not only answered it.
+
+    Some ignore the body of a GET, HEAD or OPTIONS, and would take it for the next request.
+    """
+    exchange = leg.exchange
+    return not exchange.received_bytes or exchange.head.method in BODY_METHODS

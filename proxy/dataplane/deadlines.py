@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
+from proxy.config.resolved import Limits
 from proxy.telemetry import monotonic_s
 
 
@@ -36,23 +37,22 @@ class Deadlines:
     """Seconds a connection may stay in a stage, and how many connections a worker takes.
 
     Attributes:
-        head_s: for a whole head, from its first byte or from the connection's beginning; Apache
-            gives 20 s, nginx 60 s.
-        body_idle_s: between two pieces of a body; Apache gives 20 s, nginx 60 s.
-        keep_alive_s: between two requests; nginx's default.
+        head_s: for a whole head, from its first byte or from the connection's beginning.
+        body_idle_s: between two pieces of a body, or for all of one that the decision waits for.
+        keep_alive_s: between two requests.
         flush_s: without a byte of the last answer taken; nginx gives 60 s.
         linger_s: for the client to close its side after ours; nginx's `lingering_timeout`.
         sweep_s: between two looks.
         max_connections: above it the connections that wait for nothing make room, else 503.
     """
 
-    head_s: float = 10.0
-    body_idle_s: float = 30.0
-    keep_alive_s: float = 75.0
+    head_s: float
+    body_idle_s: float
+    keep_alive_s: float
+    max_connections: int
     flush_s: float = 30.0
     linger_s: float = 5.0
     sweep_s: float = 1.0
-    max_connections: int = 8192
 
     def allowed_s(self, stage: Stage) -> float:
         """Return how long a connection may be stuck in `stage`."""
@@ -64,6 +64,18 @@ class Deadlines:
             Stage.FLUSHING: self.flush_s,
             Stage.LINGERING: self.linger_s,
         }.get(stage, float("inf"))
+
+
+def deadlines_of(limits: Limits) -> Deadlines:
+    """Return what the operator allows; short deadlines are looked at more often than each second."""
+    shortest_s = min(limits.head_timeout_s, limits.body_timeout_s, limits.keep_alive_s)
+    return Deadlines(
+        head_s=limits.head_timeout_s,
+        body_idle_s=limits.body_timeout_s,
+        keep_alive_s=limits.keep_alive_s,
+        max_connections=limits.connections,
+        sweep_s=min(1.0, shortest_s / 4),
+    )
 
 
 #: Of the file descriptors, what clients may take; the rest is for backends, journal and pages.
@@ -104,8 +116,8 @@ class Clients:
         deadlines: may be replaced at any time; the next sweep is when the old ones said.
     """
 
-    def __init__(self) -> None:
-        self.deadlines = Deadlines()
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.deadlines = deadlines
         self._stuck: dict[Client, tuple[Stage, object, float]] = {}
         self._dropped: set[Client] = set()
         self._full_until_s = 0.0

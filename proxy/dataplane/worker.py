@@ -18,7 +18,7 @@ from proxy.config.resolved import Config
 from proxy.dataplane import half_closed
 from proxy.dataplane.access_log import open_access_log
 from proxy.dataplane.counters import CandidateCells
-from proxy.dataplane.deadlines import Clients
+from proxy.dataplane.deadlines import Clients, deadlines_of
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.gauges import Gauges
 from proxy.dataplane.ids import Ids
@@ -33,6 +33,7 @@ from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
+from proxy.wire.forwarded import TrustedProxies
 
 if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
@@ -49,6 +50,7 @@ class Worker:
         instance: unique per start of a worker; `seq` counts within it.
         access_log: None when it is off.
         clients: the client connections, and how long they may take.
+        trusted_proxies: whose word on the client's address is taken.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
         shadows: mirrors and replicates under way.
         unread: clients that are held back; looked at, because what they do is not read.
@@ -75,8 +77,9 @@ class Worker:
         )
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
-        self.clients = Clients()
         self.access_log = open_access_log(config.log, f"worker {index}")
+        self.clients = Clients(deadlines_of(config.limits))
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
         self.held_bytes = 0

@@ -58,7 +58,7 @@ class ChunkedBody:
     """Takes a chunked body apart as it arrives.
 
     Attributes:
-        extra_bytes: extensions and trailers so far.
+        extra_bytes: lines with extensions, and trailers, so far.
         has_last_chunk: the chunk of size zero has come: the data is whole (RFC 9112 section 8).
     """
 
@@ -100,9 +100,9 @@ class ChunkedBody:
             self._chunk, self._so_far = _NEXT, _NEXT_SO_FAR
             self._left = int(found[1], 16)
             self.has_last_chunk = not self._left
-            at = found.end()
             if found[2]:
-                self._add_extra(len(found[2]))
+                self._add_extra(found.end() - at)
+            at = found.end()
         return pieces, self._read_trailers(data, at)
 
     def _read_trailers(self, data: bytes, at: int) -> bytes | None:
@@ -117,7 +117,7 @@ class ChunkedBody:
                 raise ChunkError("a trailer is not a field (RFC 9112 section 7.1.2)")
             if found[0].lower() in _FORBIDDEN_TRAILERS:
                 raise ChunkError("a trailer that must be in the head (RFC 9110 section 6.5.1)")
-            self._add_extra(end - at)
+            self._add_extra(end + 2 - at)
             at = end + 2
         return data[at + 2 :]
 
@@ -131,6 +131,7 @@ class ChunkedBody:
         self._held = rest
 
     def _add_extra(self, size: int) -> None:
+        """Count a line of framing that says more than a size."""
         self.extra_bytes += size
-        if self.extra_bytes > MAX_EXTRA_BYTES:
+        if size > MAX_LINE_BYTES or self.extra_bytes > MAX_EXTRA_BYTES:
             raise ChunkError("the chunk extensions or trailers are too long")

@@ -45,6 +45,11 @@ class PartialHead:
         """Tell whether no head has begun."""
         return not self._bytes
 
+    @property
+    def is_of_head_request(self) -> bool:
+        """Tell whether an answer to it has no body (RFC 9110 section 9.3.2)."""
+        return self._bytes.startswith(b"HEAD ")
+
     def add(self, data: bytes) -> tuple[bytes, bytes] | HeadFault | None:
         """Return (head without its empty line, what came after it), a fault, or None: not whole."""
         held, seen = self._bytes, self._seen
@@ -54,7 +59,7 @@ class PartialHead:
             assert found is not None
             del held[: found.end()]
         end = held.find(b"\r\n\r\n", max(0, seen - 3))
-        if _BARE.search(held, max(0, seen - 1), len(held) if end < 0 else end):
+        if _BARE.search(held, max(0, seen - 1), len(held) if end < 0 else end + 2):
             return HeadFault.BARE_LINE_END
         if 0 <= end <= self._limit:
             return bytes(held[:end]), bytes(held[end + 4 :])

@@ -126,7 +126,8 @@ def read_response_head(block: bytes) -> ResponseHead | str:
             return f"malformed field line {text[:64]!r}"
         elif kind != _DROP:
             value = line.value
-            if kind in special and special[kind] != value:
+            # Only equal lengths may be sent twice: chunks in chunks would be another body.
+            if kind in special and (kind == _CODING or special[kind] != value):
                 value = special[kind] + b", " + value  # a list, RFC 9110 section 5.3
             special[kind] = value
             out.append(line.forwarded)

@@ -11,12 +11,12 @@ from typing import Final
 from proxy.wire.upstream_head import LAST_CHUNK, chunk, length_line
 
 #: Methods whose requests carry a body length even when the body is empty (RFC 9110 section 8.6).
-_BODY_METHODS: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+BODY_METHODS: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 def whole_framing(method: bytes, size: int) -> bytes:
     """Return the framing line of a whole body of `size` bytes; empty where none is needed."""
-    return length_line(size) if size or method in _BODY_METHODS else b""
+    return length_line(size) if size or method in BODY_METHODS else b""
 
 
 def chunked(body: list[bytes], *, is_last: bool) -> list[bytes]:

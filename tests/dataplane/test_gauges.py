@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from proxy.dataplane.deadlines import Deadlines
 from tests.support.dataplane import Plane, dataplane, read_answer, request_bytes, until
 from tests.support.upstreams import Upstream, answer, unused_port
 
@@ -75,7 +75,8 @@ async def test_totals_outlive_the_worker(tmp_path: Path) -> None:
 async def test_connections_that_are_turned_away_are_told(tmp_path: Path) -> None:
     """By what ended them."""
     async with Upstream(answer(b"{}")) as up, dataplane(tmp_path, primary=up.port) as plane:
-        plane.worker.clients.deadlines = Deadlines(max_connections=0)
+        clients = plane.worker.clients
+        clients.deadlines = replace(clients.deadlines, max_connections=0)
         status, _, _ = await plane.request(b"POST", b"/", body=b"1")
         assert status == 503
         await until(lambda: plane.count("connections_refused") == 1, "the tick")

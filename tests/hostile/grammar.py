@@ -17,13 +17,25 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9]) [\t -~\x80-\xff]*")
 _FIELD = re.compile(
     rb"(%b):[ \t]*((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*" % _TOKEN
 )
+_H16 = rb"[0-9A-Fa-f]{1,4}"
+_V4 = rb"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])(?:\.(?!\])|(?=\]))){4}"
+#: IPv6address of RFC 3986 section 3.2.2, line by line.
+_V6 = b"|".join(
+    part.replace(b"LS32", b"(?:%b:%b|%b)" % (_H16, _H16, _V4)).replace(b"H16", _H16)
+    for part in (
+        rb"(?:H16:){6}LS32", rb"::(?:H16:){5}LS32", rb"(?:H16)?::(?:H16:){4}LS32",
+        rb"(?:(?:H16:){0,1}H16)?::(?:H16:){3}LS32", rb"(?:(?:H16:){0,2}H16)?::(?:H16:){2}LS32",
+        rb"(?:(?:H16:){0,3}H16)?::H16:LS32", rb"(?:(?:H16:){0,4}H16)?::LS32",
+        rb"(?:(?:H16:){0,5}H16)?::H16", rb"(?:(?:H16:){0,6}H16)?::",
+    )
+)  # fmt: skip
 #: uri-host [":" port] of RFC 9110 section 7.2, without the comma that a list of two hosts would have.
 _HOST = re.compile(
-    rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
+    rb"(?:\[(?:" + _V6 + rb")\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
 )
 _TARGET = re.compile(
     rb"/[!-\"$-~]*|https?://(?:(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%%[0-9A-Fa-f]{2})*@)?"
-    rb"(?=[^/?])%b(?:[/?][!-\"$-~]*)?" % _HOST.pattern,
+    rb"(?=[^/?:])%b(?:[/?][!-\"$-~]*)?" % _HOST.pattern,
     re.IGNORECASE,
 )
 _CHUNK_EXT = (
@@ -120,8 +132,8 @@ def _check_as_ours(message: Message) -> None:
     if message.trailers or message.has_extensions:
         raise GrammarError("trailers or chunk extensions were forwarded")
     # The one upgrade that is asked for is asked for in our own words, and without a body.
-    asked = [(name, value) for name, value in message.fields if name in _ASKING]
-    is_upgrade = asked == [(b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
+    asked = [(name, value.lower()) for name, value in message.fields if name in _ASKING]
+    is_upgrade = asked == [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
     allowed = _ASKING if is_upgrade and not message.body else set()
     names = {name for name, _ in message.fields} - allowed
     if names & _HOP_BY_HOP:
@@ -147,6 +159,7 @@ def read_request(data: bytes, at: int = 0, *, skip_blank: bool = True) -> Messag
     message.fields = [_field(line) for line in lines[1:]]
     _check_target(message)
     _check_host(message)
+    _check_body(message)
     _read_body(message, data, at, until_close=False)
     return message
 
@@ -215,6 +228,16 @@ def _check_host(message: Message) -> None:
         raise GrammarError("RFC 9112 section 3.2: exactly one Host")
     if hosts and _HOST.fullmatch(hosts[0]) is None:
         raise GrammarError(f"Host {hosts[0]!r}")
+
+
+def _check_body(message: Message) -> None:
+    """Refuse the bodies on which servers differ: of TRACE, and in front of another protocol."""
+    has_length = any(value.strip(b"0") for value in message.all(b"content-length"))
+    upgrades = message.all(b"upgrade")
+    if not has_length and not message.all(b"transfer-encoding"):
+        return
+    if message.method == b"TRACE" or (upgrades and b", ".join(upgrades).lower() != b"h2c"):
+        raise GrammarError("a body after TRACE or Upgrade")
 
 
 def _read_body(message: Message, data: bytes, at: int, *, until_close: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.hostile.grammar import (
     GrammarError,
     IncompleteError,
+    Message,
     check_forwarded,
     read_answers,
     read_requests,
@@ -13,6 +14,12 @@ from tests.hostile.rows import Expect, Row
 from tests.hostile.stage import Seen
 
 REQUEST_TIMEOUT = 408
+
+
+def methods_of(data: bytes, parsed: list[Message]) -> list[bytes]:
+    """Return the methods that the answers belong to; what follows the valid requests may have one."""
+    end = parsed[-1].end if parsed else 0
+    return [*(message.method for message in parsed), data[end:].lstrip(b"\r\n").partition(b" ")[0]]
 
 
 def faults(row: Row, seen: Seen) -> list[str]:
@@ -29,7 +36,7 @@ def faults(row: Row, seen: Seen) -> list[str]:
         if (sent.method, sent.body) != (given.method, given.body):
             found.append(f"{given} went upstream as {sent}")
     try:
-        answers = read_answers(seen.client, [message.method for message in parsed])
+        answers = read_answers(seen.client, methods_of(row.data, parsed))
     except (GrammarError, IncompleteError) as exc:
         return [*found, f"invalid HTTP went to the client: {exc}"]
     return found + _verdict(row, seen, [answer.status for answer in answers], len(forwarded))

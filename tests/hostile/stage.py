@@ -25,7 +25,13 @@ from tests.support.dataplane import Options, Plane, dataplane, until
 PATIENCE_S = 10.0
 #: So that a row that runs into one costs a second, and not a minute.
 SHORT = Deadlines(
-    head_s=1.0, body_idle_s=1.0, keep_alive_s=0.3, flush_s=1.0, linger_s=0.2, sweep_s=0.05
+    head_s=1.0,
+    body_idle_s=1.0,
+    keep_alive_s=0.3,
+    max_connections=8192,
+    flush_s=1.0,
+    linger_s=0.2,
+    sweep_s=0.05,
 )
 STAGES = 32
 
@@ -142,6 +148,8 @@ class Stage:
             writer.close()
         pools = self.plane.worker.pools.values()
         await until(lambda: all(pool.in_flight == 0 for pool in pools), "the legs to end")
+        # One that is opened for a leg that has ended would serve, unseen, the next row.
+        await until(lambda: not any(pool.statistics().connecting for pool in pools), "connections")
         for pool in pools:
             pool.close()
         seen.upstream = [bytes(data) for data in self.primary.seen]

@@ -12,10 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from proxy.dataplane.deadlines import Clients, Deadlines, Stage
+from proxy.config.resolved import Split, SplitKind
+from proxy.dataplane.deadlines import Clients, Deadlines, Stage, deadlines_of
 from proxy.telemetry import monotonic_s
 from tests.hostile.stage import SHORT
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.resolved_config import small_config
 from tests.support.upstreams import Upstream, answer, echo, hang
 from tests.support.worker_process import worker_config, worker_process
 
@@ -85,6 +87,32 @@ async def test_a_body_that_stops_is_the_clients_fault_also_when_the_backend_runs
         with closing(writer):
             writer.write(HALF_BODY)
             assert (await read_answer(reader))[0] == 408
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    """Send a byte now and then."""
+    with suppress(ConnectionError):
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+async def test_a_body_that_the_decision_waits_for_must_be_whole_in_time(tmp_path: Path) -> None:
+    """No backend's deadline holds yet, so a drip would last for ever."""
+    options = Options(split=Split(SplitKind.JSON, "user"), limits={"body_timeout_s": 0.3})
+    async with (
+        Upstream(echo) as up,
+        dataplane(tmp_path, primary=up.port, candidates={"v2": up.port}, options=options) as plane,
+    ):
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(HALF_BODY)
+            async with asyncio.TaskGroup() as group:
+                dripping = group.create_task(_drip(writer))
+                assert (await read_answer(reader))[0] == 408
+                dripping.cancel()
+        assert not up.requests
 
 
 async def test_a_slow_body_that_keeps_coming_is_waited_for(tmp_path: Path) -> None:
@@ -169,6 +197,61 @@ async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
             for _, dripping in slow:
                 dripping.close()
         assert plane.worker.clients.statistics().expired >= 300
+
+
+@pytest.mark.slow
+async def test_a_thousand_slowloris_sockets_are_ended_at_their_deadline(tmp_path: Path) -> None:
+    """On a worker process whose config says 1.5 s: a user is served all the while, and none is left."""
+    async with Upstream(echo) as upstream:
+        config = worker_config(tmp_path, f"http://127.0.0.1:{upstream.port}")
+        limits = replace(config.limits, head_timeout_s=1.5)
+        with worker_process(replace(config, limits=limits)) as (_, url):
+            port = int(url.rpartition(":")[2])
+            slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(1000)]
+            began_s = monotonic_s()
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with closing(writer):
+                    for number in range(100):
+                        for _, dripping in slow[number::100]:
+                            dripping.write(HALF_HEAD)
+                        writer.write(request_bytes(b"POST", b"/", b"x", b""))
+                        assert (await asyncio.wait_for(read_answer(reader), 2))[0] == 200
+                ends = await asyncio.gather(*(_end_of(reader) for reader, _ in slow))
+                assert monotonic_s() - began_s < 15
+                assert set(ends) == {b"HTTP/1.1 408 Request Timeout"}
+            finally:
+                for _, dripping in slow:
+                    dripping.close()
+
+
+async def _end_of(reader: asyncio.StreamReader) -> bytes:
+    """Return the first line of what came before the end."""
+    return (await asyncio.wait_for(reader.read(), 15)).partition(b"\r\n")[0]
+
+
+async def test_the_deadlines_of_a_worker_are_those_of_its_config(tmp_path: Path) -> None:
+    """Each of the three keys."""
+    limits = {"head_timeout_s": 0.3, "body_timeout_s": 0.4, "keep_alive_s": 0.5}
+    options = Options(limits=limits)
+    async with Upstream(echo) as up, dataplane(tmp_path, primary=up.port, options=options) as plane:
+        for sent, status in ((HALF_HEAD, 408), (HALF_BODY, 408), (b"", 0)):
+            reader, writer = await plane.connect()
+            with closing(writer):
+                writer.write(sent or request_bytes(b"POST", b"/", b"x", b""))
+                assert (await read_answer(reader))[0] == (status or 200)
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_the_cap_of_a_worker_is_that_of_its_config(tmp_path: Path) -> None:
+    """Of two, the idle one makes room, long before its deadline."""
+    options = Options(limits={"connections": 1})
+    async with Upstream(echo) as up, dataplane(tmp_path, primary=up.port, options=options) as plane:
+        reader, writer = await plane.connect()
+        with closing(writer):
+            await until(lambda: plane.connections, "the one that there may be")
+            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+            assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
 async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: Path) -> None:
@@ -295,7 +378,7 @@ class _Client:
 async def test_each_stage_has_its_deadline(stage: Stage, allowed_s: float) -> None:
     """Getting on, or into another stage, starts the clock afresh; serving has none here."""
     clients, stuck, moving, serving = (
-        Clients(),
+        Clients(deadlines_of(small_config(Path()).limits)),
         _Client(stage),
         _Client(stage),
         _Client(Stage.SERVING),

@@ -21,6 +21,7 @@ from proxy.dataplane.client import ClientConnection
 from tests.hostile.grammar import Message, check_forwarded, read_answers, read_requests
 from tests.hostile.rows import REQUESTS, extra_rows, shared_rows
 from tests.hostile.stage import Stage, stage
+from tests.hostile.streams import damaged_requests
 from tests.support.dataplane import until
 
 #: (answers as far as they matter, requests that went upstream whole)
@@ -109,6 +110,8 @@ class Theatre:
         await until(lambda: not state.connections, "the end")
         pool = worker.pools["primary"]
         await until(lambda: not pool.in_flight, "the legs to end")
+        # One that is opened for a leg that has ended would serve, unseen, the next example.
+        await until(lambda: not pool.statistics().connecting, "the last connection")
         pool.close()
         sent = [m for data in self._stage.primary.seen for m in check_forwarded(bytes(data))]
         answers = read_answers(bytes(transport.written), [message.method for message in sent])
@@ -135,36 +138,6 @@ STREAMS = [
     for row in [*shared_rows(*REQUESTS), *extra_rows("request")]
     if len(row.data) < 2000  # the property is about cuts, not about size
 ]
-GOOD = [
-    b"GET /p?q=1 HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
-    b"POST /p HTTP/1.1\r\nHost: a:80\r\nContent-Length: 5\r\n\r\nhello",
-    (
-        b"POST /p HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-        b'5;x="y"\r\nhello\r\n6\r\n world\r\n0\r\nX-T: z\r\n\r\n'
-    ),
-    b"GET http://b:81/p HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, x\r\nX: y\r\n\r\n",
-    b"PUT /p HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc",
-    b"OPTIONS * HTTP/1.1\r\nHost: [::1]\r\n\r\n",
-]  # fmt: skip
-#: What smuggling is made of.
-EVIL = [
-    b"\r\n", b"\n", b"\r", b"\x00", b"\t", b" ", b"\x0b", b"\x7f", b"\xff", b":", b";", b",", b'"', b"#",
-    b"0", b"5", b"f", b"+", b"-", b"_", b"0x", b"@", b"[", b"%zz", b"\r\n ", b"\r\n\r\n",
-    b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n",
-    b"Transfer-Encoding: x\r\n", b"Host: b\r\n", b"Connection: close\r\n", b"HTTP/1.0", b"HTTP/1.1",
-    b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n", b"0\r\n\r\n", b"ffffffffffffffff", b"\r\nX:",
-]  # fmt: skip
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """Draw good requests, pipelined, with a few bytes put in, taken out or replaced."""
-    data = b"".join(draw(st.lists(st.sampled_from(GOOD), min_size=1, max_size=3)))
-    for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(data)))
-        gone = draw(st.integers(0, 3))
-        data = data[:at] + draw(st.sampled_from([b"", *EVIL])) + data[at + gone :]
-    return data
 
 
 def _cut(data: bytes, cuts: list[float]) -> list[bytes]:
@@ -175,7 +148,7 @@ def _cut(data: bytes, cuts: list[float]) -> list[bytes]:
 CUTS = st.lists(st.floats(0, 1), max_size=12)
 
 
-@given(st.sampled_from(STREAMS) | mutated(), CUTS)
+@given(st.sampled_from(STREAMS) | damaged_requests(), CUTS)
 def test_however_a_stream_is_cut_it_means_the_same(
     theatre: Theatre, data: bytes, cuts: list[float]
 ) -> None:
@@ -183,14 +156,14 @@ def test_however_a_stream_is_cut_it_means_the_same(
     assert theatre.play(_cut(data, cuts)) == theatre.play([data])
 
 
-@given(st.sampled_from(STREAMS) | mutated())
+@given(st.sampled_from(STREAMS) | damaged_requests())
 def test_byte_by_byte_means_the_same_too(theatre: Theatre, data: bytes) -> None:
     """The hardest cut of all."""
     pieces = [data[at : at + 1] for at in range(len(data))]
     assert theatre.play(pieces) == theatre.play([data])
 
 
-@given(mutated())
+@given(damaged_requests())
 def test_what_goes_upstream_is_what_a_strict_reader_finds(theatre: Theatre, data: bytes) -> None:
     """Neither a bad accept nor a wrong refusal."""
     _, sent = theatre.play([data])

@@ -24,7 +24,6 @@ from proxy.config.resolved import (
     Config,
     Endpoint,
     Guard,
-    Limits,
     Protocol,
     Redact,
     Route,
@@ -66,6 +65,7 @@ class Options:
     #: Fields of every `Candidate`, such as its breaker, rate, time-out and rewrite.
     copies: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
+    trusted_proxies: tuple[str, ...] = ()
 
 
 def plane_config(
@@ -104,10 +104,11 @@ def plane_config(
         base,
         tls=options.tls,
         workers=options.workers,
+        trusted_proxies=options.trusted_proxies,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
-        limits=replace(_limits(), **options.limits),
+        limits=replace(base.limits, **{"request_body_bytes": 2**26, **options.limits}),
     )
     return replace(config, version=digest(config))
 
@@ -118,10 +119,6 @@ def prepare(config: Config) -> None:
     page = open_page(Path(config.state_dir), create=True)
     update(page, lambda state: for_config(config, state))
     page.close()
-
-
-def _limits() -> Limits:
-    return Limits(32 * 1024, 2**26, 2**20, 2**18, 2**26, 2**30, 3600.0, 2.0)
 
 
 class Plane:

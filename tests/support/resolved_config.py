@@ -54,6 +54,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         instance="test",
         listen=LOOPBACK,
         tls=None,
+        trusted_proxies=(),
         workers=workers,
         recorders=1,
         state_dir=str(state_dir),
@@ -61,7 +62,20 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         backends={name: replace(backend, name=name) for name in ("iris-v1", "iris-v2")},
         routes=(route,),
         record=Record(None, Bodies.RESPONSES, HashPolicy.AUTO, Redact((), ())),
-        limits=Limits(32768, 2**20, 2**20, 2**18, 2**26, 2**30, 3600.0, 2.0),
+        limits=Limits(
+            request_head_bytes=32768,
+            request_body_bytes=2**20,
+            mirror_body_bytes=2**20,
+            record_body_bytes=2**18,
+            memory_bytes=2**26,
+            journal_disk_bytes=2**30,
+            tunnel_idle_s=3600.0,
+            head_timeout_s=10.0,
+            body_timeout_s=30.0,
+            keep_alive_s=75.0,
+            connections=8192,
+            shutdown_s=2.0,
+        ),
     )
     return replace(config, version=digest(config))
 

@@ -80,6 +80,17 @@ def test_cuts_change_nothing(
     assert decode(data, cuts) == (b"".join(chunk for chunk, _ in chunks), after)
 
 
+@given(
+    st.integers(-3, 3),
+    st.sampled_from([b"1;%b\r\nx\r\n0\r\n\r\n", b"0;%b\r\n\r\n", b"0\r\n%b: y\r\n\r\n"]),
+    st.lists(st.integers(1, MAX_LINE_BYTES + 10), max_size=4),
+)
+def test_cuts_do_not_change_what_is_too_long(more: int, line: bytes, cuts: list[int]) -> None:
+    """A line at its limit is judged by its length, not by the packets that it came in."""
+    data = line % (b"a" * (MAX_LINE_BYTES - 6 + more))
+    assert decode(data, cuts) == decode(data)
+
+
 @given(st.binary(max_size=60), st.lists(st.integers(1, 60)))
 def test_cuts_change_nothing_for_garbage_either(data: bytes, cuts: list[int]) -> None:
     """What is malformed in one piece is malformed in many, and the other way round."""
