@@ -288,8 +288,9 @@ class _Answer:
         """The answer is whole."""
         self.is_whole = self.is_over = True
 
-    def note_arrival(self) -> None:
+    def note_arrival(self, pieces: list[bytes]) -> None:
         """When a piece came does not matter."""
+        del pieces
 
     def switch(self, head: ResponseHead, rest: bytes) -> bool:
         """No other protocol was asked for."""
