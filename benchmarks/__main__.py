@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, report
+from benchmarks import machine, plots, report
 from benchmarks.catalogue import BENCHMARKS
 from benchmarks.fleet import BenchmarkError, ended_by_signals
 from benchmarks.load import wrk_path
@@ -61,12 +61,17 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     )
     console.print(", ".join(f"{key} {value}" for key, value in run.machine.items()))
     _warn(console, run.notes)
-    for name in options.names or list(BENCHMARKS)[: 1 if options.is_quick else None]:
+    for name in options.names or BENCHMARKS:
         run.reports.append(_run_one(console, name, options))
     path = report.write_json(run, RESULTS)
+    _show_claims(console, run)
+    if plots.can_draw():
+        plots.draw([chart for one in run.reports for chart in one.charts], options.plots)
+    else:
+        _warn(console, ["no plots: matplotlib is one of the bench extra"])
     if options.is_markdown:
-        print(report.markdown(run))
-    console.print(f"written to {path}")
+        print(report.markdown(run, str(options.plots)))
+    console.print(f"written to {path}, plots to {options.plots}")
     return 1 if any(one.faults for one in run.reports) else 0
 
 
@@ -80,6 +85,15 @@ def _run_one(console: Console, name: str, options: Options) -> report.Report:
     console.rule(name)
     report.show(console, found)
     return found
+
+
+def _show_claims(console: Console, run: report.Run) -> None:
+    """Print the claims of all benchmarks together, when there were several."""
+    if len(run.reports) > 1:
+        console.rule("claims")
+        claims = [claim for one in run.reports for claim in one.claims]
+        for table in report.claims_table(claims):
+            report.show_table(console, table)
 
 
 def _console(options: Options) -> Console:

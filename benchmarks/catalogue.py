@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import mirror_cpu, moderate_load
+from benchmarks import concurrency, constant_rate, mirror_cpu, recorder_rate
 from benchmarks.options import Options
 from benchmarks.report import Report
 
@@ -14,5 +14,7 @@ Benchmark = Callable[[Options, Path, Callable[[str], None]], Report]
 
 BENCHMARKS: dict[str, Benchmark] = {
     mirror_cpu.NAME: mirror_cpu.run,
-    moderate_load.NAME: moderate_load.run,
+    constant_rate.NAME: constant_rate.run,
+    concurrency.NAME: concurrency.run,
+    recorder_rate.NAME: recorder_rate.run,
 }

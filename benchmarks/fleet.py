@@ -128,6 +128,16 @@ class Fleet:
             time.sleep(0.02)
         raise BenchmarkError(f"{child.name} does not listen after {limit_s:g} s:\n{child.tail()}")
 
+    def end(self, child: Child) -> None:
+        """End one process that has no children."""
+        child.process.terminate()
+        try:
+            child.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+        self.children.remove(child)
+
     def check(self, child: Child) -> None:
         """Raise BenchmarkError when `child` has ended."""
         code = child.process.poll()

@@ -68,11 +68,11 @@ def nginx_path() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-def nginx_main(folder: str) -> str:
-    """Return the main block that all nginx processes of a benchmark share: one worker."""
+def nginx_main(folder: str, workers: int = 1) -> str:
+    """Return the main block that all nginx processes of a benchmark share."""
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""{user}
-worker_processes 1;
+worker_processes {workers};
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr crit;

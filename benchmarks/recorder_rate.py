@@ -48,7 +48,7 @@ from benchmarks.figures import size_label, spread
 from benchmarks.fleet import BenchmarkError, Fleet, Place
 from benchmarks.options import Options
 from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Understudy, Upstreams
+from benchmarks.peers import Mode, Setup, Understudy, Upstreams
 from benchmarks.peers.understudy import count_pairs
 from benchmarks.report import Report, Table
 from benchmarks.stage import Stage
@@ -289,7 +289,7 @@ def _real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config
     folder.mkdir()
     with Fleet(folder, is_pinned) as fleet:
         upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-        target = Understudy().start(fleet, Mode.MIRROR, upstreams)
+        target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup())
         assert target.pairs is not None
         Stage(fleet, upstreams, [target]).probe(target)
         state = target.pairs.parent
