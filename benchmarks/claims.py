@@ -77,6 +77,7 @@ RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
 #: Server-sent events, added to the direct way.
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)
+NOTHING_LOST = Bar(0, digits=0)
 #: Other users' p99 with 1,000 slow sockets over without, and what an endless head costs.
 SLOW_SOCKETS_P99 = Bar(1.1)
 ENDLESS_HEAD = Bar(1.0, " MiB")

@@ -43,8 +43,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     return Report(
         name=NAME,
         conditions=(
-            f"{RATE_PER_S:,} requests/s, POST of {size_label(load.size_bytes)} over {CONNECTIONS} "
-            "keep-alive connections, open loop; latency from the planned time",
+            f"{RATE_PER_S:,} requests/s, open loop, {CONNECTIONS} keep-alive connections",
+            f"POST of {size_label(load.size_bytes)}; latency from the planned time",
             f"{options.rounds} rounds of {seconds} s, all in turn in each; medians",
             "generator: its share of a core; sent late: its own error in sending, in the latencies",
         ),

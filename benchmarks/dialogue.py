@@ -18,12 +18,14 @@ class Dialogue:
 
     Attributes:
         child: its process.
+        settings: what it was started with.
     """
 
     def __init__(self, fleet: Fleet, program: str, settings: dict[str, Any]) -> None:
         command = [sys.executable, "-m", f"benchmarks.programs.{program}", json.dumps(settings)]
         number = sum(child.name.startswith(program) for child in fleet.children)
         self.child: Child = fleet.start(f"{program}-{number}", command, Place.BESIDE)
+        self.settings = settings
         self._fleet = fleet
         self._heard = 0
 
@@ -43,16 +45,23 @@ class Dialogue:
         while monotonic_s() < give_up:
             # Asked before the log is read: what it printed last is in the log then.
             has_ended = self.child.process.poll() is not None
-            lines = self.child.log.read_text(errors="replace").splitlines(keepends=True)
-            said = [line for line in lines if line.startswith("{") and line.endswith("\n")]
+            said = self._said()
             if len(said) > self._heard:
                 self._heard += 1
-                found: dict[str, Any] = json.loads(said[self._heard - 1])
-                return found
+                return said[self._heard - 1]
             if has_ended:
                 break
             time.sleep(_POLL_S)
         raise BenchmarkError(f"{self.child.name} said nothing:\n{self.child.tail()}")
+
+    def latest(self) -> dict[str, Any]:
+        """Return the last object that it has printed; it has printed one."""
+        return self._said()[-1]
+
+    def _said(self) -> list[dict[str, Any]]:
+        """Return all whole objects that it has printed so far."""
+        lines = self.child.log.read_text(errors="replace").splitlines(keepends=True)
+        return [json.loads(ln) for ln in lines if ln.startswith("{") and ln.endswith("\n")]
 
 
 def ask(fleet: Fleet, program: str, settings: dict[str, Any], *, limit_s: float) -> dict[str, Any]:

@@ -34,7 +34,6 @@ import contextlib
 import importlib.util
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -49,7 +48,7 @@ from benchmarks.fleet import BenchmarkError, Fleet, Place
 from benchmarks.options import Options
 from benchmarks.origin import start_origin
 from benchmarks.peers import Mode, Setup, Understudy, Upstreams
-from benchmarks.peers.understudy import count_pairs
+from benchmarks.peers.understudy import PYTHON, count_pairs
 from benchmarks.report import Report, Table
 from benchmarks.stage import Stage
 from proxy.config.resolved import Config, Kafka, digest, dumps, loads
@@ -68,8 +67,6 @@ _DIFFERING = 0.2
 _SPACING_US = 100
 _GIB = 1 << 30
 _PARTITIONS = 4
-#: The interpreter of the recorder, as in `peers.understudy`.
-_PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
 _LIMIT_S = 120.0
 _POLL_S = 0.02
 
@@ -154,7 +151,7 @@ class _Bench:
         (prepared,) = self._prepare(self._state / "prepared")
         if self._config.record.kafka:
             _create_topic(self._config.record.kafka)
-        command = [*_PYTHON, "-m", "proxy.recorder", "--config", str(path), "--index", "0"]
+        command = [*PYTHON, "-m", "proxy.recorder", "--config", str(path), "--index", "0"]
         recorder = fleet.start("recorder", command, Place.PROXY)
         writer = JournalWriter(self._journal, disk_budget_bytes=_GIB)
         self._write(writer, WARM_UP_PAIRS)

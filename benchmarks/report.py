@@ -15,6 +15,8 @@ from rich.console import Console
 from benchmarks.charts import Chart
 from benchmarks.claims import Claim
 
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -125,5 +127,5 @@ def write_json(run: Run, folder: Path) -> Path:
     """Write the whole run to a file named by its start and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.started.replace(':', '')}.json"
-    path.write_bytes(orjson.dumps(dataclasses.asdict(run), option=orjson.OPT_INDENT_2))
+    path.write_bytes(orjson.dumps(dataclasses.asdict(run), option=_JSON))
     return path

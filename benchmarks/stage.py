@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from benchmarks import processes
 from benchmarks.fleet import BenchmarkError, Fleet
 from benchmarks.load import KEY_HEADER, PATH, Generator, json_body
-from benchmarks.origin import ANSWER, start_origin
+from benchmarks.origin import start_origin
 from benchmarks.peers import CHAT_PEERS, PEERS, Mode, Peer, Setup, Target, Upstreams
+from benchmarks.programs.serving import ANSWER
 from proxy.telemetry import monotonic_s
 
 DIRECT = "direct"

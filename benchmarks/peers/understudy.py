@@ -28,7 +28,7 @@ from proxy.telemetry import monotonic_s
 _WORKER = "understudy: worker "
 _START_S = 20.0
 #: -P: the installed package runs, also when the current folder holds its sources.
-_PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
+PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
 _PROBE = """
 import proxy
 from proxy.dataplane import client
@@ -58,7 +58,7 @@ class Understudy:
         folder = fleet.subfolder(name)
         state = folder / "state"
         (folder / "understudy.yaml").write_text(configuration(state, mode, upstreams, setup))
-        command = [*_PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
+        command = [*PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
         child = fleet.start(name, command, Place.PROXY, setup.env)
         listen = _listen_address(fleet, child, state / "runtime.json")
         fleet.wait_for_port(child, int(listen.rpartition(":")[2]))
@@ -67,7 +67,7 @@ class Understudy:
 
 
 def _probe() -> subprocess.CompletedProcess[str]:
-    command = [*_PYTHON, "-c", _PROBE]
+    command = [*PYTHON, "-c", _PROBE]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
