@@ -27,6 +27,7 @@ NAME = "mirror-cpu"
 _LARGE = 4 << 20
 #: What is under way when a load ends is sent and not mirrored, a large part of few requests.
 _LARGE_CONNECTIONS = 8
+_SLOW_S = 3
 #: The largest body that the claim speaks of.
 _CLAIMED = 1 << 20
 
@@ -72,10 +73,13 @@ def measure_rounds(
     rounds: int,
     say: Callable[[str], None],
 ) -> list[Sample]:
-    """Warm every target up for a second, then measure them in turn, `rounds` times."""
-    warm = load.for_seconds(1)
+    """Warm every target up for a second, then measure them in turn, `rounds` times.
+
+    Slow peers get more time, without which they would have answered next to nothing.
+    """
+    longer = load.for_seconds(_SLOW_S)
     for target in targets:
-        stage.measure(target, warm, -1)
+        stage.measure(target, longer if is_slow(target) else load.for_seconds(1), -1)
     found: list[Sample] = []
     for turn in range(rounds):
         for target in rotated(targets, turn):
@@ -83,7 +87,7 @@ def measure_rounds(
                 f"{size_label(load.size_bytes)}, {load.connections} connections, "
                 f"round {turn + 1} of {rounds}: {target.peer} {target.mode}"
             )
-            found.append(stage.measure(target, load, turn))
+            found.append(stage.measure(target, longer if is_slow(target) else load, turn))
     return found
 
 

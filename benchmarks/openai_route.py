@@ -10,6 +10,7 @@ every answer anew, and keeps count of tokens.
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from benchmarks import tables
 from benchmarks.charts import Chart, Kind, Series
 from benchmarks.dialogue import Dialogue
 from benchmarks.figures import spread
-from benchmarks.fleet import Fleet, free_port
+from benchmarks.fleet import BenchmarkError, Fleet, free_port
 from benchmarks.load import Load
 from benchmarks.mirror_cpu import measure_rounds
 from benchmarks.options import Options
@@ -30,8 +31,9 @@ from benchmarks.stage import DIRECT, Sample, Stage, chosen_peers
 NAME = "openai-route"
 PATH = "/v1/chat/completions"
 KINDS = ("whole", "streamed")
-_CONNECTIONS = 16
+_CONNECTIONS = 8
 _ROUNDS = 3
+_FIRST_S = 60.0
 _SHOWN = (tables.WORKER, tables.TREE, tables.RATE, tables.P50, tables.P99)
 _PROMPT = "Say which part the understudy plays tonight, and why the lead may rest. " * 10
 
@@ -52,6 +54,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                 if mode is Mode.FORWARD or not isinstance(peer, LiteLLM)
             ]
         stage = Stage(fleet, upstreams, targets)
+        for target in targets:
+            _probe(target)
         for kind in KINDS:
             say(f"chat completions, {kind}")
             body = _body(is_streamed=kind == "streamed")
@@ -81,6 +85,23 @@ def _chat(fleet: Fleet) -> Origin:
     chat = Dialogue(fleet, "chat", {"port": free_port()})
     fleet.wait_for_port(chat.child, chat.settings["port"])
     return own_origin(chat.settings["port"], "chat")
+
+
+def _probe(target: Target) -> None:
+    """Ask once and check the answer; a Python gateway's first call is slow.
+
+    Raises:
+        BenchmarkError: it is no chat completion.
+    """
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(target.url + PATH, _body(is_streamed=False), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=_FIRST_S) as answer:
+            said = json.loads(answer.read())
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{target.peer} answers no chat completion: {error}") from error
+    if len(said["choices"][0]["message"]["content"].split()) != CHUNKS:
+        raise BenchmarkError(f"{target.peer} answered {said}")
 
 
 def _body(*, is_streamed: bool) -> bytes:
@@ -128,7 +149,7 @@ def _chart(samples: dict[str, list[Sample]]) -> Chart:
         points = []
         for mode, peer in targets:
             same = [one for one in samples[kind] if (one.mode, one.peer) == (mode, peer)]
-            points.append((f"{peer},\n{mode}", spread(tables.values(tables.TREE, same))))
+            points.append((f"{peer}, {mode}", spread(tables.values(tables.TREE, same))))
         series.append(Series(kind, tuple(points)))
     return Chart(
         name=NAME,

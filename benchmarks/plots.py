@@ -8,6 +8,7 @@ of colour vision; a peer has the same colour in every plot.
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ _COLOURS = {
 }
 _OTHERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b5a800", "#8c6bb1")
 _INCHES = (8.0, 3.6)
+#: Characters in a line below a group of bars.
+_WRAP = 13
 
 
 def can_draw() -> bool:
@@ -120,7 +123,7 @@ def _draw_bars(axes: Axes, chart: Chart) -> None:
             label=one.label,
             **_style(one, index),
         )
-    axes.set_xticks(range(len(places)), places)
+    axes.set_xticks(range(len(places)), [textwrap.fill(place, _WRAP) for place in places])
 
 
 def _draw_lines(axes: Axes, chart: Chart) -> None:
@@ -130,7 +133,8 @@ def _draw_lines(axes: Axes, chart: Chart) -> None:
         x = [float(place) for place, _ in one.points]
         dash = "--" if style.pop("hatch", None) else "-"
         style.pop("edgecolor", None)
-        marker = "o" if len(x) <= 12 else ""
+        # A line through named places shows where it was measured, one over time does not.
+        marker = "o" if chart.is_log_x else ""
         axes.plot(
             x, [value.median for _, value in one.points], dash,
             marker=marker, markersize=3.5, linewidth=1.6, label=one.label, **style,

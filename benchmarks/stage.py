@@ -206,7 +206,7 @@ def open_stage(
 
 def is_slow(target: Target) -> bool:
     """Tell whether a target is of a peer that takes part once only."""
-    return any(peer.is_slow and peer.name == target.peer for peer in PEERS)
+    return any(peer.is_slow and peer.name == target.peer for peer in (*PEERS, *CHAT_PEERS))
 
 
 def chosen_peers(

@@ -45,6 +45,7 @@ class LiteLLM:
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",
             "LITELLM_LOG": "ERROR",
             "LITELLM_MODE": "PRODUCTION",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
         }
         child = fleet.start(name, command, Place.PROXY, env)
         fleet.wait_for_port(child, port, limit_s=_START_S)
