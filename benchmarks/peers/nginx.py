@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import time
 
 from benchmarks import processes
-from benchmarks.fleet import BenchmarkError, Fleet, Place, free_port
+from benchmarks.fleet import BenchmarkError, Child, Fleet, Place, free_port
 from benchmarks.origin import nginx_http, nginx_main, nginx_path
 from benchmarks.peers.base import Mode, Setup, Target, Upstreams
+from proxy.telemetry import monotonic_s
+
+_START_S = 10.0
 
 
 class Nginx:
@@ -42,10 +46,24 @@ class Nginx:
         command = [binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
         child = fleet.start(name, command, Place.PROXY)
         fleet.wait_for_port(child, port)
-        workers = tuple(stat.pid for stat in processes.tree(child.pid)[1:])
-        if len(workers) != setup.workers:
-            raise BenchmarkError(f"nginx has {len(workers)} workers, not {setup.workers}")
+        workers = _worker_pids(child, setup.workers)
         return Target(self.name, mode, f"http://127.0.0.1:{port}", child.pid, workers)
+
+
+def _worker_pids(child: Child, count: int) -> tuple[int, ...]:
+    """Return the workers, which the master starts after it has begun to listen.
+
+    Raises:
+        BenchmarkError: there are not as many in time.
+    """
+    give_up = monotonic_s() + _START_S
+    while True:
+        workers = tuple(stat.pid for stat in processes.tree(child.pid)[1:])
+        if len(workers) == count:
+            return workers
+        if monotonic_s() > give_up:
+            raise BenchmarkError(f"nginx has {len(workers)} workers, not {count}")
+        time.sleep(0.02)
 
 
 def _configuration(folder: str, port: int, mode: Mode, upstreams: Upstreams, setup: Setup) -> str:

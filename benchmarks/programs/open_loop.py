@@ -186,7 +186,9 @@ async def _run(settings: dict[str, Any], body: bytes) -> dict[str, Any]:
     plan.start_ns = time.monotonic_ns() + _LEAD_NS
     ticker = Ticker(plan.start_ns, plan.interval_ns, plan.send_due)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(plan.done.wait(), settings["seconds"] + _GIVE_UP_S)
+        await asyncio.wait_for(
+            plan.done.wait(), settings["seconds"] + settings.get("give_up_s", _GIVE_UP_S)
+        )
     ended_ns = time.monotonic_ns()
     cpu_ns = time.process_time_ns() - cpu_ns
     ticker.stop()
