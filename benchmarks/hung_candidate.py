@@ -225,7 +225,9 @@ def _claims(samples: Sequence[Sample]) -> list[Claim]:
         if (value := flatness([size for _, size in one.memory])) is not None
     ]
     what = "worker's memory under overload, last quarter over second, worst case"
-    return [*found, judged(what, claims.FLAT, spread([max(flat)]) if flat else None)]
+    found.append(judged(what, claims.FLAT, spread([max(flat)]) if flat else None))
+    errors = spread([float(sum(sum(one.errors.values()) for one in samples))])
+    return [*found, judged("errors that users saw, all cases", claims.NOTHING_LOST, errors)]
 
 
 def _faults(samples: Sequence[Sample]) -> list[str]:
@@ -267,6 +269,7 @@ def _latency_chart(samples: Sequence[Sample]) -> Chart:
             )
             for label, of in quantities
         ),
+        is_log_y=True,
     )
 
 

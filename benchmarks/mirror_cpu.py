@@ -28,6 +28,7 @@ _LARGE = 4 << 20
 #: What is under way when a load ends is sent and not mirrored, a large part of few requests.
 _LARGE_CONNECTIONS = 8
 _SLOW_S = 3
+_MOST_ROUNDS = 3
 #: The largest body that the claim speaks of.
 _CLAIMED = 1 << 20
 
@@ -43,7 +44,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             chosen = [
                 one for one in stage.targets if size == min(options.sizes) or not is_slow(one)
             ]
-            rounds = min(options.rounds, 3) if size >= _LARGE else options.rounds
+            rounds = options.rounds if size == min(options.sizes) else _rounds(options)
             samples += measure_rounds(stage, chosen, _load(options, size), rounds, say)
         faults = recording_faults(stage)
     faults += [tables.fault_line(sample) for sample in samples if sample.faults]
@@ -54,7 +55,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         conditions=(
             f"POST of JSON over {options.connections} keep-alive connections, saturated (wrk)",
             f"upstreams: {kind}, one process each; one worker per proxy",
-            f"{options.rounds} rounds of {options.seconds} s, all peers in turn in each; medians",
+            f"{options.rounds} rounds of {options.seconds} s, all peers in turn; medians",
+            f"{_rounds(options)} rounds above {size_label(min(options.sizes))}",
             "Understudy also pairs, journals, compares and records; the others only copy",
         ),
         tables=(*per_size, *([ratios] if ratios.rows else [])),
@@ -72,13 +74,15 @@ def measure_rounds(
     load: Generator,
     rounds: int,
     say: Callable[[str], None],
+    *,
+    is_warm: bool = False,
 ) -> list[Sample]:
-    """Warm every target up for a second, then measure them in turn, `rounds` times.
+    """Warm every target up for a second unless it is warm, then measure them `rounds` times.
 
     Slow peers get more time, without which they would have answered next to nothing.
     """
     longer = load.for_seconds(_SLOW_S)
-    for target in targets:
+    for target in () if is_warm else targets:
         stage.measure(target, longer if is_slow(target) else load.for_seconds(1), -1)
     found: list[Sample] = []
     for turn in range(rounds):
@@ -89,6 +93,11 @@ def measure_rounds(
             )
             found.append(stage.measure(target, longer if is_slow(target) else load, turn))
     return found
+
+
+def _rounds(options: Options) -> int:
+    """Return the rounds of all sizes but the smallest."""
+    return min(options.rounds, _MOST_ROUNDS)
 
 
 def _load(options: Options, size_bytes: int) -> Load:
