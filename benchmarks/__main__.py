@@ -19,7 +19,7 @@ from benchmarks.fleet import BenchmarkError, ended_by_signals
 from benchmarks.load import wrk_path
 from benchmarks.options import Options, parse
 from benchmarks.stage import chosen_peers
-from proxy.telemetry import wall_ns
+from proxy.telemetry import monotonic_s, wall_ns
 
 RESULTS = Path(__file__).parent / "results"
 _WIDTH = 150
@@ -77,12 +77,13 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
 
 def _run_one(console: Console, name: str, options: Options) -> report.Report:
     """Run one benchmark in a folder of its own, and show its result."""
+    started_s = monotonic_s()
     with (
         tempfile.TemporaryDirectory(prefix=f"understudy-bench-{name}-") as folder,
         console.status(name) as status,
     ):
         found = BENCHMARKS[name](options, Path(folder), status.update)
-    console.rule(name)
+    console.rule(f"{name}, {monotonic_s() - started_s:.0f} s")
     report.show(console, found)
     return found
 

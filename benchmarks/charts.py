@@ -34,7 +34,7 @@ class Chart:
     Attributes:
         name: of the file, without its ending.
         x_label: with its unit; so is `y_label`.
-        limit: a value of the claim, drawn as a dashed line.
+        limits: values of claims, drawn as dashed lines, with their names.
         ticks: the places on the x axis to name; empty for the plot's own choice.
     """
 
@@ -46,5 +46,5 @@ class Chart:
     series: tuple[Series, ...]
     is_log_x: bool = False
     is_log_y: bool = False
-    limit: float | None = None
+    limits: tuple[tuple[float, str], ...] = ()
     ticks: tuple[tuple[float, str], ...] = ()

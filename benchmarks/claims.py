@@ -31,6 +31,8 @@ class Bar:
         return figure >= self.limit if self.is_floor else figure <= self.limit
 
     def __str__(self) -> str:
+        if self.limit == 0 and not self.is_floor:
+            return "0"
         return f"{'≥' if self.is_floor else '≤'} {self.limit:,g}{self.unit}"
 
 

@@ -67,8 +67,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             ),
         ),
         charts=(
-            _chart(samples, tables.RATE, "throughput", "requests/s"),
-            _chart(samples, tables.TREE, "cpu", "CPU µs per request, whole tree"),
+            _chart(samples, tables.RATE, "Throughput", "requests/s"),
+            _chart(samples, tables.TREE, "CPU", "CPU µs per request, tree"),
         ),
         faults=tuple(faults),
     )
@@ -127,8 +127,8 @@ def _chart(samples: Sequence[Sample], quantity: tables.Quantity, part: str, labe
             name = f"{peer}, {workers} worker{'s' if workers > 1 else ''}"
             series.append(Series(name, tuple(points)))
     return Chart(
-        name=f"{NAME}-{part}",
-        title=f"Mirrored requests by concurrency: {part}",
+        name=f"{NAME}-{part.lower()}",
+        title=f"{part} of mirrored requests, by concurrency",
         x_label="connections",
         y_label=label,
         kind=Kind.LINES,

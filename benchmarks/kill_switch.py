@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import claims
-from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import judged
 from benchmarks.dialogue import Dialogue
 from benchmarks.figures import Spread, spread
@@ -117,7 +116,6 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                 _spread(samples, WAYS[0], _command),
             ),
         ),
-        charts=(_chart(samples),),
         faults=tuple(_faults(samples, result, is_loaded=is_loaded)),
     )
 
@@ -276,19 +274,3 @@ def _faults(samples: Sequence[Sample], result: LoadResult, *, is_loaded: bool) -
     found = [f"{s.way}, {s.round}: {s.later} copies after the kill" for s in samples if s.later]
     found += [f"users saw {count} {kind} errors" for kind, count in result.errors.items()]
     return found if is_loaded else [*found, "the load ended before the last kill"]
-
-
-def _chart(samples: Sequence[Sample]) -> Chart:
-    """Return both times by way."""
-    parts = (("page to last copy", _page), ("command to effect", _command))
-    return Chart(
-        name=NAME,
-        title="Kill switch under full load, two workers",
-        x_label="way",
-        y_label="time, ms",
-        kind=Kind.BARS,
-        series=tuple(
-            Series(label, tuple((way, _spread(samples, way, of)) for way in WAYS))
-            for label, of in parts
-        ),
-    )

@@ -63,7 +63,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         samples=tuple(samples),
         summary=tables.summary(samples, tables.SATURATED),
         claims=tuple(_claims(samples, idle)),
-        charts=(_chart(samples),),
+        charts=(_chart(samples), *_ratio_chart(samples)),
         faults=tuple(faults),
     )
 
@@ -159,3 +159,29 @@ def _chart(samples: Sequence[Sample]) -> Chart:
             for size in dict.fromkeys(sample.size_bytes for sample in samples)
         ),
     )
+
+
+def _ratio_chart(samples: Sequence[Sample]) -> list[Chart]:
+    """Return Understudy's CPU over Envoy's by body size; nothing without Envoy."""
+    series = []
+    for quantity, label in ((tables.WORKER, "worker"), (tables.TREE, "whole tree")):
+        points = []
+        for size in dict.fromkeys(sample.size_bytes for sample in samples):
+            same = [one for one in samples if (one.size_bytes, one.mode) == (size, Mode.MIRROR)]
+            ratio = tables.ratio_to(same, quantity, "Envoy")
+            if ratio is not None:
+                points.append((size_label(size), ratio))
+        series.append(Series(f"Understudy's {label}", tuple(points)))
+    if not series[0].points:
+        return []
+    bars = ((claims.WORKER_CPU, "worker"), (claims.TREE_CPU, "whole tree"))
+    chart = Chart(
+        name=f"{NAME}-ratio",
+        title="CPU per mirrored request, over Envoy's",
+        x_label="request body",
+        y_label="ratio to Envoy",
+        kind=Kind.BARS,
+        series=tuple(series),
+        limits=tuple((bar.limit, f"bar of the {label}") for bar, label in bars),
+    )
+    return [chart]

@@ -64,12 +64,16 @@ def _draw_one(chart: Chart, folder: Path, endings: Sequence[str]) -> list[Path]:
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.add_subplot()
     (_draw_bars if chart.kind is Kind.BARS else _draw_lines)(axes, chart)
-    if chart.limit is not None:
-        axes.axhline(chart.limit, color=_INK, linestyle="--", linewidth=1)
+    for limit, name in chart.limits:
+        axes.axhline(limit, color=_INK, linestyle="--", linewidth=1)
         axes.annotate(
-            f"bar {chart.limit:g}", (1, chart.limit), xycoords=("axes fraction", "data"),
-            ha="right", va="bottom", fontsize=8,
-        )  # fmt: skip
+            name,
+            (1, limit),
+            xycoords=("axes fraction", "data"),
+            ha="right",
+            va="bottom",
+            fontsize=8,
+        )
     _label(axes, chart)
     paths = [folder / f"{chart.name}.{ending}" for ending in endings]
     for path in paths:
@@ -81,6 +85,8 @@ def _draw_one(chart: Chart, folder: Path, endings: Sequence[str]) -> list[Path]:
 
 def _label(axes: Axes, chart: Chart) -> None:
     """Set title, axes, grid and legend."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415 - see `draw`
+
     axes.set_title(chart.title, loc="left", fontsize=11, fontweight="bold")
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
@@ -88,7 +94,11 @@ def _label(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
     if chart.is_log_y:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _place: f"{value:g}")
+        low, high = axes.get_ylim()
+        # Over less than two decades the powers of ten alone would be one label or none.
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axes.yaxis.set_major_formatter(lambda value, _place: f"{value:,g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     if chart.is_log_x:

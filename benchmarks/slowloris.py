@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import claims, processes
-from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import judged
 from benchmarks.dialogue import Dialogue
 from benchmarks.figures import paired_ratio, rotated, size_label, spread
@@ -92,7 +91,6 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                 spread([endless.growth_bytes / _MIB]),
             ),
         ),
-        charts=(_chart(samples),),
         faults=tuple(
             f"{one.sockets} slow sockets, round {one.round}: users saw {one.errors}"
             for one in samples
@@ -175,28 +173,3 @@ def _head_table(endless: EndlessHead) -> Table:
         f"{endless.growth_bytes / _MIB:.2f}",
     )
     return Table("An endless head", ("", "sent MB", "answer", "worker grew MiB"), (row,))
-
-
-def _chart(samples: Sequence[Sample]) -> Chart:
-    """Return users' latency with and without the crowd."""
-    quantities: tuple[tuple[str, Callable[[Sample], float]], ...] = (
-        ("p50", lambda one: one.p50_ms),
-        ("p99", lambda one: one.p99_ms),
-    )
-    return Chart(
-        name=NAME,
-        title=f"Users' latency at {RATE_PER_S:,} requests/s beside slow sockets",
-        x_label="slow sockets",
-        y_label="latency, ms",
-        kind=Kind.BARS,
-        series=tuple(
-            Series(
-                label,
-                tuple(
-                    (f"{count:,}", spread([of(one) for one in samples if one.sockets == count]))
-                    for count in (0, SOCKETS)
-                ),
-            )
-            for label, of in quantities
-        ),
-    )

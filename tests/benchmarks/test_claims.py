@@ -86,7 +86,9 @@ def test_the_same_figures_give_the_same_plot(
     pytest.importorskip("matplotlib")
     kind, points = kind_points
     series = (Series("Envoy, forward only", points), Series("Understudy", points[:1]))
-    chart = Chart("c", "C", "x", "y", kind, series, is_log_x=kind is Kind.LINES, limit=1.5)
+    chart = Chart(
+        "c", "C", "x", "y", kind, series, is_log_x=kind is Kind.LINES, limits=((1.5, "bar"),)
+    )
     (path,) = plots.draw([chart], tmp_path)
     first = path.read_bytes()
     plots.draw([chart], tmp_path)
