@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks import machine, plots, report
 from benchmarks.catalogue import BENCHMARKS
-from benchmarks.fleet import BenchmarkError, ended_by_signals
+from benchmarks.fleet import BenchmarkError, allow_many_files, ended_by_signals
 from benchmarks.load import wrk_path
 from benchmarks.options import Options, parse
 from benchmarks.stage import chosen_peers
@@ -49,6 +49,7 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     if not sys.platform.startswith("linux"):
         raise BenchmarkError("CPU times are read from /proc: the benchmarks need Linux")
     wrk_path()
+    allow_many_files()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         raise BenchmarkError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
@@ -61,9 +62,11 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     )
     console.print(", ".join(f"{key} {value}" for key, value in run.machine.items()))
     _warn(console, run.notes)
+    path = report.write_json(run, RESULTS)
     for name in options.names or BENCHMARKS:
         run.reports.append(_run_one(console, name, options))
-    path = report.write_json(run, RESULTS)
+        # After each, so that what a long run has found is kept whatever becomes of the rest.
+        report.write_json(run, RESULTS)
     _show_claims(console, run)
     if plots.can_draw():
         plots.draw([chart for one in run.reports for chart in one.charts], options.plots)
@@ -76,13 +79,16 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
 
 
 def _run_one(console: Console, name: str, options: Options) -> report.Report:
-    """Run one benchmark in a folder of its own, and show its result."""
+    """Run one benchmark in a folder of its own, and show its result; a failure is a fault."""
     started_s = monotonic_s()
     with (
         tempfile.TemporaryDirectory(prefix=f"understudy-bench-{name}-") as folder,
         console.status(name) as status,
     ):
-        found = BENCHMARKS[name](options, Path(folder), status.update)
+        try:
+            found = BENCHMARKS[name](options, Path(folder), status.update)
+        except BenchmarkError as error:
+            found = report.Report(name, (), (), (), {}, faults=(str(error),))
     console.rule(f"{name}, {monotonic_s() - started_s:.0f} s")
     report.show(console, found)
     return found

@@ -71,7 +71,7 @@ class Sample:
 def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     """Measure every case at the constant rate, then under overload."""
     size = min(options.sizes)
-    seconds = max(2, options.seconds)
+    seconds = options.seconds + 1
     samples: list[Sample] = []
     with Fleet(folder, options.is_pinned) as fleet:
         cases = _start(fleet, QUICK if options.is_quick else (OFF, *Fault))

@@ -30,7 +30,7 @@ _COLOURS = {
 _OTHERS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b5a800", "#8c6bb1")
 _INCHES = (8.0, 3.6)
 #: Characters in a line below a group of bars.
-_WRAP = 13
+_WRAP = 10
 
 
 def can_draw() -> bool:
@@ -66,14 +66,8 @@ def _draw_one(chart: Chart, folder: Path, endings: Sequence[str]) -> list[Path]:
     (_draw_bars if chart.kind is Kind.BARS else _draw_lines)(axes, chart)
     for limit, name in chart.limits:
         axes.axhline(limit, color=_INK, linestyle="--", linewidth=1)
-        axes.annotate(
-            name,
-            (1, limit),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-        )
+        place = (1.01, limit)
+        axes.annotate(name, place, xycoords=("axes fraction", "data"), va="center", fontsize=9)
     _label(axes, chart)
     paths = [folder / f"{chart.name}.{ending}" for ending in endings]
     for path in paths:
@@ -107,8 +101,14 @@ def _label(axes: Axes, chart: Chart) -> None:
         axes.set_xticks([place for place, _ in chart.ticks], [name for _, name in chart.ticks])
         axes.minorticks_off()
     if len(chart.series) > 1:
+        # Beside the plot: at the top, or below the names of the limits.
+        height = 0.3 if chart.limits else 1.0
         axes.legend(
-            frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0
+            frameon=False,
+            fontsize=9,
+            loc="upper left",
+            bbox_to_anchor=(1.0, height),
+            borderaxespad=0,
         )
 
 

@@ -55,7 +55,7 @@ class EndlessHead:
 
 def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     """Measure with and without the crowd, in turn, and then the endless head."""
-    size, seconds = min(options.sizes), max(2, options.seconds)
+    size, seconds = min(options.sizes), options.seconds + 1
     samples: list[Sample] = []
     with open_stage(folder, [Understudy()], [Mode.FORWARD], is_pinned=options.is_pinned) as stage:
         target = stage.targets[-1]
