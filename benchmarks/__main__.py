@@ -13,13 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import machine, report
+from benchmarks import machine, plots, report
 from benchmarks.catalogue import BENCHMARKS
-from benchmarks.fleet import BenchmarkError, ended_by_signals
+from benchmarks.fleet import BenchmarkError, allow_many_files, ended_by_signals
 from benchmarks.load import wrk_path
 from benchmarks.options import Options, parse
 from benchmarks.stage import chosen_peers
-from proxy.telemetry import wall_ns
+from proxy.telemetry import monotonic_s, wall_ns
 
 RESULTS = Path(__file__).parent / "results"
 _WIDTH = 150
@@ -49,6 +49,7 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     if not sys.platform.startswith("linux"):
         raise BenchmarkError("CPU times are read from /proc: the benchmarks need Linux")
     wrk_path()
+    allow_many_files()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         raise BenchmarkError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
@@ -61,25 +62,45 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     )
     console.print(", ".join(f"{key} {value}" for key, value in run.machine.items()))
     _warn(console, run.notes)
-    for name in options.names or list(BENCHMARKS)[: 1 if options.is_quick else None]:
-        run.reports.append(_run_one(console, name, options))
     path = report.write_json(run, RESULTS)
+    for name in options.names or BENCHMARKS:
+        run.reports.append(_run_one(console, name, options))
+        # After each, so that what a long run has found is kept whatever becomes of the rest.
+        report.write_json(run, RESULTS)
+    _show_claims(console, run)
+    if plots.can_draw():
+        plots.draw([chart for one in run.reports for chart in one.charts], options.plots)
+    else:
+        _warn(console, ["no plots: matplotlib is one of the bench extra"])
     if options.is_markdown:
-        print(report.markdown(run))
-    console.print(f"written to {path}")
+        print(report.markdown(run, str(options.plots)))
+    console.print(f"written to {path}, plots to {options.plots}")
     return 1 if any(one.faults for one in run.reports) else 0
 
 
 def _run_one(console: Console, name: str, options: Options) -> report.Report:
-    """Run one benchmark in a folder of its own, and show its result."""
+    """Run one benchmark in a folder of its own, and show its result; a failure is a fault."""
+    started_s = monotonic_s()
     with (
         tempfile.TemporaryDirectory(prefix=f"understudy-bench-{name}-") as folder,
         console.status(name) as status,
     ):
-        found = BENCHMARKS[name](options, Path(folder), status.update)
-    console.rule(name)
+        try:
+            found = BENCHMARKS[name](options, Path(folder), status.update)
+        except BenchmarkError as error:
+            found = report.Report(name, (), (), (), {}, faults=(str(error),))
+    console.rule(f"{name}, {monotonic_s() - started_s:.0f} s")
     report.show(console, found)
     return found
+
+
+def _show_claims(console: Console, run: report.Run) -> None:
+    """Print the claims of all benchmarks together, when there were several."""
+    if len(run.reports) > 1:
+        console.rule("claims")
+        claims = [claim for one in run.reports for claim in one.claims]
+        for table in report.claims_table(claims):
+            report.show_table(console, table)
 
 
 def _console(options: Options) -> Console:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import mirror_cpu, moderate_load
+from benchmarks import (
+    concurrency,
+    constant_rate,
+    hung_candidate,
+    kill_switch,
+    mirror_cpu,
+    openai_route,
+    recorder_rate,
+    slowloris,
+    sse,
+)
 from benchmarks.options import Options
 from benchmarks.report import Report
 
@@ -13,6 +23,16 @@ from benchmarks.report import Report
 Benchmark = Callable[[Options, Path, Callable[[str], None]], Report]
 
 BENCHMARKS: dict[str, Benchmark] = {
-    mirror_cpu.NAME: mirror_cpu.run,
-    moderate_load.NAME: moderate_load.run,
+    module.NAME: module.run
+    for module in (
+        mirror_cpu,
+        constant_rate,
+        concurrency,
+        hung_candidate,
+        sse,
+        slowloris,
+        kill_switch,
+        recorder_rate,
+        openai_route,
+    )
 }

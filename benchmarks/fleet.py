@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -128,6 +129,16 @@ class Fleet:
             time.sleep(0.02)
         raise BenchmarkError(f"{child.name} does not listen after {limit_s:g} s:\n{child.tail()}")
 
+    def end(self, child: Child) -> None:
+        """End one process that has no children."""
+        child.process.terminate()
+        try:
+            child.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+        self.children.remove(child)
+
     def check(self, child: Child) -> None:
         """Raise BenchmarkError when `child` has ended."""
         code = child.process.poll()
@@ -165,6 +176,16 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def allow_many_files() -> None:
+    """Let this process and its children open as many files as the system lets it.
+
+    A thousand streams with their copies are three thousand sockets of the proxy; the usual soft
+    limit is 1,024.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @contextlib.contextmanager

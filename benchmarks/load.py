@@ -1,9 +1,8 @@
-"""Load from wrk: a fixed JSON POST over keep-alive connections, and what came of it.
+"""Saturating load from wrk: a fixed JSON POST over keep-alive connections, and what came of it.
 
-wrk is a closed loop: each connection sends its next request when the last answer is there. Without
-a pause it saturates the proxy, which is what CPU per request and throughput want; its percentiles
-are then those of a saturated proxy. With a pause the load is moderate and its percentiles
-are of an unloaded proxy, yet still subject to coordinated omission.
+wrk is a closed loop: each connection sends its next request when the last answer is there. That
+saturates the proxy, which is what CPU per request and throughput want; its percentiles are those
+of a saturated proxy. `benchmarks.paced` has the load whose percentiles mean something.
 """
 
 from __future__ import annotations
@@ -12,14 +11,20 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Any
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
 
 from benchmarks.fleet import BenchmarkError, Fleet, Place
 
-PATH = "/v1/models/digits/predict"
+PATH_PREFIX = "/v1/models/digits"
+PATH = f"{PATH_PREFIX}/predict"
 #: The key that a proxy may split by; the same in every request.
 KEY_HEADER = "X-User-Id"
+
+#: Slow peers under saturation take longer than wrk's 2 s, which is no error of theirs.
+_TIMEOUT_S = 15
 
 _SCRIPT = """\
 local file = assert(io.open(os.getenv("BENCH_BODY"), "rb"))
@@ -28,13 +33,6 @@ wrk.body = file:read("*a")
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["X-User-Id"] = "user-7"
 file:close()
-
--- Exponential pauses, so that connections do not march in step.
-local pause_ms = tonumber(os.getenv("BENCH_PAUSE_MS"))
-if pause_ms > 0 then
-  math.randomseed(7)
-  function delay() return math.floor(0.5 - pause_ms * math.log(1 - math.random())) end
-end
 
 function done(summary, latency, requests)
   local e = summary.errors
@@ -47,6 +45,54 @@ end
 """
 
 
+class Generator(Protocol):
+    """Some load that can be sent to an address."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the request body."""
+
+    @property
+    def connections(self) -> int:
+        """Keep-alive connections; as many requests may be under way at the end."""
+
+    def for_seconds(self, seconds: int) -> Generator:
+        """Return the same load of another length."""
+
+    def send(self, fleet: Fleet, url: str) -> LoadResult:
+        """Send it, wait for the end, and return what came of it.
+
+        Raises:
+            BenchmarkError: the generator failed, or no request was answered.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What the generator saw: completed requests, latency in microseconds, errors by kind.
+
+    Attributes:
+        quantiles_us: latency by share of requests, where the generator tells (`benchmarks.paced`).
+        late_p99_us: how late the generator itself sent, where it knows when it should have.
+        generator_busy: share of one core that the generator took.
+    """
+
+    requests: int
+    seconds: float
+    p50_us: int
+    p99_us: int
+    max_us: int
+    errors: dict[str, int]
+    quantiles_us: dict[float, float] = field(default_factory=dict)
+    late_p99_us: float | None = None
+    generator_busy: float | None = None
+
+    @property
+    def rate_per_s(self) -> float:
+        """Completed requests per second."""
+        return self.requests / self.seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """What wrk sends.
@@ -55,30 +101,32 @@ class Load:
         size_bytes: length of the JSON body.
         connections: keep-alive connections, from one wrk thread.
         seconds: whole seconds, as wrk takes them.
-        pause_ms: mean think time of a connection between two requests; 0 saturates.
+        path: of every request.
+        body: what is sent in place of the JSON body.
     """
 
     size_bytes: int
     connections: int
     seconds: int
-    pause_ms: int = 0
+    path: str = PATH
+    body: bytes = b""
+
+    def for_seconds(self, seconds: int) -> Load:
+        """Return the same load of another length."""
+        return replace(self, seconds=seconds)
+
+    def send(self, fleet: Fleet, url: str) -> LoadResult:
+        """Send it by wrk."""
+        return run_wrk(fleet, url, self)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadResult:
-    """What wrk saw: completed requests, latency of an answer in microseconds, errors by kind."""
-
-    requests: int
-    seconds: float
-    p50_us: int
-    p99_us: int
-    max_us: int
-    errors: dict[str, int]
-
-    @property
-    def rate_per_s(self) -> float:
-        """Completed requests per second."""
-        return self.requests / self.seconds
+def body_file(fleet: Fleet, size_bytes: int, body: bytes = b"") -> Path:
+    """Return a file of the fleet that holds `body`, or else a JSON document of that size."""
+    content = body or json_body(size_bytes)
+    path = fleet.folder / f"body-{zlib.crc32(content):08x}.json"
+    if not path.exists():
+        path.write_bytes(content)
+    return path
 
 
 def json_body(size_bytes: int) -> bytes:
@@ -144,15 +192,13 @@ def run_wrk(fleet: Fleet, url: str, load: Load) -> LoadResult:
     Raises:
         BenchmarkError: wrk failed, did not end, or completed nothing.
     """
-    script, body = fleet.folder / "post.lua", fleet.folder / f"body-{load.size_bytes}.json"
+    script, body = fleet.folder / "post.lua", body_file(fleet, load.size_bytes, load.body)
     if not script.exists():
         script.write_text(_SCRIPT)
-    if not body.exists():
-        body.write_bytes(json_body(load.size_bytes))
     command = [wrk_path(), "-t1", f"-c{load.connections}", f"-d{load.seconds}s", "--latency"]
-    command += ["-s", str(script), url + PATH]
-    env = {"BENCH_BODY": str(body), "BENCH_PAUSE_MS": str(load.pause_ms)}
-    output = _finished(fleet, command, env, limit_s=load.seconds + 30)
+    command += ["--timeout", f"{_TIMEOUT_S}s"]
+    command += ["-s", str(script), url + load.path]
+    output = _finished(fleet, command, {"BENCH_BODY": str(body)}, limit_s=load.seconds + 30)
     result = parse_result(output)
     if result.requests == 0:
         raise BenchmarkError(f"no request to {url} was answered:\n{output}")

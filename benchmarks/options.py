@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.figures import parse_size
 
-FULL_SIZES = (1 << 10, 16 << 10, 64 << 10, 1 << 20)
+FULL_SIZES = (1 << 10, 16 << 10, 64 << 10, 1 << 20, 8 << 20)
+#: Plots of whole runs are kept with the sources, those of quick ones are not.
+PLOTS, QUICK_PLOTS = Path("benchmarks/plots"), Path("benchmarks/results/plots")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Options:
 
     Attributes:
         names: benchmarks to run; empty for all.
-        is_quick: without names only the first benchmark is run.
+        is_quick: the short form of every benchmark, to see that it works.
         sizes: request bodies in bytes.
         rounds: repetitions of everything.
         seconds: length of one load, whole seconds.
@@ -25,6 +28,9 @@ class Options:
         is_pinned: proxies on the first core alone.
         is_markdown: print Markdown in place of terminal tables.
         is_list: only list the benchmarks.
+        streams: how many streams of events are open at a time.
+        overload_s: seconds of overload of `hung-candidate`, over all cases together.
+        plots: folder for the plots.
     """
 
     names: tuple[str, ...]
@@ -37,6 +43,9 @@ class Options:
     is_pinned: bool
     is_markdown: bool
     is_list: bool
+    streams: int
+    overload_s: float
+    plots: Path
 
 
 def parse(arguments: list[str]) -> Options:
@@ -47,14 +56,17 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("names", nargs="*", help="benchmarks to run (default: all; see --list)")
     parser.add_argument(
-        "--quick", action="store_true", help="the first benchmark, 1 KB, 2 rounds of 1 s"
+        "--quick", action="store_true", help="the short form of each: does it work?"
     )
-    parser.add_argument("--sizes", help="request bodies, such as 1KB,16KB,64KB,1MB")
-    parser.add_argument("--rounds", type=_positive, help="repetitions (default 5; quick 2)")
+    parser.add_argument("--sizes", help="request bodies, such as 1KB,64KB,8MB")
+    parser.add_argument("--rounds", type=_positive, help="repetitions (default 4; quick 1)")
     parser.add_argument("--seconds", type=_positive, help="length of one load (default 2; quick 1)")
     parser.add_argument("--connections", type=_positive, default=32)
     parser.add_argument("--peers", default="", help="such as understudy,envoy (default: all)")
     parser.add_argument("--pin", action="store_true", help="proxies on the first core alone")
+    parser.add_argument("--streams", type=_positive, help="of events (default 1000; quick 200)")
+    parser.add_argument("--overload", type=_positive, help="seconds in all (default 120; quick 8)")
+    parser.add_argument("--plots", type=Path, help=f"folder (default {PLOTS}; quick {QUICK_PLOTS})")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     parser.add_argument("--list", action="store_true", help="list the benchmarks and end")
     given = parser.parse_args(arguments)
@@ -66,13 +78,16 @@ def parse(arguments: list[str]) -> Options:
         names=tuple(given.names),
         is_quick=given.quick,
         sizes=sizes or (FULL_SIZES[:1] if given.quick else FULL_SIZES),
-        rounds=given.rounds or (2 if given.quick else 5),
+        rounds=given.rounds or (1 if given.quick else 4),
         seconds=given.seconds or (1 if given.quick else 2),
         connections=given.connections,
         peers=tuple(name for name in given.peers.split(",") if name),
         is_pinned=given.pin,
         is_markdown=given.markdown,
         is_list=given.list,
+        streams=given.streams or (200 if given.quick else 1000),
+        overload_s=given.overload or (8 if given.quick else 120),
+        plots=given.plots or (QUICK_PLOTS if given.quick else PLOTS),
     )
 
 

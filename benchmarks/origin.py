@@ -15,21 +15,14 @@ import re
 import shutil
 import sys
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-import httptools
 import uvloop
 
 from benchmarks.fleet import Fleet, Place, free_port
 from benchmarks.load import PATH
+from benchmarks.programs.serving import ANSWER, STATUS, Answering, Count
 
-ANSWER = (
-    b'{"model_name":"digits","model_version":"3","id":"fixed","outputs":[{"name":"probabilities",'
-    b'"datatype":"FP32","shape":[1,6],"data":[0.0125,0.9012,0.0031,0.0512,0.0207,0.0113]}]}'
-)
-_STATUS = "/status"
 _REQUESTS = re.compile(r"^\s*\d+ \d+ (\d+)\s*$", re.MULTILINE)
 
 
@@ -44,7 +37,7 @@ class Origin:
 
     def received(self) -> int:
         """Return how many requests came since it started, those for the count not included."""
-        url = f"http://127.0.0.1:{self.status_port}{_STATUS}"
+        url = f"http://127.0.0.1:{self.status_port}{STATUS}"
         with urllib.request.urlopen(url, timeout=5) as answer:
             text = answer.read().decode()
         self._asked += 1
@@ -63,16 +56,21 @@ def parse_received(text: str) -> int:
     return int(found[1])
 
 
+def own_origin(port: int, kind: str) -> Origin:
+    """Return a server of `benchmarks.programs` that listens on a port, and counts there too."""
+    return Origin(port, port, kind)
+
+
 def nginx_path() -> str | None:
     """Return the path of nginx, which is often outside an ordinary user's PATH; None without it."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
-def nginx_main(folder: str) -> str:
-    """Return the main block that all nginx processes of a benchmark share: one worker."""
+def nginx_main(folder: str, workers: int = 1) -> str:
+    """Return the main block that all nginx processes of a benchmark share."""
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""{user}
-worker_processes 1;
+worker_processes {workers};
 daemon off;
 pid {folder}/nginx.pid;
 error_log stderr crit;
@@ -123,7 +121,7 @@ http {{
     location = /read {{ internal; return 204; }}
     location @answer {{ return 200 '{ANSWER.decode()}'; }}
   }}
-  server {{ listen 127.0.0.1:{status_port}; location = {_STATUS} {{ stub_status; }} }}
+  server {{ listen 127.0.0.1:{status_port}; location = {STATUS} {{ stub_status; }} }}
 }}
 """
     )
@@ -133,44 +131,11 @@ http {{
     return Origin(port, status_port, "nginx")
 
 
-class _Answering(asyncio.Protocol):
-    """The stand-in: answers each whole request, and `/status` in stub_status form."""
-
-    received = 0
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._write: Callable[[bytes], None] = lambda _data: None
-        self._url = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport's write."""
-        # A cast, because uvloop's transports do not inherit from asyncio's.
-        self._write = cast(asyncio.Transport, transport).write
-
-    def data_received(self, data: bytes) -> None:
-        """Parse; the callbacks below answer."""
-        self._parser.feed_data(data)
-
-    def on_url(self, url: bytes) -> None:
-        """Note which page is asked for."""
-        self._url = url
-
-    def on_message_complete(self) -> None:
-        """Answer."""
-        _Answering.received += 1
-        count = _Answering.received
-        is_status = self._url == _STATUS.encode()
-        body = f"server\n {count} {count} {count}\n".encode() if is_status else ANSWER
-        self._write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-            % (len(body), body)
-        )
-
-
 async def _serve(port: int) -> None:
     """Serve until SIGTERM ends the process."""
-    server = await asyncio.get_running_loop().create_server(_Answering, "127.0.0.1", port)
+    count = Count()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Answering(count), "127.0.0.1", port)
     await server.serve_forever()
 
 

@@ -173,3 +173,27 @@ def memory_bytes(root: int) -> int:
             int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")
         )
     return total
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of a process; 0 when it is gone."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """Return the greatest resident memory since the start or `forget_peak`; 0 when it is gone."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of resident memory start anew (proc(5), clear_refs)."""
+    (PROC / str(pid) / "clear_refs").write_text("5")
+
+
+def _status_bytes(pid: int, key: str) -> int:
+    try:
+        text = (PROC / str(pid) / "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(f"{key}:")]
+    return int(found[0]) * 1024 if found else 0

@@ -25,7 +25,7 @@ from benchmarks.figures import parse_size
 from benchmarks.fleet import BenchmarkError, Fleet, ended_by_signals
 from benchmarks.load import Load, wrk_path
 from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Target, Understudy, Upstreams
+from benchmarks.peers import Mode, Setup, Target, Understudy, Upstreams
 from benchmarks.stage import Sample, Stage
 from proxy.telemetry import monotonic_s
 
@@ -149,7 +149,7 @@ _TOOLS: dict[str, Callable[[Path, Task], str]] = {
 def _warmed_up(fleet: Fleet, task: Task, env: dict[str, str]) -> tuple[Stage, Target, int]:
     """Start upstreams and Understudy, run one second of load, and find the process."""
     upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-    target = Understudy().start(fleet, task.mode, upstreams, env)
+    target = Understudy().start(fleet, task.mode, upstreams, Setup(env=env))
     assert target.root_pid is not None
     stage = Stage(fleet, upstreams, [target])
     stage.probe(target)

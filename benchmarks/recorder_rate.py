@@ -30,33 +30,32 @@ same with answers of 1 KB: 70 and 48, 91 and 73):
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
 import random
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from benchmarks import processes
-from benchmarks.figures import size_label, spread
+from benchmarks import claims, processes
+from benchmarks.charts import Chart, Kind, Series
+from benchmarks.claims import Claim, judged
+from benchmarks.figures import Spread, size_label, spread
 from benchmarks.fleet import BenchmarkError, Fleet, Place
+from benchmarks.kafka import create_topic, kafka_address, stored_messages
 from benchmarks.options import Options
 from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Understudy, Upstreams
-from benchmarks.peers.understudy import count_pairs
+from benchmarks.peers import Mode, Setup, Understudy, Upstreams
+from benchmarks.peers.understudy import PYTHON, count_pairs
 from benchmarks.report import Report, Table
 from benchmarks.stage import Stage
 from proxy.config.resolved import Config, Kafka, digest, dumps, loads
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import load_shipped, segment_path
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
-from proxy.recorder.sink import PAIRS_TOPIC
 from proxy.telemetry import monotonic_s
 
 NAME = "recorder-rate"
@@ -67,9 +66,6 @@ STREAM_RATE_PER_S = 1_000
 _DIFFERING = 0.2
 _SPACING_US = 100
 _GIB = 1 << 30
-_PARTITIONS = 4
-#: The interpreter of the recorder, as in `peers.understudy`.
-_PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
 _LIMIT_S = 120.0
 _POLL_S = 0.02
 
@@ -100,9 +96,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     samples: list[Sample] = []
     faults: list[str] = []
     line, config = _real_line(folder / "real", is_pinned=options.is_pinned)
-    with _kafka(folder / "broker") as (bootstrap, note):
+    with kafka_address(folder / "broker") as (bootstrap, note):
         for kafka in (None, *([bootstrap] if bootstrap else [])):
-            for answer_bytes in ANSWER_BYTES:
+            for answer_bytes in ANSWER_BYTES[: 1 if options.is_quick else None]:
                 say(f"{'kafka' if kafka else 'local log'}, answers of {size_label(answer_bytes)}")
                 bench = _Bench(folder / f"state-{len(samples)}", line, config, answer_bytes, kafka)
                 with Fleet(folder, options.is_pinned) as fleet:
@@ -118,6 +114,8 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         tables=(_table(samples),),
         samples=tuple(samples),
         summary={_name(key): asdict(value) for key, value in _spreads(samples).items()},
+        claims=tuple(_claims(samples, faults)),
+        charts=(_chart(samples),),
         faults=tuple(faults),
     )
 
@@ -153,8 +151,8 @@ class _Bench:
         path.write_bytes(dumps(self._config))
         (prepared,) = self._prepare(self._state / "prepared")
         if self._config.record.kafka:
-            _create_topic(self._config.record.kafka)
-        command = [*_PYTHON, "-m", "proxy.recorder", "--config", str(path), "--index", "0"]
+            create_topic(self._config.record.kafka)
+        command = [*PYTHON, "-m", "proxy.recorder", "--config", str(path), "--index", "0"]
         recorder = fleet.start("recorder", command, Place.PROXY)
         writer = JournalWriter(self._journal, disk_budget_bytes=_GIB)
         self._write(writer, WARM_UP_PAIRS)
@@ -171,7 +169,7 @@ class _Bench:
         accounts = load_shipped(self._journal).accounts
         wrong = {key: count for key, count in accounts.items() if key.startswith("dropped.")}
         kafka = self._config.record.kafka
-        stored = _stored(kafka) if kafka else count_pairs(self._state / "pairs")
+        stored = stored_messages(kafka) if kafka else count_pairs(self._state / "pairs")
         if wrong or accounts.get("acknowledged") != self._fed or stored != self._fed:
             return [f"{self._sink}: {self._fed} pairs journaled, {stored} stored, {dict(accounts)}"]
         return []
@@ -289,7 +287,7 @@ def _real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config
     folder.mkdir()
     with Fleet(folder, is_pinned) as fleet:
         upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-        target = Understudy().start(fleet, Mode.MIRROR, upstreams)
+        target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup())
         assert target.pairs is not None
         Stage(fleet, upstreams, [target]).probe(target)
         state = target.pairs.parent
@@ -299,46 +297,6 @@ def _real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config
     line: dict[str, Any] = orjson.loads(reader.read(1).lines[0])
     reader.close()
     return line, loads((state / "config" / f"{line['config_version']}.json").read_bytes())
-
-
-@contextlib.contextmanager
-def _kafka(data: Path) -> Iterator[tuple[str, str]]:
-    """Give the address of a broker, or why there is none."""
-    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
-    if importlib.util.find_spec("confluent_kafka") is None:
-        yield "", "Kafka is left out: it needs confluent-kafka, one of the test extra"
-        return
-    support = importlib.import_module("tests.support.kafka")
-    if given:
-        yield given, ""
-    elif not support.can_start_broker():
-        yield "", "Kafka is left out: set KAFKA_BOOTSTRAP_SERVERS, or install java and mvn"
-    else:
-        with support.broker(Path(".cache") / "kafka", data) as broker:
-            yield broker.bootstrap, ""
-
-
-def _create_topic(kafka: Kafka) -> None:
-    support = importlib.import_module("tests.support.kafka")
-    topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
-    support.create_topic(kafka.bootstrap_servers[0], topic, _PARTITIONS)
-
-
-def _stored(kafka: Kafka) -> int:
-    """Return how many messages the topic holds, by its partitions' offsets."""
-    client = importlib.import_module("confluent_kafka")
-    consumer = client.Consumer(
-        {"bootstrap.servers": kafka.bootstrap_servers[0], "group.id": "benchmark"}
-    )
-    topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
-    try:
-        ends = [
-            consumer.get_watermark_offsets(client.TopicPartition(topic, number), timeout=10)[1]
-            for number in range(_PARTITIONS)
-        ]
-    finally:
-        consumer.close()
-    return sum(ends)
 
 
 _Key = tuple[str, str, int]
@@ -356,6 +314,36 @@ def _spreads(samples: list[Sample]) -> dict[_Key, Any]:
 def _name(key: _Key) -> str:
     sink, work, answer_bytes = key
     return f"{sink}, {work}, {size_label(answer_bytes)}"
+
+
+def _claims(samples: list[Sample], faults: list[str]) -> list[Claim]:
+    """Return the claims about the rate into Kafka, and about pairs that are unaccounted for."""
+    found = []
+    for answer_bytes in dict.fromkeys(one.answer_bytes for one in samples):
+        key = ("kafka", "backlog", answer_bytes)
+        rates = [1e6 / s.cpu_us for s in samples if (s.sink, s.work, s.answer_bytes) == key]
+        what = f"recorder, journal to Kafka, per second of one core, {size_label(answer_bytes)}"
+        found.append(judged(what, claims.RECORDER, spread(rates) if rates else None))
+    lost = spread([float(len(faults))])
+    return [*found, judged("sinks with pairs unaccounted for", claims.NOTHING_LOST, lost)]
+
+
+def _chart(samples: list[Sample]) -> Chart:
+    """Return CPU per pair by sink, work and size."""
+    by_size: dict[int, list[tuple[str, Spread]]] = {}
+    for (sink, work, answer_bytes), cpu in _spreads(samples).items():
+        by_size.setdefault(answer_bytes, []).append((f"{sink}, {work}", cpu))
+    return Chart(
+        name=NAME,
+        title="The recorder's CPU per pair",
+        x_label="sink and work",
+        y_label="CPU µs per pair",
+        kind=Kind.BARS,
+        series=tuple(
+            Series(f"answers of {size_label(size)}", tuple(points))
+            for size, points in by_size.items()
+        ),
+    )
 
 
 def _table(samples: list[Sample]) -> Table:

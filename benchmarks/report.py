@@ -12,6 +12,11 @@ import orjson
 import rich.table
 from rich.console import Console
 
+from benchmarks.charts import Chart
+from benchmarks.claims import Claim
+
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -30,6 +35,8 @@ class Report:
         name: its name in the catalogue.
         conditions: what was done, each in a line.
         tables: for people.
+        claims: what the design promises, with the figures of this run.
+        charts: what is drawn.
         samples: every round as it was measured, for programs.
         summary: the figures that the tables show, for programs.
         faults: what went wrong; a report with faults fails the run.
@@ -40,6 +47,8 @@ class Report:
     tables: tuple[Table, ...]
     samples: tuple[Any, ...]
     summary: dict[str, Any]
+    claims: tuple[Claim, ...] = ()
+    charts: tuple[Chart, ...] = ()
     faults: tuple[str, ...] = ()
 
 
@@ -58,24 +67,46 @@ def show(console: Console, report: Report) -> None:
     """Print a report to a terminal."""
     for line in report.conditions:
         console.print(f"[dim]{line}[/dim]")
-    for table in report.tables:
-        shown = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
-        for index, column in enumerate(table.columns):
-            shown.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
-        for row in table.rows:
-            shown.add_row(*row, style="bold" if row[0].startswith("Understudy") else None)
-        console.print(shown)
+    for table in (*report.tables, *claims_table(report.claims)):
+        show_table(console, table)
     for fault in report.faults:
         console.print(f"[red]fault: {fault}[/red]")
 
 
-def markdown(run: Run) -> str:
-    """Return the run as Markdown, for a README: machine, command, tables."""
+def show_table(console: Console, table: Table) -> None:
+    """Print a table to a terminal, Understudy's rows in bold."""
+    shown = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if index else "left", no_wrap=index == 0)
+    for row in table.rows:
+        shown.add_row(*row, style="bold" if row[0].startswith("Understudy") else None)
+    console.print(shown)
+
+
+def claims_table(claims: Sequence[Claim]) -> list[Table]:
+    """Return the claims as a table; none when there are none."""
+    rows = tuple((one.what, one.bar, one.figure, one.verdict) for one in claims)
+    return [Table("Claims", ("", "bar", "measured", "met"), rows)] if rows else []
+
+
+def markdown(run: Run, plots: str) -> str:
+    """Return the run as Markdown, for a README: machine, command, claims, plots and tables.
+
+    The details of each benchmark are folded; `plots` is where a README finds the plots.
+    """
     parts = [", ".join(f"{key} {value}" for key, value in run.machine.items()) + "."]
     parts.append(f"Made with `{run.command}` on {run.started}.")
+    parts += [f"Note: {note}." for note in run.notes]
+    parts += [
+        _markdown_table(one) for one in claims_table([c for r in run.reports for c in r.claims])
+    ]
     for report in run.reports:
+        parts.append(f"### {report.name}")
+        parts += [f"![{chart.title}]({plots}/{chart.name}.svg)" for chart in report.charts]
+        parts.append("<details><summary>conditions and tables</summary>")
         parts.append("\n".join(f"- {line}" for line in report.conditions))
         parts += [_markdown_table(table) for table in report.tables]
+        parts.append("</details>")
         parts += [f"**fault:** {fault}" for fault in report.faults]
     return "\n\n".join(parts) + "\n"
 
@@ -96,5 +127,5 @@ def write_json(run: Run, folder: Path) -> Path:
     """Write the whole run to a file named by its start and return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{run.started.replace(':', '')}.json"
-    path.write_bytes(orjson.dumps(dataclasses.asdict(run), option=orjson.OPT_INDENT_2))
+    path.write_bytes(orjson.dumps(dataclasses.asdict(run), option=_JSON))
     return path

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks import processes
 from benchmarks.fleet import BenchmarkError, Fleet
-from benchmarks.load import KEY_HEADER, PATH, Load, json_body, run_wrk
-from benchmarks.origin import ANSWER, start_origin
-from benchmarks.peers import PEERS, Mode, Peer, Target, Upstreams
+from benchmarks.load import KEY_HEADER, PATH, Generator, json_body
+from benchmarks.origin import start_origin
+from benchmarks.peers import CHAT_PEERS, PEERS, Mode, Peer, Setup, Target, Upstreams
+from benchmarks.programs.serving import ANSWER
 from proxy.telemetry import monotonic_s
 
 DIRECT = "direct"
@@ -28,9 +30,9 @@ class Sample:
     too, so the upstream's count is the fair divisor: with wrk's, slow peers would look slower.
 
     Attributes:
-        worker_us: CPU of the process that carries requests; None for `direct`.
+        worker_us: CPU of the processes that carry requests; None for `direct`.
         tree_us: CPU of all its processes, work finished after the load included.
-        busy: share of one core that the worker used during the round.
+        busy: share of one core that the workers used during the round.
         memory_bytes: proportional set size of the tree after the round.
         primary_received: requests that reached the primary upstream.
         candidate_received: requests that reached the candidate: the mirrored ones.
@@ -40,6 +42,8 @@ class Sample:
     peer: str
     mode: Mode
     size_bytes: int
+    connections: int
+    workers: int
     round: int
     requests: int
     rate_per_s: float
@@ -52,6 +56,9 @@ class Sample:
     primary_received: int
     candidate_received: int
     faults: tuple[str, ...]
+    quantiles_us: dict[float, float] = field(default_factory=dict)
+    late_p99_us: float | None = None
+    generator_busy: float | None = None
 
 
 @dataclass(slots=True)
@@ -67,22 +74,20 @@ class Stage:
     targets: list[Target]
     mirrored: dict[str, int] = field(default_factory=dict)
 
-    def measure(self, target: Target, load: Load, turn: int) -> Sample:
+    def measure(self, target: Target, load: Generator, turn: int) -> Sample:
         """Run one round on one target, wait until its work is finished, and read the counters."""
         primary, candidate = self.upstreams.primary, self.upstreams.candidate
         received = (primary.received(), candidate.received())
         before = processes.usage(target.root_pid) if target.root_pid else None
         try:
-            result = run_wrk(self.fleet, target.url, load)
+            result = load.send(self.fleet, target.url)
         except BenchmarkError as error:
             self.fleet.check_all()
             raise BenchmarkError(f"{_label(target)}: {error}") from error
-        faults = [f"{count} {kind} errors" for kind, count in result.errors.items()]
-        cost = _Cost()
-        if target.root_pid and target.worker_pid and before:
-            cost = _cost(target.root_pid, target.worker_pid, before)
-            faults += cost.faults
+        cost = _cost(target, before) if before else _Cost()
         carried, copies = primary.received() - received[0], candidate.received() - received[1]
+        faults = [f"{count} {kind} errors" for kind, count in result.errors.items()]
+        faults += cost.faults
         faults += _mirror_faults(target.mode, result.requests, copies, load.connections)
         if target.pairs is not None:
             self.mirrored[target.url] = self.mirrored.get(target.url, 0) + copies
@@ -90,6 +95,8 @@ class Stage:
             peer=target.peer,
             mode=target.mode,
             size_bytes=load.size_bytes,
+            connections=load.connections,
+            workers=target.workers,
             round=turn,
             requests=result.requests,
             rate_per_s=result.rate_per_s,
@@ -102,6 +109,9 @@ class Stage:
             primary_received=carried,
             candidate_received=copies,
             faults=tuple(faults),
+            quantiles_us=result.quantiles_us,
+            late_p99_us=result.late_p99_us,
+            generator_busy=result.generator_busy,
         )
 
     def probe(self, target: Target) -> None:
@@ -141,14 +151,16 @@ def _per_request_us(cost_ns: int | None, requests: int) -> float | None:
     return None if cost_ns is None else cost_ns / requests / 1e3
 
 
-def _cost(root: int, worker: int, before: processes.Usage) -> _Cost:
+def _cost(target: Target, before: processes.Usage) -> _Cost:
     """Wait until the tree is quiet and return what it used since `before`."""
+    root = target.root_pid
+    assert root is not None
     faults = [] if processes.settle(root) else ["still busy after the load"]
     used = processes.spent(before, processes.usage(root))
     if used.ended:
         faults.append(f"{len(used.ended)} processes ended")
     return _Cost(
-        worker_ns=used.by_pid_ns.get(worker, 0),
+        worker_ns=sum(used.by_pid_ns.get(pid, 0) for pid in target.worker_pids),
         tree_ns=used.total_ns,
         memory_bytes=processes.memory_bytes(root),
         faults=tuple(faults),
@@ -168,9 +180,14 @@ def _mirror_faults(mode: Mode, requests: int, copies: int, connections: int) -> 
 
 @contextlib.contextmanager
 def open_stage(
-    folder: Path, peers: Sequence[Peer], modes: Sequence[Mode], *, is_pinned: bool
+    folder: Path,
+    peers: Sequence[Peer],
+    modes: Sequence[Mode],
+    *,
+    is_pinned: bool,
+    setups: Sequence[Setup] = (Setup(),),
 ) -> Iterator[Stage]:
-    """Start both upstreams and every peer in every mode; all of them end with the block.
+    """Start both upstreams and every peer in every mode and setup; all end with the block.
 
     Raises:
         BenchmarkError: one of them does not start or does not do its work.
@@ -178,26 +195,35 @@ def open_stage(
     with Fleet(folder, is_pinned) as fleet:
         upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
         targets = [Target(DIRECT, Mode.FORWARD, f"http://127.0.0.1:{upstreams.primary.port}")]
-        for mode in modes:
-            targets += [peer.start(fleet, mode, upstreams) for peer in peers]
+        for setup, mode in itertools.product(setups, modes):
+            started = [peer.start(fleet, mode, upstreams, setup) for peer in peers]
+            targets += [replace(target, workers=setup.workers) for target in started]
         stage = Stage(fleet, upstreams, targets)
         for target in targets:
             stage.probe(target)
         yield stage
 
 
-def chosen_peers(names: Sequence[str]) -> tuple[list[Peer], list[str]]:
+def is_slow(target: Target) -> bool:
+    """Tell whether a target is of a peer that takes part once only."""
+    return any(peer.is_slow and peer.name == target.peer for peer in (*PEERS, *CHAT_PEERS))
+
+
+def chosen_peers(
+    names: Sequence[str], *, known: Sequence[Peer] = PEERS, is_fast_only: bool = False
+) -> tuple[list[Peer], list[str]]:
     """Return the peers that can run, of those named (all when none is), and notes on the others.
 
     Raises:
         BenchmarkError: a name is unknown.
     """
-    known = {peer.name.lower() for peer in PEERS}
-    unknown = [name for name in names if name.lower() not in known]
+    named = {peer.name.lower() for peer in (*PEERS, *CHAT_PEERS)}
+    unknown = [name for name in names if name.lower() not in named]
     if unknown:
-        raise BenchmarkError(f"unknown peer {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    wanted = [name.lower() for name in names] or sorted(known)
-    asked = [peer for peer in PEERS if peer.name.lower() in wanted]
+        raise BenchmarkError(f"unknown peer {unknown[0]!r}; known: {', '.join(sorted(named))}")
+    wanted = [name.lower() for name in names] or sorted(named)
+    asked = [peer for peer in known if peer.name.lower() in wanted]
+    asked = [peer for peer in asked if not (is_fast_only and peer.is_slow)]
     notes = [note for peer in asked if (note := peer.missing())]
     return [peer for peer in asked if peer.missing() is None], notes
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.figures import Spread, paired_difference, paired_ratio, size_label, spread
+from benchmarks.figures import Spread, paired_ratio, size_label, spread
 from benchmarks.peers import Mode
 from benchmarks.report import Table
 from benchmarks.stage import DIRECT, Sample
@@ -32,6 +32,7 @@ P50 = Quantity("p50", lambda sample: float(sample.p50_us))
 P99 = Quantity("p99", lambda sample: float(sample.p99_us))
 SATURATED = (WORKER, TREE, RATE, P50, P99)
 MODERATE = (WORKER, TREE, P50, P99)
+CPU = (WORKER, TREE)
 
 _COLUMNS = (
     "",
@@ -60,7 +61,7 @@ def grouped(samples: Sequence[Sample]) -> dict[Key, list[Sample]]:
 def per_target(samples: Sequence[Sample], size_bytes: int) -> Table:
     """Return the medians of every target at one body size, with the spread of the CPU figures."""
     rows = []
-    for (size, mode, peer), group in _ordered(samples):
+    for (size, mode, peer), group in ordered(samples):
         if size == size_bytes:
             rows.append((f"{peer}, {mode}" if peer != DIRECT else DIRECT, *_cells(group)))
     return Table(f"{size_label(size_bytes)} request body", _COLUMNS, tuple(rows))
@@ -82,16 +83,18 @@ def ratios(samples: Sequence[Sample], quantities: Sequence[Quantity]) -> Table:
     return Table(heading, ("", *titles), tuple(rows))
 
 
-def added_latency(samples: Sequence[Sample]) -> Table:
-    """Return what each target adds to the direct way, round by round, in milliseconds."""
-    groups = grouped(samples)
-    rows = []
-    for (size, mode, peer), group in _ordered(samples):
-        direct = groups.get((size, Mode.FORWARD, DIRECT))
-        if peer != DIRECT and direct:
-            cells = [_difference_text(quantity, group, direct) for quantity in (P50, P99)]
-            rows.append((f"{peer}, {mode}", *cells))
-    return Table("Added to direct: median (least to greatest round)", ("", "p50", "p99"), (*rows,))
+def ratio_to(samples: Sequence[Sample], quantity: Quantity, peer: str) -> Spread | None:
+    """Return Understudy's figure over a peer's, round by round; None when one is missing.
+
+    The samples are of one size, mode and concurrency.
+    """
+    by_round = [
+        {one.round: quantity.of(one) for one in samples if one.peer == name}
+        for name in (OURS, peer)
+    ]
+    both = sorted(by_round[0].keys() & by_round[1].keys())
+    ours, theirs = ([found[turn] or 0.0 for turn in both] for found in by_round)
+    return paired_ratio(ours, theirs) if both else None
 
 
 def summary(samples: Sequence[Sample], quantities: Sequence[Quantity]) -> dict[str, Any]:
@@ -102,24 +105,27 @@ def summary(samples: Sequence[Sample], quantities: Sequence[Quantity]) -> dict[s
     for (size, mode, peer), group in groups.items():
         ours = groups.get((size, mode, OURS))
         for quantity in quantities:
-            values = _values(quantity, group)
-            if not values:
+            found = values(quantity, group)
+            if not found:
                 continue
             place = f"{size_label(size)}/{mode}/{peer}"
-            medians.setdefault(place, {})[quantity.title] = dataclasses.asdict(spread(values))
+            medians.setdefault(place, {})[quantity.title] = dataclasses.asdict(spread(found))
             if ours and peer not in {OURS, DIRECT}:
-                ratio = paired_ratio(_values(quantity, ours), values)
+                ratio = paired_ratio(values(quantity, ours), found)
                 against.setdefault(place, {})[quantity.title] = dataclasses.asdict(ratio)
     return {"medians": medians, "ratios_of_understudy_to": against}
 
 
 def fault_line(sample: Sample) -> str:
     """Return a sample's faults in one line."""
-    where = f"{sample.peer}, {sample.mode}, {size_label(sample.size_bytes)}, round {sample.round}"
+    where = (
+        f"{sample.peer}, {sample.mode}, {size_label(sample.size_bytes)}, "
+        f"{sample.connections} connections, round {sample.round}"
+    )
     return f"{where}: {'; '.join(sample.faults)}"
 
 
-def _ordered(samples: Sequence[Sample]) -> list[tuple[Key, list[Sample]]]:
+def ordered(samples: Sequence[Sample]) -> list[tuple[Key, list[Sample]]]:
     """Return the groups as tables show them: direct, then mode by mode in the peers' order."""
     modes = list(Mode)
     order = list(dict.fromkeys([DIRECT, OURS, *sorted({sample.peer for sample in samples})]))
@@ -129,14 +135,14 @@ def _ordered(samples: Sequence[Sample]) -> list[tuple[Key, list[Sample]]]:
     )
 
 
-def _values(quantity: Quantity, group: Sequence[Sample]) -> list[float]:
+def values(quantity: Quantity, group: Sequence[Sample]) -> list[float]:
     """Return a quantity of every round, without the rounds that have none."""
     return [value for sample in group if (value := quantity.of(sample)) is not None]
 
 
 def _cells(group: Sequence[Sample]) -> list[str]:
     """Return one target's row."""
-    worker, tree = _values(WORKER, group), _values(TREE, group)
+    worker, tree = values(WORKER, group), values(TREE, group)
     busy = [sample.busy for sample in group if sample.busy is not None]
     memory = [sample.memory_bytes for sample in group if sample.memory_bytes is not None]
     carried = sum(sample.primary_received for sample in group)
@@ -145,10 +151,10 @@ def _cells(group: Sequence[Sample]) -> list[str]:
     return [
         _spread_text(spread(worker)) if worker else "",
         _spread_text(spread(tree)) if tree else "",
-        f"{spread(_values(RATE, group)).median:,.0f}",
+        f"{spread(values(RATE, group)).median:,.0f}",
         f"{spread(busy).median:.0%}" if busy else "",
-        f"{spread(_values(P50, group)).median / 1e3:.2f}",
-        f"{spread(_values(P99, group)).median / 1e3:.2f}",
+        f"{spread(values(P50, group)).median / 1e3:.2f}",
+        f"{spread(values(P99, group)).median / 1e3:.2f}",
         f"{copies / carried:.1%}" if copies else "0",
         f"{memory[-1] / 1e6:.0f}" if memory else "",
         str(errors),
@@ -162,11 +168,5 @@ def _spread_text(value: Spread) -> str:
 
 def _ratio_text(quantity: Quantity, ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:
     """Return a ratio as `0.62 (0.60-0.66)`."""
-    ratio = paired_ratio(_values(quantity, ours), _values(quantity, theirs))
+    ratio = paired_ratio(values(quantity, ours), values(quantity, theirs))
     return f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
-
-
-def _difference_text(quantity: Quantity, ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:
-    """Return a difference of microseconds as `+0.12 ms (+0.10 to +0.15)`."""
-    gap = paired_difference(_values(quantity, ours), _values(quantity, theirs))
-    return f"{gap.median / 1e3:+.2f} ms ({gap.low / 1e3:+.2f} to {gap.high / 1e3:+.2f})"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.fleet import Fleet
+from benchmarks.load import PATH_PREFIX
 from benchmarks.origin import Origin
 
 
@@ -35,16 +36,48 @@ class Target:
         mode: what it was told to do.
         url: where the load goes, without a path.
         root_pid: the first process of its tree; None for the upstream itself (`direct`).
-        worker_pid: the process that carries the requests.
+        worker_pids: the processes that carry the requests.
         pairs: folder of its recorded pairs, where it writes any.
+        workers: how many it was started with; Envoy's are threads of one process.
     """
 
     peer: str
     mode: Mode
     url: str
     root_pid: int | None = None
-    worker_pid: int | None = None
+    worker_pids: tuple[int, ...] = ()
     pairs: Path | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a peer is started; the defaults are those of most benchmarks.
+
+    Attributes:
+        label: tells several instances of a peer in one fleet apart.
+        workers: processes, or threads in Envoy, that carry requests.
+        path_prefix: what its one route takes.
+        protocol: how Understudy finds predictions in answers.
+        timeout_s: how long a call may take, to the primary and to the candidate.
+        candidate_timeout_s: the same for the candidate alone, where it differs.
+        max_mirrors: copies that Understudy has under way at once.
+        env: added to the environment.
+    """
+
+    label: str = ""
+    workers: int = 1
+    path_prefix: str = PATH_PREFIX
+    protocol: str = "json"
+    timeout_s: float = 30.0
+    candidate_timeout_s: float = 0.0
+    max_mirrors: int = 1024
+    env: dict[str, str] = field(default_factory=dict)
+
+    def name(self, peer: str, mode: Mode) -> str:
+        """Return what files and processes of the instance are called."""
+        label = f"-{self.label}" if self.label else ""
+        return f"{peer}-{mode.name.lower()}{label}"
 
 
 class Peer(Protocol):
@@ -52,15 +85,21 @@ class Peer(Protocol):
 
     Attributes:
         name: as the tables show it.
+        is_slow: it takes part at one size and one concurrency only, so that a run stays short.
     """
 
     name: str
 
+    is_slow: bool
+
     def missing(self) -> str | None:
-        """Return None when it can run here, else what is missing and how to get it."""
+        """Return None when it can run here, else what is missing and how to get it.
+
+        A peer with a virtual environment of its own makes it here, on first use.
+        """
 
     def version(self) -> str:
         """Return the version that the program states."""
 
-    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams) -> Target:
-        """Start it with one worker and wait until it serves."""
+    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams, setup: Setup) -> Target:
+        """Start it as `setup` says and wait until it serves."""

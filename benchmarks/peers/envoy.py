@@ -1,4 +1,4 @@
-"""Envoy: one worker thread, `request_mirror_policies` at 100%, no access log."""
+"""Envoy: `--concurrency` worker threads, `request_mirror_policies` at 100%, no access log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fleet import BenchmarkError, Fleet, Place, free_port
-from benchmarks.peers.base import Mode, Target, Upstreams
+from benchmarks.peers.base import Mode, Setup, Target, Upstreams
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _HTTP_MANAGER = f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _HTTP_OPTIONS = f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions"
+
+#: Its default limit of 1,024 each would shed copies at 1,000 streams and more.
+_BREAKERS = ("max_connections", "max_pending_requests", "max_requests")
 
 
 def envoy_path() -> str | None:
@@ -32,6 +35,7 @@ class Envoy:
     """Envoy Proxy (C++)."""
 
     name = "Envoy"
+    is_slow = False
 
     def missing(self) -> str | None:
         """Return how to get it when it is not installed."""
@@ -47,24 +51,23 @@ class Envoy:
         found = re.search(r"/(\d+\.\d+\.\d+)", run.stdout)
         return found[1] if found else "unknown"
 
-    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams) -> Target:
-        """Start one process with `--concurrency 1`."""
+    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams, setup: Setup) -> Target:
+        """Start one process with `--concurrency` at the number of workers."""
         binary = envoy_path()
         if binary is None:
             raise BenchmarkError(str(self.missing()))
-        port = free_port()
-        config = fleet.folder / f"envoy-{mode.name.lower()}.json"
-        config.write_text(json.dumps(_bootstrap(port, mode, upstreams), indent=1))
-        options = ["--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-        command = [binary, "-c", str(config), *options]
-        child = fleet.start(f"envoy-{mode.name.lower()}", command, Place.PROXY)
+        port, name = free_port(), setup.name("envoy", mode)
+        config = fleet.folder / f"{name}.json"
+        config.write_text(json.dumps(_bootstrap(port, mode, upstreams, setup), indent=1))
+        options = ["--concurrency", str(setup.workers), "--disable-hot-restart", "-l", "error"]
+        child = fleet.start(name, [binary, "-c", str(config), *options], Place.PROXY)
         fleet.wait_for_port(child, port)
-        return Target(self.name, mode, f"http://127.0.0.1:{port}", child.pid, child.pid)
+        return Target(self.name, mode, f"http://127.0.0.1:{port}", child.pid, (child.pid,))
 
 
-def _bootstrap(port: int, mode: Mode, upstreams: Upstreams) -> dict[str, Any]:
+def _bootstrap(port: int, mode: Mode, upstreams: Upstreams, setup: Setup) -> dict[str, Any]:
     """Return the static configuration of a listener with one route."""
-    route: dict[str, Any] = {"cluster": "primary", "timeout": "30s"}
+    route: dict[str, Any] = {"cluster": "primary", "timeout": f"{setup.timeout_s:g}s"}
     if mode is Mode.MIRROR:
         share = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
         route["request_mirror_policies"] = [{"cluster": "candidate", "runtime_fraction": share}]
@@ -119,6 +122,7 @@ def _cluster(name: str, port: int) -> dict[str, Any]:
         "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [dict.fromkeys(_BREAKERS, 100_000)]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

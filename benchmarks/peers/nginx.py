@@ -1,19 +1,24 @@
-"""nginx: one worker process, the `mirror` directive, no logs, request bodies held in memory."""
+"""nginx: `worker_processes`, the `mirror` directive, no logs, request bodies held in memory."""
 
 from __future__ import annotations
 
 import subprocess
+import time
 
 from benchmarks import processes
-from benchmarks.fleet import BenchmarkError, Fleet, Place, free_port
+from benchmarks.fleet import BenchmarkError, Child, Fleet, Place, free_port
 from benchmarks.origin import nginx_http, nginx_main, nginx_path
-from benchmarks.peers.base import Mode, Target, Upstreams
+from benchmarks.peers.base import Mode, Setup, Target, Upstreams
+from proxy.telemetry import monotonic_s
+
+_START_S = 10.0
 
 
 class Nginx:
     """nginx (C)."""
 
     name = "nginx"
+    is_slow = False
 
     def missing(self) -> str | None:
         """Return how to get it when it is not installed."""
@@ -28,27 +33,43 @@ class Nginx:
         )
         return run.stderr.strip().rpartition("/")[2]
 
-    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams) -> Target:
-        """Start a master with one worker."""
+    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams, setup: Setup) -> Target:
+        """Start a master with its workers."""
         binary = nginx_path()
         if binary is None:
             raise BenchmarkError(str(self.missing()))
-        port, name = free_port(), f"nginx-{mode.name.lower()}"
+        port, name = free_port(), setup.name("nginx", mode)
         folder = fleet.subfolder(name)
-        (folder / "nginx.conf").write_text(_configuration(str(folder), port, mode, upstreams))
+        (folder / "nginx.conf").write_text(
+            _configuration(str(folder), port, mode, upstreams, setup)
+        )
         command = [binary, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
         child = fleet.start(name, command, Place.PROXY)
         fleet.wait_for_port(child, port)
-        workers = [stat.pid for stat in processes.tree(child.pid)[1:]]
-        if len(workers) != 1:
-            raise BenchmarkError(f"nginx has {len(workers)} workers, not 1")
-        return Target(self.name, mode, f"http://127.0.0.1:{port}", child.pid, workers[0])
+        workers = _worker_pids(child, setup.workers)
+        return Target(self.name, mode, f"http://127.0.0.1:{port}", child.pid, workers)
 
 
-def _configuration(folder: str, port: int, mode: Mode, upstreams: Upstreams) -> str:
+def _worker_pids(child: Child, count: int) -> tuple[int, ...]:
+    """Return the workers, which the master starts after it has begun to listen.
+
+    Raises:
+        BenchmarkError: there are not as many in time.
+    """
+    give_up = monotonic_s() + _START_S
+    while True:
+        workers = tuple(stat.pid for stat in processes.tree(child.pid)[1:])
+        if len(workers) == count:
+            return workers
+        if monotonic_s() > give_up:
+            raise BenchmarkError(f"nginx has {len(workers)} workers, not {count}")
+        time.sleep(0.02)
+
+
+def _configuration(folder: str, port: int, mode: Mode, upstreams: Upstreams, setup: Setup) -> str:
     """Return the configuration: keep-alive on both sides, a copy to the candidate in MIRROR."""
     mirror = "mirror /mirror;" if mode is Mode.MIRROR else ""
-    return f"""{nginx_main(folder)}
+    return f"""{nginx_main(folder, setup.workers)}
 http {{
 {nginx_http(folder)}
   proxy_http_version 1.1;

@@ -1,4 +1,4 @@
-"""Understudy: one worker, one JSON route, pairs compared and kept in the embedded log.
+"""Understudy: one route, pairs compared and kept in the embedded log.
 
 It does more than the others in MIRROR: both answers are joined, journaled, compared and recorded.
 `tree` CPU counts all of that, `worker` CPU what the data plane spends.
@@ -22,13 +22,13 @@ import zstandard
 from benchmarks import processes
 from benchmarks.fleet import BenchmarkError, Child, Fleet, Place
 from benchmarks.load import KEY_HEADER
-from benchmarks.peers.base import Mode, Target, Upstreams
+from benchmarks.peers.base import Mode, Setup, Target, Upstreams
 from proxy.telemetry import monotonic_s
 
-_WORKER = "understudy: worker 0"
+_WORKER = "understudy: worker "
 _START_S = 20.0
 #: -P: the installed package runs, also when the current folder holds its sources.
-_PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
+PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
 _PROBE = """
 import proxy
 from proxy.dataplane import client
@@ -41,6 +41,7 @@ class Understudy:
     """The product, as `understudy serve` runs it."""
 
     name = "Understudy"
+    is_slow = False
 
     def missing(self) -> str | None:
         """Return why it cannot run, None when it can."""
@@ -51,50 +52,54 @@ class Understudy:
         """Return the package's version, and whether its data plane is compiled."""
         return _probe().stdout.strip()
 
-    def start(
-        self,
-        fleet: Fleet,
-        mode: Mode,
-        upstreams: Upstreams,
-        env: dict[str, str] | None = None,
-    ) -> Target:
-        """Start the whole tree; `env` is added to its environment (the profiler uses it)."""
-        name = f"understudy-{mode.name.lower()}"
+    def start(self, fleet: Fleet, mode: Mode, upstreams: Upstreams, setup: Setup) -> Target:
+        """Start the whole tree."""
+        name = setup.name("understudy", mode)
         folder = fleet.subfolder(name)
         state = folder / "state"
-        (folder / "understudy.yaml").write_text(configuration(state, mode, upstreams))
-        command = [*_PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
-        child = fleet.start(name, command, Place.PROXY, env)
+        (folder / "understudy.yaml").write_text(configuration(state, mode, upstreams, setup))
+        command = [*PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
+        child = fleet.start(name, command, Place.PROXY, setup.env)
         listen = _listen_address(fleet, child, state / "runtime.json")
         fleet.wait_for_port(child, int(listen.rpartition(":")[2]))
-        worker = _worker_pid(child)
-        return Target(self.name, mode, f"http://{listen}", child.pid, worker, state / "pairs")
+        workers = _worker_pids(child, setup.workers)
+        return Target(self.name, mode, f"http://{listen}", child.pid, workers, state / "pairs")
 
 
 def _probe() -> subprocess.CompletedProcess[str]:
-    command = [*_PYTHON, "-c", _PROBE]
+    command = [*PYTHON, "-c", _PROBE]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-def configuration(state: Path, mode: Mode, upstreams: Upstreams) -> str:
+def configuration(state: Path, mode: Mode, upstreams: Upstreams, setup: Setup) -> str:
     """Return the YAML of one route with a candidate mirrored at 100% (none in FORWARD)."""
     candidates = "[{name: v2, backend: v2, mirror: 100%, weight: 0%}]"
+    primary, candidate = upstreams.primary.port, upstreams.candidate.port
+    timeout_ms = round(setup.timeout_s * 1e3)
+    candidate_ms = round((setup.candidate_timeout_s or setup.timeout_s) * 1e3)
+    prediction = ', prediction: "outputs[0].data"' if setup.protocol == "json" else ""
     return f"""\
 listen: 127.0.0.1:0
-workers: 1
+workers: {setup.workers}
 state_dir: {state}
 admin: {{listen: 127.0.0.1:0}}
 backends:
-  v1: {{endpoints: [http://127.0.0.1:{upstreams.primary.port}]}}
-  v2: {{endpoints: [http://127.0.0.1:{upstreams.candidate.port}], max_in_flight: 1024}}
+  v1:
+    endpoints: [http://127.0.0.1:{primary}]
+    timeout: {timeout_ms}ms
+    max_in_flight: 100000
+  v2:
+    endpoints: [http://127.0.0.1:{candidate}]
+    timeout: {candidate_ms}ms
+    max_in_flight: {setup.max_mirrors}
 routes:
-  - name: digits
-    match: {{path_prefix: /v1/models/digits}}
-    protocol: json
+  - name: bench
+    match: {{path_prefix: {setup.path_prefix}}}
+    protocol: {setup.protocol}
     primary: v1
     split_by: header:{KEY_HEADER.lower()}
     candidates: {candidates if mode is Mode.MIRROR else "[]"}
-    compare: {{prediction: "outputs[0].data", comparator: numeric, rel_tol: 1e-3}}
+    compare: {{comparator: numeric, rel_tol: 1e-3{prediction}}}
 """
 
 
@@ -120,12 +125,13 @@ def _listen_address(fleet: Fleet, child: Child, runtime: Path) -> str:
     raise BenchmarkError(f"Understudy is not up after {_START_S:g} s:\n{child.tail()}")
 
 
-def _worker_pid(child: Child) -> int:
-    """Return the process that carries the requests, known by its title."""
+def _worker_pids(child: Child, count: int) -> tuple[int, ...]:
+    """Return the processes that carry the requests, known by their titles."""
     give_up = monotonic_s() + _START_S
     while monotonic_s() < give_up:
-        for stat in processes.tree(child.pid):
-            if processes.title(stat.pid).startswith(_WORKER):
-                return stat.pid
+        pids = [stat.pid for stat in processes.tree(child.pid)]
+        workers = tuple(pid for pid in pids if processes.title(pid).startswith(_WORKER))
+        if len(workers) == count:
+            return workers
         time.sleep(0.02)
-    raise BenchmarkError(f"no process named {_WORKER!r}:\n{child.tail()}")
+    raise BenchmarkError(f"not {count} processes named {_WORKER!r}:\n{child.tail()}")

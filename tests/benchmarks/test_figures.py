@@ -94,8 +94,8 @@ def test_requests_are_read_from_a_status_page() -> None:
 def _sample(peer: str, turn: int, worker_us: float | None, mode: Mode = Mode.MIRROR) -> Sample:
     """A round with round numbers."""
     return Sample(
-        peer, mode, 1024, turn, 1000, 500.0, 1000, 2000, worker_us, worker_us, 0.5, 10**7, 1000,
-        1000 if mode is Mode.MIRROR else 0, (),
+        peer, mode, 1024, 32, 1, turn, 1000, 500.0, 1000, 2000, worker_us, worker_us, 0.5, 10**7,
+        1000, 1000 if mode is Mode.MIRROR else 0, (),
     )  # fmt: skip
 
 

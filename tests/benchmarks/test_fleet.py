@@ -15,6 +15,7 @@ import pytest
 from benchmarks import origin as upstream, processes
 from benchmarks.fleet import BenchmarkError, Fleet, Place, free_port
 from benchmarks.load import PATH, json_body
+from benchmarks.programs.serving import ANSWER
 from proxy.telemetry import monotonic_s
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
@@ -97,5 +98,5 @@ def test_upstream_answers_after_the_whole_body_and_counts(
         url = f"http://127.0.0.1:{origin.port}{PATH}"
         for size in (256, 1 << 20):
             with urllib.request.urlopen(url, data=json_body(size), timeout=5) as answer:
-                assert answer.read() == upstream.ANSWER
+                assert answer.read() == ANSWER
         assert (origin.received(), origin.received()) == (2, 2)
