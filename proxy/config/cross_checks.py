@@ -13,16 +13,9 @@ from typing import TypeVar
 
 from proxy.config.addresses import can_reach, collide, is_loopback
 from proxy.config.resolved import FULL_BP, Protocol, SplitKind
-from proxy.config.schema import (
-    BackendFile,
-    CandidateFile,
-    ConfigFile,
-    GateFile,
-    LimitsFile,
-    MatchFile,
-    RampFile,
-    RouteFile,
-)
+from proxy.config.schema import ConfigFile, LimitsFile
+from proxy.config.schema_backend import BackendFile
+from proxy.config.schema_route import CandidateFile, GateFile, MatchFile, RampFile, RouteFile
 from proxy.config.units import duration, percent, size
 from proxy.config.values import KAFKA_OPTIONS
 from proxy.config.yaml_tree import Path

@@ -37,20 +37,15 @@ from proxy.config.resolved import (
     digest,
 )
 from proxy.config.schema import (
-    BackendFile,
-    CandidateFile,
     ConfigFile,
-    GuardFile,
-    HealthFile,
     KafkaFile,
     LimitsFile,
-    MatchFile,
-    RampFile,
     RecordFile,
-    RouteFile,
     TelemetryFile,
     TlsFile,
 )
+from proxy.config.schema_backend import BackendFile, HealthFile
+from proxy.config.schema_route import CandidateFile, GuardFile, MatchFile, RampFile, RouteFile
 
 #: Envoy gives up a stream that is quiet for five minutes, and has no limit for all of it.
 STREAM_TIMEOUT_S = 600.0

@@ -5,6 +5,8 @@
 `state_dir/config/<version>.json`. Workers and the recorder read that JSON with `loads`, so they
 need neither pydantic nor YAML, and all processes agree on one revision.
 
+Backends and routes have modules of their own; everything is imported from here.
+
 Percentages are basis points (0 to 10,000), sizes bytes, times seconds.
 """
 
@@ -13,35 +15,74 @@ from __future__ import annotations
 import hashlib
 import types
 import typing
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
 import orjson
 
-#: 100% in basis points.
-FULL_BP = 10_000
+from proxy.config.resolved_backend import (
+    Address,
+    Backend,
+    Ejection,
+    Endpoint,
+    HealthCheck,
+    UpstreamTls,
+)
+from proxy.config.resolved_route import (
+    FULL_BP,
+    Breaker,
+    Candidate,
+    Compare,
+    Gate,
+    Guard,
+    Match,
+    Protocol,
+    Ramp,
+    Rewrite,
+    Route,
+    Split,
+    SplitKind,
+    Step,
+)
 
-
-class Protocol(StrEnum):
-    """How answers of a route are understood when a prediction is extracted."""
-
-    OPEN_INFERENCE = "open-inference"
-    OPENAI = "openai"
-    MLFLOW = "mlflow"
-    TFSERVING = "tfserving"
-    JSON = "json"
-    RAW = "raw"
-
-
-class SplitKind(StrEnum):
-    """Where the split key of a request is found."""
-
-    HEADER = "header"
-    COOKIE = "cookie"
-    JSON = "json"
-    CLIENT_IP = "client_ip"
-    REQUEST_ID = "request_id"
+__all__ = [
+    "FULL_BP",
+    "Address",
+    "Admin",
+    "Backend",
+    "Bodies",
+    "Breaker",
+    "Candidate",
+    "Compare",
+    "Config",
+    "Ejection",
+    "Endpoint",
+    "Gate",
+    "Guard",
+    "HashPolicy",
+    "HealthCheck",
+    "Kafka",
+    "Limits",
+    "Log",
+    "Match",
+    "Otlp",
+    "Protocol",
+    "Ramp",
+    "Record",
+    "Redact",
+    "Rewrite",
+    "Route",
+    "Split",
+    "SplitKind",
+    "Step",
+    "Telemetry",
+    "Tls",
+    "UpstreamTls",
+    "digest",
+    "dumps",
+    "loads",
+]
 
 
 class Bodies(StrEnum):
@@ -58,252 +99,6 @@ class HashPolicy(StrEnum):
 
     AUTO = "auto"
     ALWAYS = "always"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A TCP address; `port` 0 asks the kernel for a free one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a backend is reached: TCP, TLS over TCP, or a Unix socket.
-
-    Attributes:
-        host, port: empty and 0 for a Unix socket.
-        socket_path: of a Unix socket, else empty.
-    """
-
-    host: str
-    port: int
-    is_tls: bool = False
-    socket_path: str = ""
-
-    def __str__(self) -> str:
-        if self.socket_path:
-            return f"unix:{self.socket_path}"
-        return f"{'https' if self.is_tls else 'http'}://{Address(self.host, self.port)}"
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamTls:
-    """How a backend's TLS endpoints are checked, and what is shown to them; empty: the default.
-
-    Attributes:
-        ca: PEM file of the authorities that are trusted in place of the system's.
-        certificate, key: PEM files of a client certificate.
-        server_name: name asked for (SNI) and checked, in place of the endpoint's host.
-    """
-
-    ca: str = ""
-    certificate: str = ""
-    key: str = ""
-    server_name: str = ""
-    verify: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
-    """Active checks: `GET path` each `interval_s`; 2xx and 3xx within `timeout_s` pass.
-
-    Attributes:
-        healthy_after, unhealthy_after: checks in a row that bring an endpoint back, or take it out.
-    """
-
-    path: str
-    interval_s: float
-    timeout_s: float
-    healthy_after: int
-    unhealthy_after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ejection:
-    """When an endpoint that fails is left alone for a while, and how it returns.
-
-    Attributes:
-        failures: calls in a row that failed; 0 never ejects.
-        first_s, longest_s: the first time out; each further one is longer by that, up to the longest.
-        max_share_bp: of the endpoints of a backend, how many may be out at once.
-        slow_start_s: after a return, how long until it gets its whole part again.
-    """
-
-    failures: int = 5
-    first_s: float = 10.0
-    longest_s: float = 300.0
-    max_share_bp: int = 5_000
-    slow_start_s: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """A named upstream.
-
-    Attributes:
-        endpoints: one or more; a call goes to the one with the fewest calls under way.
-        connect_timeout_s: until TCP, and TLS where it is spoken, are established.
-        timeout_s: whole leg, from dispatch to the last byte; of an event stream, to its head.
-        max_in_flight: legs at once; above it the leg is shed.
-        keepalive_s: how long an idle pooled connection is kept. Below the 5 s after which common
-            Python servers close theirs, so that a request rarely meets a closing connection.
-        tls: for `https` endpoints.
-        health: None: no active checks.
-        dns_refresh_s: how often host names are looked up again.
-        first_byte_timeout_s: from dispatch to the answer's head; None: `timeout_s`.
-        idle_timeout_s: the longest pause between two pieces of an answer's body. nginx's
-            `proxy_read_timeout` is a minute, too.
-        stream_timeout_s: whole leg whose answer is an event stream.
-    """
-
-    name: str
-    endpoints: tuple[Endpoint, ...]
-    connect_timeout_s: float
-    timeout_s: float
-    max_in_flight: int
-    keepalive_s: float
-    tls: UpstreamTls = UpstreamTls()
-    health: HealthCheck | None = None
-    ejection: Ejection = Ejection()
-    dns_refresh_s: float = 30.0
-    first_byte_timeout_s: float | None = None
-    idle_timeout_s: float = 60.0
-    stream_timeout_s: float = 600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Which requests a route takes; empty fields match everything."""
-
-    host: str
-    path: str
-    path_prefix: str
-    methods: tuple[str, ...]
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The split key: `name` is the header, the cookie or the JSON path (else empty)."""
-
-    kind: SplitKind
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Which requests may be sent twice; what is empty holds for every request."""
-
-    methods: tuple[str, ...] = ("GET", "HEAD", "POST")
-    headers: dict[str, str] = field(default_factory=dict)
-    path_prefixes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Breaker:
-    """When copies to a candidate that does not answer are given up, and tried again.
-
-    Attributes:
-        failures: in a row that open it; 0: it never opens.
-        open_for_s: how long no copy is sent; doubled each time that the probes fail.
-        max_open_for_s: where the doubling ends.
-        probes: copies sent after that time; all must be answered before the others follow.
-    """
-
-    failures: int = 5
-    open_for_s: float = 5.0
-    max_open_for_s: float = 60.0
-    probes: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Rewrite:
-    """What is changed in requests to a candidate: header names in lower case; no model: its own."""
-
-    set_headers: dict[str, str] = field(default_factory=dict)
-    remove_headers: tuple[str, ...] = ()
-    model: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A backend under trial, with its configured mirror percent and canary weight.
-
-    Attributes:
-        timeout_s: of a copy, from dispatch to the last byte; 0: the backend's.
-        mirror_rate: copies per second of all workers together; 0: no bound.
-        rewrite: for copies and for live traffic.
-    """
-
-    name: str
-    backend: str
-    mirror_bp: int
-    weight_bp: int
-    timeout_s: float = 0.0
-    mirror_rate: float = 0.0
-    breaker: Breaker = Breaker()
-    rewrite: Rewrite = field(default_factory=Rewrite)
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """How two answers are compared; `prediction` is a JMESPath expression or empty."""
-
-    prediction: str
-    comparator: str
-    rel_tol: float
-    abs_tol: float
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of a ramp; `max_duration_s` 0 means no limit."""
-
-    weight_bp: int
-    min_pairs: int
-    min_duration_s: float
-    max_duration_s: float
-    approval: str
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A statistical gate; `budget_s` is for latency only (else 0)."""
-
-    metric: str
-    margin: float
-    budget_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ramp:
-    """The plan that moves the canary weight through gates."""
-
-    steps: tuple[Step, ...]
-    gates: tuple[Gate, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A match, a primary and its candidates; `upgrades` are protocol names in lower case."""
-
-    name: str
-    match: Match
-    protocol: Protocol
-    primary: str
-    split: Split
-    candidates: tuple[Candidate, ...]
-    replicate_bp: int
-    compare: Compare
-    upgrades: tuple[str, ...]
-    ramp: Ramp | None
-    experiment_id: str
-    mirror_only: Guard = field(default_factory=Guard)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,67 +10,39 @@ key with its default; tests hold the three together.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from proxy.config.resolved import FULL_BP, Address, Bodies, HashPolicy, Protocol, Split, SplitKind
+from proxy.config.resolved import Address, Bodies, HashPolicy
+from proxy.config.schema_backend import BackendFile
+from proxy.config.schema_base import DAY_S, GIB, HOUR_S, KIB, MIB, Strict
+from proxy.config.schema_route import RouteFile
 from proxy.config.values import (
     BasisPoints,
     Bootstrap,
     Bytes,
-    CandidateName,
-    EndpointUrl,
     FilePath,
     Folder,
     HeaderName,
     HeaderValue,
-    Host,
     InstanceName,
-    JmesPath,
     JsonPath,
     KafkaOption,
     Listener,
-    Method,
-    ModelName,
     Name,
     Network,
-    Number,
     OptionText,
     OtlpEndpoint,
-    OwnHeader,
     Seconds,
-    SplitKey,
     TlsVersion,
     Token,
     TopicPrefix,
-    UpgradeName,
-    UrlPath,
     Whole,
 )
 
-KIB, MIB, GIB = 2**10, 2**20, 2**30
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
-
 #: Never recorded unless the operator says otherwise: they carry credentials.
 SECRET_HEADERS = ("authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key")
-
-
-class Strict(BaseModel):
-    """A frozen mapping that refuses unknown keys; a key without a value counts as left out."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=False
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, data: Any) -> Any:
-        """Leave out keys without a value, as when all lines below `limits:` are commented out."""
-        if not isinstance(data, dict):
-            return data
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {key: value for key, value in data.items() if value is not None or key not in known}
 
 
 class AdminFile(Strict):
@@ -80,51 +52,6 @@ class AdminFile(Strict):
     """Address of the admin API. One that is not loopback needs a token."""
     token: Token = ""
     """Bearer token that the admin API asks for; empty: none (loopback only)."""
-
-
-class UpstreamTlsFile(Strict):
-    """TLS to the `https` endpoints of a backend."""
-
-    ca: FilePath | None = None
-    """PEM file of the authorities to trust; left out: the system's."""
-    certificate: FilePath | None = None
-    """PEM file of the client certificate, with its chain; left out: none is shown."""
-    key: FilePath | None = None
-    """PEM file of the client certificate's key; left out: it is in `certificate`."""
-    server_name: Host = ""
-    """Name to ask for (SNI) and to check; empty: the endpoint's host."""
-    verify: bool = True
-    """false: any certificate is believed. Only for tests."""
-
-
-class HealthFile(Strict):
-    """Active health checks of a backend's endpoints."""
-
-    path: UrlPath
-    """What is asked for by GET; an answer of 200 to 399 passes."""
-    interval: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 5.0
-    """Time between two checks of an endpoint, by each worker."""
-    timeout: Annotated[Seconds, Field(gt=0, le=MINUTE_S)] = 1.0
-    """Time for one check."""
-    healthy_after: Annotated[Whole, Field(ge=1, le=100)] = 2
-    """Checks in a row that must pass before an endpoint is used again."""
-    unhealthy_after: Annotated[Whole, Field(ge=1, le=100)] = 3
-    """Checks in a row that must fail before an endpoint is left out."""
-
-
-class EjectionFile(Strict):
-    """When an endpoint whose calls fail is left alone for a while."""
-
-    failures: Annotated[Whole, Field(ge=0, le=10_000)] = 5
-    """Failed calls in a row (no connection, reset, time-out, 502 to 504); 0: never."""
-    first: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 10.0
-    """How long it is left alone the first time; each further time that much longer."""
-    longest: Annotated[Seconds, Field(gt=0, le=DAY_S)] = 5 * MINUTE_S
-    """The longest time that it is left alone."""
-    max_share: BasisPoints = FULL_BP // 2
-    """Share of the backend's endpoints that may be left alone at once."""
-    slow_start: Annotated[Seconds, Field(ge=0, le=HOUR_S)] = 10.0
-    """Time over which an endpoint that returns gets its whole part of the calls again."""
 
 
 class TlsFile(Strict):
@@ -138,176 +65,6 @@ class TlsFile(Strict):
     """PEM file with the authorities whose client certificates are asked for; left out: none."""
     min_version: TlsVersion = "1.2"
     """Lowest TLS version that is spoken: 1.2 or 1.3."""
-
-
-class BackendFile(Strict):
-    """A named upstream."""
-
-    endpoints: Annotated[tuple[EndpointUrl, ...], Field(min_length=1, max_length=256)]
-    """http://host:port, https://host:port or unix:/path; the one with the fewest calls is asked."""
-    connect_timeout: Annotated[Seconds, Field(gt=0, le=MINUTE_S)] = 1.0
-    """Time for a connection to be established, TLS included."""
-    first_byte_timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
-    """Time for the head of the answer, from dispatch; left out: as long as `timeout`."""
-    idle_timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] = MINUTE_S
-    """The longest pause between two pieces of an answer's body."""
-    timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] = 30.0
-    """Time for a whole call, from dispatch to the last byte; of an event stream, to its head."""
-    stream_timeout: Annotated[Seconds, Field(gt=0, le=7 * DAY_S)] | None = None
-    """Time for a whole call whose answer is an event stream; left out: 10m, or `timeout` if longer."""
-    max_in_flight: Annotated[Whole, Field(ge=1, le=100_000)] = 1024
-    """Calls at once; above it a call is shed."""
-    keepalive: Annotated[Seconds, Field(ge=0, le=HOUR_S)] = 4.0
-    """How long an idle connection is kept. Stay below what the backend itself allows (5s is common)."""
-    tls: UpstreamTlsFile = UpstreamTlsFile()
-    """TLS to `https` endpoints; certificates are verified by default."""
-    health: HealthFile | None = None
-    """Active checks; left out: none."""
-    ejection: EjectionFile = EjectionFile()
-    """When an endpoint whose calls fail is left alone."""
-    dns_refresh: Annotated[Seconds, Field(ge=1, le=DAY_S)] = 30.0
-    """How often host names of endpoints are looked up again."""
-
-
-class MatchFile(Strict):
-    """Which requests a route takes; everything given must hold."""
-
-    host: Host = ""
-    """Host name of the request, without port; empty: any."""
-    path: UrlPath = ""
-    """The whole path, without query."""
-    path_prefix: UrlPath = ""
-    """The first segments of the path: `/v2` takes `/v2` and `/v2/x`, not `/v20`."""
-    methods: Annotated[tuple[Method, ...], Field(max_length=32)] = ()
-    """Methods in capitals; empty: any."""
-    headers: dict[HeaderName, HeaderValue] = {}
-    """Header fields and the exact values they must have."""
-
-
-class GuardFile(Strict):
-    """Which requests may be sent twice; everything given must hold."""
-
-    methods: Annotated[tuple[Method, ...], Field(max_length=32)] = ("GET", "HEAD", "POST")
-    """Methods in capitals; empty: any."""
-    headers: dict[HeaderName, HeaderValue] = {}
-    """Header fields and the exact values they must have."""
-    path_prefixes: Annotated[tuple[UrlPath, ...], Field(max_length=64)] = ()
-    """First segments of paths, one of which must hold; empty: any path."""
-
-
-class BreakerFile(Strict):
-    """When copies to a candidate that does not answer are given up, and tried again."""
-
-    failures: Annotated[Whole, Field(ge=0, le=10_000)] = 5
-    """Copies in a row without an answer that open it; 0: it never opens."""
-    open_for: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 5.0
-    """How long no copy is sent; doubled each time that it still does not answer."""
-    max_open_for: Annotated[Seconds, Field(gt=0, le=DAY_S)] = MINUTE_S
-    """Where the doubling ends."""
-    probes: Annotated[Whole, Field(ge=1, le=100)] = 1
-    """Copies sent after that time; when all are answered, the others follow."""
-
-
-class CandidateFile(Strict):
-    """A backend under trial."""
-
-    name: CandidateName
-    """What the candidate is called in records, metrics and commands."""
-    backend: Name
-    """The backend that answers for it."""
-    mirror: BasisPoints = FULL_BP
-    """Share of requests that are copied to it; no user sees the answer."""
-    weight: BasisPoints = 0
-    """Share of live traffic that it serves."""
-    timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
-    """Time for a whole copy, from dispatch to the last byte; left out: the backend's."""
-    mirror_rate: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
-    """Copies per second at most, over all workers; 0: no bound."""
-    breaker: BreakerFile = BreakerFile()
-    """When copies to it are given up, and tried again; live traffic is not concerned."""
-    set_headers: Annotated[dict[OwnHeader, HeaderValue], Field(max_length=64)] = {}
-    """Header fields of its requests, in place of the client's; values are kept secret."""
-    remove_headers: Annotated[tuple[OwnHeader, ...], Field(max_length=64)] = ()
-    """Header fields of the client that it does not get."""
-    model: Annotated[ModelName, Field(max_length=200)] = ""
-    """The model's name as the candidate knows it, put into path or JSON body; empty: unchanged."""
-
-
-class CompareFile(Strict):
-    """How two answers are compared."""
-
-    prediction: JmesPath = ""
-    """JMESPath of the prediction in an answer; empty: where the protocol has it."""
-    comparator: Literal["exact", "numeric", "label"] = "exact"
-    """exact: equal JSON. numeric: within tolerances. label: the same class."""
-    rel_tol: Annotated[Number, Field(ge=0, le=1)] = 1e-6
-    """Relative tolerance of `numeric`."""
-    abs_tol: Annotated[Number, Field(ge=0)] = 1e-9
-    """Absolute tolerance of `numeric`."""
-
-
-class StepFile(Strict):
-    """One step of a ramp."""
-
-    weight: Annotated[BasisPoints, Field(gt=0)]
-    """Share of live traffic that the candidate serves during this step."""
-    min_pairs: Annotated[Whole, Field(ge=0, le=10**12)] = 100
-    """Pairs that the gates must have seen before the next step."""
-    min_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = MINUTE_S
-    """Shortest time in this step."""
-    max_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = 0.0
-    """Longest time in this step, then it is rolled back; 0: no limit."""
-    approval: Literal["auto", "manual"] = "auto"
-    """manual: an operator must promote, whatever the gates say."""
-
-
-class GateFile(Strict):
-    """A statistical gate on the difference between candidate and primary."""
-
-    metric: Literal["agreement", "availability", "latency", "correctness"]
-    """What is judged."""
-    margin: Annotated[Number, Field(gt=0, lt=1)] = 0.01
-    """How much worse the candidate may be, as a share of requests."""
-    budget: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
-    """Latency only: a call that takes longer is too slow."""
-
-
-class RampFile(Strict):
-    """The plan that moves the canary weight through gates."""
-
-    steps: Annotated[tuple[StepFile, ...], Field(min_length=1, max_length=100)]
-    """Weights in rising order."""
-    gates: Annotated[tuple[GateFile, ...], Field(min_length=1, max_length=4)]
-    """What must hold before the next step, and roll back when it surely does not."""
-
-
-class RouteFile(Strict):
-    """A match, a primary and its candidates."""
-
-    name: Name
-    """What the route is called in records, metrics and commands."""
-    match: MatchFile = MatchFile()
-    """Which requests it takes; empty: all. The first route that matches wins."""
-    protocol: Protocol = Protocol.JSON
-    """How predictions are found in answers."""
-    primary: Name
-    """The backend that serves users today."""
-    split_by: SplitKey = Split(SplitKind.REQUEST_ID, "")
-    """What sticks to one side: header:NAME, cookie:NAME, json:PATH, client_ip, request_id."""
-    candidates: Annotated[tuple[CandidateFile, ...], Field(max_length=16)] = ()
-    """Backends under trial."""
-    replicate: BasisPoints = 0
-    """Share of requests sent to the primary twice, to learn how far it agrees with itself."""
-    compare: CompareFile = CompareFile()
-    """How answers are compared."""
-    upgrades: Annotated[tuple[UpgradeName, ...], Field(max_length=16)] = ("websocket",)
-    """Protocols that Upgrade may change to: tunnelled to the primary, not mirrored; empty: none."""
-    mirror_only: GuardFile = GuardFile()
-    """Which requests may be sent twice: mirrored, replicated, or asked again after a canary failed."""
-    ramp: RampFile | None = None
-    """The plan that moves the weight; left out: only operators move it."""
-    experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    """Name of the experiment in records; left out: the route's name."""
 
 
 class KafkaFile(Strict):

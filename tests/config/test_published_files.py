@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from proxy.comparison.comparators import names
 from proxy.config import json_schema, kinds, yaml_tree
 from proxy.config.load import load_config
-from proxy.config.schema import CompareFile, ConfigFile
+from proxy.config.schema import ConfigFile
+from proxy.config.schema_route import CompareFile
 from proxy.config.values import KAFKA_OPTIONS, _json_path
 from proxy.errors import ConfigError
 from proxy.pairs import paths

@@ -1,0 +1,169 @@
+"""Routes in the config file; see `proxy.config.schema`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from proxy.config.resolved import FULL_BP, Protocol, Split, SplitKind
+from proxy.config.schema_base import DAY_S, HOUR_S, MINUTE_S, Strict
+from proxy.config.values import (
+    BasisPoints,
+    CandidateName,
+    HeaderName,
+    HeaderValue,
+    Host,
+    JmesPath,
+    Method,
+    ModelName,
+    Name,
+    Number,
+    OwnHeader,
+    Seconds,
+    SplitKey,
+    UpgradeName,
+    UrlPath,
+    Whole,
+)
+
+
+class MatchFile(Strict):
+    """Which requests a route takes; everything given must hold."""
+
+    host: Host = ""
+    """Host name of the request, without port; empty: any."""
+    path: UrlPath = ""
+    """The whole path, without query."""
+    path_prefix: UrlPath = ""
+    """The first segments of the path: `/v2` takes `/v2` and `/v2/x`, not `/v20`."""
+    methods: Annotated[tuple[Method, ...], Field(max_length=32)] = ()
+    """Methods in capitals; empty: any."""
+    headers: dict[HeaderName, HeaderValue] = {}
+    """Header fields and the exact values they must have."""
+
+
+class GuardFile(Strict):
+    """Which requests may be sent twice; everything given must hold."""
+
+    methods: Annotated[tuple[Method, ...], Field(max_length=32)] = ("GET", "HEAD", "POST")
+    """Methods in capitals; empty: any."""
+    headers: dict[HeaderName, HeaderValue] = {}
+    """Header fields and the exact values they must have."""
+    path_prefixes: Annotated[tuple[UrlPath, ...], Field(max_length=64)] = ()
+    """First segments of paths, one of which must hold; empty: any path."""
+
+
+class BreakerFile(Strict):
+    """When copies to a candidate that does not answer are given up, and tried again."""
+
+    failures: Annotated[Whole, Field(ge=0, le=10_000)] = 5
+    """Copies in a row without an answer that open it; 0: it never opens."""
+    open_for: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 5.0
+    """How long no copy is sent; doubled each time that it still does not answer."""
+    max_open_for: Annotated[Seconds, Field(gt=0, le=DAY_S)] = MINUTE_S
+    """Where the doubling ends."""
+    probes: Annotated[Whole, Field(ge=1, le=100)] = 1
+    """Copies sent after that time; when all are answered, the others follow."""
+
+
+class CandidateFile(Strict):
+    """A backend under trial."""
+
+    name: CandidateName
+    """What the candidate is called in records, metrics and commands."""
+    backend: Name
+    """The backend that answers for it."""
+    mirror: BasisPoints = FULL_BP
+    """Share of requests that are copied to it; no user sees the answer."""
+    weight: BasisPoints = 0
+    """Share of live traffic that it serves."""
+    timeout: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
+    """Time for a whole copy, from dispatch to the last byte; left out: the backend's."""
+    mirror_rate: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    """Copies per second at most, over all workers; 0: no bound."""
+    breaker: BreakerFile = BreakerFile()
+    """When copies to it are given up, and tried again; live traffic is not concerned."""
+    set_headers: Annotated[dict[OwnHeader, HeaderValue], Field(max_length=64)] = {}
+    """Header fields of its requests, in place of the client's; values are kept secret."""
+    remove_headers: Annotated[tuple[OwnHeader, ...], Field(max_length=64)] = ()
+    """Header fields of the client that it does not get."""
+    model: Annotated[ModelName, Field(max_length=200)] = ""
+    """The model's name as the candidate knows it, put into path or JSON body; empty: unchanged."""
+
+
+class CompareFile(Strict):
+    """How two answers are compared."""
+
+    prediction: JmesPath = ""
+    """JMESPath of the prediction in an answer; empty: where the protocol has it."""
+    comparator: Literal["exact", "numeric", "label"] = "exact"
+    """exact: equal JSON. numeric: within tolerances. label: the same class."""
+    rel_tol: Annotated[Number, Field(ge=0, le=1)] = 1e-6
+    """Relative tolerance of `numeric`."""
+    abs_tol: Annotated[Number, Field(ge=0)] = 1e-9
+    """Absolute tolerance of `numeric`."""
+
+
+class StepFile(Strict):
+    """One step of a ramp."""
+
+    weight: Annotated[BasisPoints, Field(gt=0)]
+    """Share of live traffic that the candidate serves during this step."""
+    min_pairs: Annotated[Whole, Field(ge=0, le=10**12)] = 100
+    """Pairs that the gates must have seen before the next step."""
+    min_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = MINUTE_S
+    """Shortest time in this step."""
+    max_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = 0.0
+    """Longest time in this step, then it is rolled back; 0: no limit."""
+    approval: Literal["auto", "manual"] = "auto"
+    """manual: an operator must promote, whatever the gates say."""
+
+
+class GateFile(Strict):
+    """A statistical gate on the difference between candidate and primary."""
+
+    metric: Literal["agreement", "availability", "latency", "correctness"]
+    """What is judged."""
+    margin: Annotated[Number, Field(gt=0, lt=1)] = 0.01
+    """How much worse the candidate may be, as a share of requests."""
+    budget: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
+    """Latency only: a call that takes longer is too slow."""
+
+
+class RampFile(Strict):
+    """The plan that moves the canary weight through gates."""
+
+    steps: Annotated[tuple[StepFile, ...], Field(min_length=1, max_length=100)]
+    """Weights in rising order."""
+    gates: Annotated[tuple[GateFile, ...], Field(min_length=1, max_length=4)]
+    """What must hold before the next step, and roll back when it surely does not."""
+
+
+class RouteFile(Strict):
+    """A match, a primary and its candidates."""
+
+    name: Name
+    """What the route is called in records, metrics and commands."""
+    match: MatchFile = MatchFile()
+    """Which requests it takes; empty: all. The first route that matches wins."""
+    protocol: Protocol = Protocol.JSON
+    """How predictions are found in answers."""
+    primary: Name
+    """The backend that serves users today."""
+    split_by: SplitKey = Split(SplitKind.REQUEST_ID, "")
+    """What sticks to one side: header:NAME, cookie:NAME, json:PATH, client_ip, request_id."""
+    candidates: Annotated[tuple[CandidateFile, ...], Field(max_length=16)] = ()
+    """Backends under trial."""
+    replicate: BasisPoints = 0
+    """Share of requests sent to the primary twice, to learn how far it agrees with itself."""
+    compare: CompareFile = CompareFile()
+    """How answers are compared."""
+    upgrades: Annotated[tuple[UpgradeName, ...], Field(max_length=16)] = ("websocket",)
+    """Protocols that Upgrade may change to: tunnelled to the primary, not mirrored; empty: none."""
+    mirror_only: GuardFile = GuardFile()
+    """Which requests may be sent twice: mirrored, replicated, or asked again after a canary failed."""
+    ramp: RampFile | None = None
+    """The plan that moves the weight; left out: only operators move it."""
+    experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """Name of the experiment in records; left out: the route's name."""
