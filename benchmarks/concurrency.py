@@ -41,7 +41,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     ) as stage:
         for count in QUICK if options.is_quick else CONCURRENCIES:
             load = Load(size, count, options.seconds)
-            samples += _measured(stage, load, rounds, say, is_warm=bool(samples))
+            samples += _measured(
+                stage, load, rounds, say, is_warm=bool(samples) or options.is_quick
+            )
         faults = recording_faults(stage)
     faults += [tables.fault_line(sample) for sample in samples if sample.faults]
     at_one = _ratio(samples, 1, 1)

@@ -37,7 +37,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     seconds = max(_LEAST_S, 2 * options.seconds)
     load = PacedLoad(min(options.sizes), seconds)
     with open_stage(folder, peers, list(Mode), is_pinned=options.is_pinned) as stage:
-        samples = measure_rounds(stage, stage.targets, load, options.rounds, say)
+        samples = measure_rounds(
+            stage, stage.targets, load, options.rounds, say, is_warm=options.is_quick
+        )
         faults = recording_faults(stage)
     faults += [tables.fault_line(sample) for sample in samples if sample.faults]
     return Report(

@@ -45,7 +45,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
                 one for one in stage.targets if size == min(options.sizes) or not is_slow(one)
             ]
             rounds = options.rounds if size == min(options.sizes) else _rounds(options)
-            samples += measure_rounds(stage, chosen, _load(options, size), rounds, say)
+            samples += measure_rounds(
+                stage, chosen, _load(options, size), rounds, say, is_warm=options.is_quick
+            )
         faults = recording_faults(stage)
     faults += [tables.fault_line(sample) for sample in samples if sample.faults]
     per_size = [tables.per_target(samples, size) for size in options.sizes]

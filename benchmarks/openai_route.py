@@ -60,7 +60,9 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             say(f"chat completions, {kind}")
             body = _body(is_streamed=kind == "streamed")
             load = Load(len(body), _CONNECTIONS, options.seconds, PATH, body)
-            samples[kind] = measure_rounds(stage, targets, load, rounds, say)
+            samples[kind] = measure_rounds(
+                stage, targets, load, rounds, say, is_warm=options.is_quick
+            )
     found = [one for kind in KINDS for one in samples[kind]]
     versions = [f"LiteLLM {peer.version()}" for peer in peers if isinstance(peer, LiteLLM)]
     return Report(
