@@ -18,9 +18,9 @@ from proxy.config import resolved, yaml_tree
 from proxy.config.cross_checks import cross_check
 from proxy.config.extras import missing_extras
 from proxy.config.faults import dotted, explain
-from proxy.config.resolve import resolve, resolve_tls
-from proxy.config.resolved import Config
-from proxy.config.schema import ConfigFile, TlsFile
+from proxy.config.resolve import resolve, resolve_tls, resolve_upstream_tls
+from proxy.config.resolved import Config, Tls, UpstreamTls
+from proxy.config.schema import ConfigFile
 from proxy.config.tls_files import tls_faults
 from proxy.errors import ConfigError, ConfigFault, StateError
 
@@ -48,8 +48,8 @@ def load_config(
     if tree.value is None and not tree.faults:
         raise ConfigError([ConfigFault(name, 0, "", "the file is empty; see `understudy init`")])
     file, found = _check(tree)
-    if looks_at_files and file is not None and file.tls is not None:
-        found += _check_tls_files(tree, file.tls)
+    if looks_at_files and file is not None:
+        found += _check_tls_files(tree, file)
     if found or file is None:
         faults = [ConfigFault(name, line, dotted(at), text) for line, at, text in found]
         raise ConfigError(sorted(dict.fromkeys(faults), key=lambda fault: fault.line))
@@ -135,9 +135,19 @@ def _check(tree: yaml_tree.Tree) -> tuple[ConfigFile | None, list[_Found]]:
     return file, found
 
 
-def _check_tls_files(tree: yaml_tree.Tree, tls: TlsFile) -> list[_Found]:
-    faults = tls_faults(resolve_tls(tls, Path.cwd()))
-    return [(tree.line(("tls", key)), ("tls", key), message) for key, message in faults]
+def _check_tls_files(tree: yaml_tree.Tree, file: ConfigFile) -> list[_Found]:
+    named: list[tuple[yaml_tree.Path, Tls | UpstreamTls]] = [
+        (("backends", name, "tls"), resolve_upstream_tls(backend.tls, Path.cwd()))
+        for name, backend in file.backends.items()
+        if any(endpoint.is_tls for endpoint in backend.endpoints)
+    ]
+    if file.tls is not None:
+        named.append((("tls",), resolve_tls(file.tls, Path.cwd())))
+    return [
+        (tree.line((*path, key)), (*path, key), message)
+        for path, tls in named
+        for key, message in tls_faults(tls)
+    ]
 
 
 def _validate(value: Any) -> tuple[ConfigFile | None, list[tuple[yaml_tree.Path, str]]]:

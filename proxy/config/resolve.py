@@ -44,7 +44,7 @@ from proxy.config.schema import (
     TelemetryFile,
     TlsFile,
 )
-from proxy.config.schema_backend import BackendFile, HealthFile
+from proxy.config.schema_backend import BackendFile, HealthFile, UpstreamTlsFile
 from proxy.config.schema_route import CandidateFile, GuardFile, MatchFile, RampFile, RouteFile
 
 #: Envoy gives up a stream that is quiet for five minutes, and has no limit for all of it.
@@ -89,12 +89,23 @@ def resolve_tls(tls: TlsFile, folder: Path) -> Tls:
     )
 
 
+def resolve_upstream_tls(tls: UpstreamTlsFile, folder: Path) -> UpstreamTls:
+    """Return a backend's `tls` with its paths made absolute from `folder`."""
+    return UpstreamTls(
+        ca=_path(folder, tls.ca) if tls.ca else "",
+        certificate=_path(folder, tls.certificate) if tls.certificate else "",
+        key=_path(folder, tls.key) if tls.key else "",
+        server_name=tls.server_name,
+        verify=tls.verify,
+    )
+
+
 def _path(folder: Path, given: str) -> str:
     return str(folder / Path(given).expanduser())
 
 
 def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
-    tls, health, ejection = backend.tls, backend.health, backend.ejection
+    health, ejection = backend.health, backend.ejection
     stream_timeout_s = backend.stream_timeout
     if stream_timeout_s is None:
         stream_timeout_s = max(STREAM_TIMEOUT_S, backend.timeout)
@@ -105,13 +116,7 @@ def _backend(name: str, backend: BackendFile, folder: Path) -> Backend:
         timeout_s=backend.timeout,
         max_in_flight=backend.max_in_flight,
         keepalive_s=backend.keepalive,
-        tls=UpstreamTls(
-            ca=_path(folder, tls.ca) if tls.ca else "",
-            certificate=_path(folder, tls.certificate) if tls.certificate else "",
-            key=_path(folder, tls.key) if tls.key else "",
-            server_name=tls.server_name,
-            verify=tls.verify,
-        ),
+        tls=resolve_upstream_tls(backend.tls, folder),
         health=None if health is None else _health(health),
         ejection=Ejection(
             failures=ejection.failures,

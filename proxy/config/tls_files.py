@@ -1,4 +1,4 @@
-"""The files that `tls` names: whether they can be read, fit together, and still hold.
+"""The files that TLS settings name: whether they can be read, fit together, and still hold.
 
 `understudy check` and `serve` look at them before a socket opens; a worker makes its context of them
 and looks again when they are renewed. No message repeats anything out of a key.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proxy.config.resolved import Tls
+from proxy.config.resolved import Tls, UpstreamTls
 from proxy.errors import UnderstudyError
 
 #: A warning this long before the certificate ends; ACME clients renew 30 days before.
@@ -22,7 +22,7 @@ _MAX_TURNS = 10
 
 
 class TlsFileError(UnderstudyError):
-    """A file of `tls` cannot be used.
+    """A file of a `tls` setting cannot be used.
 
     Attributes:
         key: the config key, such as `certificate`.
@@ -50,26 +50,50 @@ def server_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def load_chain(context: ssl.SSLContext, tls: Tls) -> None:
+def client_context(tls: UpstreamTls) -> ssl.SSLContext:
+    """Return the context of a backend's connections: verified unless told otherwise, HTTP/1.1 only.
+
+    Raises:
+        TlsFileError: a file cannot be read or used; says which.
+    """
+    if tls.ca:  # in place of the system's authorities
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _load_authorities(context, "ca", tls.ca)
+    else:
+        context = ssl.create_default_context()
+    if tls.certificate:
+        load_chain(context, tls)
+    context.set_alpn_protocols(["http/1.1"])
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def load_chain(context: ssl.SSLContext, tls: Tls | UpstreamTls) -> None:
     """Load certificate, chain and key; new handshakes use them.
 
     Raises:
         TlsFileError: they cannot be used; the context may be left without a key.
     """
     _must_be_readable("certificate", tls.certificate)
-    _must_be_readable("key", tls.key)
+    if tls.key:
+        _must_be_readable("key", tls.key)
     try:
-        context.load_cert_chain(tls.certificate, tls.key, password=_refuse_password)
+        context.load_cert_chain(tls.certificate, tls.key or None, password=_refuse_password)
     except ssl.SSLError as exc:
         # OpenSSL does not say which of the two it means.
         _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "certificate", tls.certificate)
         raise TlsFileError("key", _key_trouble(tls, exc)) from None
 
 
-def tls_faults(tls: Tls) -> Iterator[tuple[str, str]]:
+def tls_faults(tls: Tls | UpstreamTls) -> Iterator[tuple[str, str]]:
     """Yield the key and the explanation of what is wrong with the files; at most one."""
     try:
-        server_context(tls)
+        if isinstance(tls, Tls):
+            server_context(tls)
+        else:
+            client_context(tls)
     except TlsFileError as exc:
         yield exc.key, str(exc)
 
@@ -117,12 +141,14 @@ def _refuse_password() -> NoReturn:
     )
 
 
-def _key_trouble(tls: Tls, exc: ssl.SSLError) -> str:
+def _key_trouble(tls: Tls | UpstreamTls, exc: ssl.SSLError) -> str:
     if exc.reason == "KEY_VALUES_MISMATCH":
-        return f"{tls.key} is not the key of the certificate in {tls.certificate}"
+        return (
+            f"{tls.key or tls.certificate} is not the key of the certificate in {tls.certificate}"
+        )
     if exc.reason and exc.reason.endswith("TOO_SMALL"):
         return f"the key of {tls.certificate} is too short to be safe ({exc.reason})"
-    return f"{tls.key} holds no private key in PEM form"
+    return f"{tls.key or tls.certificate} holds no private key in PEM form"
 
 
 def _as_clients_see_it(tls: Tls) -> dict[str, Any]:

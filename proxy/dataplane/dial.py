@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from proxy.config.resolved import Backend, Endpoint, UpstreamTls
-from proxy.errors import StateError
+from proxy.config.resolved import Backend, Endpoint
+from proxy.config.tls_files import client_context
 
 if TYPE_CHECKING:
     from proxy.dataplane.member import Member
@@ -29,14 +28,14 @@ class Dialer:
     """Opens the connections of one backend.
 
     Raises:
-        StateError: the files of its TLS settings cannot be used.
+        TlsFileError: the files of its TLS settings cannot be used.
     """
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._server_name = backend.tls.server_name
         speaks_tls = any(endpoint.is_tls for endpoint in backend.endpoints)
-        self._tls = tls_context(backend.tls, backend.name) if speaks_tls else None
+        self._tls = client_context(backend.tls) if speaks_tls else None
 
     async def open(self, member: Member, make: Callable[[], _Protocol]) -> _Protocol:
         """Open a connection to a member of the backend and return its protocol.
@@ -97,22 +96,3 @@ def is_name(endpoint: Endpoint) -> bool:
     except ValueError:
         return not endpoint.socket_path
     return False
-
-
-def tls_context(tls: UpstreamTls, backend: str) -> ssl.SSLContext:
-    """Return the context of a backend's TLS connections.
-
-    Raises:
-        StateError: a file is missing, or is not what it should be.
-    """
-    try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.certificate:
-            context.load_cert_chain(tls.certificate, tls.key or None)
-    except (OSError, ssl.SSLError) as exc:
-        raise StateError(f"the TLS files of backend {backend} cannot be used: {exc}") from exc
-    context.set_alpn_protocols(["http/1.1"])
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

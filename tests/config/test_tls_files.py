@@ -116,3 +116,27 @@ def test_a_certificate_that_ends_is_no_fault_but_a_warning(authority: Authority)
     expected = "tls.certificate: clients will refuse it: certificate has expired"
     assert tls_advice(authority.tls, now_s) == [expected]
     assert load_config(_write(), {}, looks_at_files=True).tls is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "telling"),
+    [
+        ("{ca: none.pem}", "ca", "cannot be read: No such file"),
+        ("{ca: tls.key}", "ca", "holds no certificate in PEM form"),
+        ("{certificate: ca.pem}", "certificate", ""),
+        ("{certificate: tls.crt, key: ca.pem}", "key", "holds no private key in PEM form"),
+    ],
+)
+def test_files_of_a_backend_are_looked_at_too(
+    authority: Authority, settings: str, key: str, telling: str
+) -> None:
+    """By line and key; a certificate alone must hold its key."""
+    del authority
+    Path("c.yaml").write_text(
+        f"backends:\n  v1:\n    endpoints: [https://127.0.0.1:9001]\n    tls: {settings}\n"
+        "routes:\n  - {name: all, primary: v1}\n"
+    )
+    fault = _fault("c.yaml")
+    assert fault.startswith(f"c.yaml:4: backends.v1.tls.{'key' if not telling else key}: ")
+    assert telling in fault
+    assert load_config("c.yaml", {}).backends["v1"].tls is not None

@@ -6,44 +6,14 @@ import ssl
 from pathlib import Path
 
 import pytest
-import trustme
 
 from proxy.config.resolved import Endpoint, UpstreamTls
-from proxy.dataplane.dial import tls_context
-from proxy.errors import StateError
 from tests.dataplane.test_endpoints import give_endpoints
+from tests.support.authority import Authority
 from tests.support.dataplane import dataplane, until
 from tests.support.upstreams import Upstream, echo
 
 MIB = 1 << 20
-
-
-class Authority:
-    """A certificate authority, with its certificate as a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._made = trustme.CA()
-        self._folder = folder
-        self.ca = str(folder / "ca.pem")
-        self._made.cert_pem.write_to_path(self.ca)
-
-    def server(self, *names: str, wants_client: bool = False) -> ssl.SSLContext:
-        """Return the context of a server with these names."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._made.issue_cert(*names).configure_cert(context)
-        context.set_alpn_protocols(["http/1.1"])
-        if wants_client:
-            self._made.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
-
-    def client(self) -> str:
-        """Return the file of a client's certificate and key."""
-        path = self._folder / "client.pem"
-        self._made.issue_cert(
-            "understudy@client.test"
-        ).private_key_and_cert_chain_pem.write_to_path(str(path))
-        return str(path)
 
 
 async def outcome(
@@ -62,7 +32,9 @@ async def outcome(
 async def test_a_trusted_certificate_is_accepted(tmp_path: Path) -> None:
     """By an authority of one's own."""
     authority = Authority(tmp_path)
-    found = await outcome(tmp_path, authority.server("127.0.0.1"), UpstreamTls(ca=authority.ca))
+    found = await outcome(
+        tmp_path, authority.server("127.0.0.1"), UpstreamTls(ca=str(authority.ca_file))
+    )
     assert found == (200, b"secret", b"")
 
 
@@ -79,7 +51,7 @@ async def test_a_wrong_name_is_refused(tmp_path: Path) -> None:
     """A certificate for another host proves nothing."""
     authority = Authority(tmp_path)
     server = authority.server("other.test")
-    assert (await outcome(tmp_path, server, UpstreamTls(ca=authority.ca)))[0] == 502
+    assert (await outcome(tmp_path, server, UpstreamTls(ca=str(authority.ca_file))))[0] == 502
 
 
 async def test_the_name_to_ask_for_can_be_given(tmp_path: Path) -> None:
@@ -88,7 +60,7 @@ async def test_the_name_to_ask_for_can_be_given(tmp_path: Path) -> None:
     server = authority.server("model.test")
     asked: list[str | None] = []
     server.sni_callback = lambda _socket, name, _context: asked.append(name)
-    tls = UpstreamTls(ca=authority.ca, server_name="model.test")
+    tls = UpstreamTls(ca=str(authority.ca_file), server_name="model.test")
     assert (await outcome(tmp_path, server, tls))[0] == 200
     assert asked == ["model.test"]
 
@@ -104,7 +76,9 @@ async def test_a_client_certificate_is_shown(tmp_path: Path, shows: bool) -> Non
     """A backend that wants one gets it; without one it answers nothing."""
     authority = Authority(tmp_path)
     server = authority.server("127.0.0.1", wants_client=True)
-    tls = UpstreamTls(ca=authority.ca, certificate=authority.client() if shows else "")
+    tls = UpstreamTls(
+        ca=str(authority.ca_file), certificate=authority.client_file() if shows else ""
+    )
     assert (await outcome(tmp_path, server, tls))[0] == (200 if shows else 502)
 
 
@@ -120,16 +94,10 @@ async def test_large_bodies_and_keep_alive(tmp_path: Path) -> None:
         give_endpoints(
             plane,
             Endpoint("127.0.0.1", primary.port, is_tls=True),
-            tls=UpstreamTls(ca=authority.ca),
+            tls=UpstreamTls(ca=str(authority.ca_file)),
         )
         for number in range(3):
             sent = body[: MIB // 2 * (number + 1) - 1]
             assert (await plane.request(b"POST", b"/", body=sent))[2] == sent
         await until(lambda: len(primary.requests) == 3, "three requests")
         assert len(primary.raw) == 1
-
-
-def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
-    """The backend is named, and what is wrong."""
-    with pytest.raises(StateError, match="backend v1"):
-        tls_context(UpstreamTls(ca=str(tmp_path / "none.pem")), "v1")

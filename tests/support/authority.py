@@ -50,3 +50,20 @@ class Authority:
         if has_certificate:
             self._ca.issue_cert("client@example.org").configure_cert(context)
         return context
+
+    def server(self, *names: str, wants_client: bool = False) -> ssl.SSLContext:
+        """Return the context of a server with these names, which may ask for a client's certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._ca.issue_cert(*names).configure_cert(context)
+        context.set_alpn_protocols(["http/1.1"])
+        if wants_client:
+            self._ca.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def client_file(self) -> str:
+        """Write a client's certificate and key into one file; return its path."""
+        path = str(self.folder / "client.pem")
+        leaf = self._ca.issue_cert("understudy@example.org")
+        leaf.private_key_and_cert_chain_pem.write_to_path(path)
+        return path
