@@ -84,6 +84,8 @@ class Stream(Answering):
             self._stage.end_all()
             self.transport.write(whole(b"{}"))
         else:
+            # A proxy may use the connection again: each answer is a stream with numbers of its own.
+            self._number = 0
             self.transport.write(_HEAD)
             self._stage.add(self)
 

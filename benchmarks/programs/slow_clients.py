@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
+from collections import deque
 from typing import Any, cast
 
 import uvloop
 
 _LINE_S = 1.0
+_TURN_S = 0.01
 _RETRY_S = 0.2
 _AT_ONCE = 100
 
@@ -24,6 +27,7 @@ class Crowd:
     def __init__(self, port: int, path: str) -> None:
         self.open: set[Slow] = set()
         self.closed = 0
+        self._turns: deque[Slow] = deque()
         self._port = port
         self._head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode()
 
@@ -44,9 +48,17 @@ class Crowd:
         task.add_done_callback(_tasks.discard)
 
     def send_lines(self) -> None:
-        """Send the next line on every socket."""
-        for slow in self.open:
-            slow.transport.write(b"X-Slow: and slower\r\n")
+        """Send the next line on the sockets whose turn it is.
+
+        They take turns over the second: slow clients are many, not a choir, and a thousand lines at
+        once would be a burst that none of them makes.
+        """
+        for _ in range(math.ceil(len(self.open) * _TURN_S / _LINE_S)):
+            if not self._turns:
+                self._turns.extend(self.open)
+            slow = self._turns.popleft()
+            if slow in self.open:
+                slow.transport.write(b"X-Slow: and slower\r\n")
 
 
 _tasks: set[asyncio.Task[None]] = set()
@@ -80,8 +92,9 @@ async def _run(settings: dict[str, Any]) -> None:
         await asyncio.gather(*(crowd.join() for _ in range(count)))
     while True:
         print(json.dumps({"open": len(crowd.open), "closed": crowd.closed}), flush=True)
-        await asyncio.sleep(_LINE_S)
-        crowd.send_lines()
+        for _ in range(round(_LINE_S / _TURN_S)):
+            await asyncio.sleep(_TURN_S)
+            crowd.send_lines()
 
 
 if __name__ == "__main__":

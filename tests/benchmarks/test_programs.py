@@ -141,6 +141,20 @@ def test_events_arrive_numbered_dated_and_whole(fleet: Fleet) -> None:
     assert said["delay_ns"]["0.5"] > 0
 
 
+def test_a_connection_that_is_used_again_starts_at_0(fleet: Fleet) -> None:
+    """Numbers count within a stream, not within a proxy's connection to the server."""
+    port = _started(fleet, "events", rate_per_s=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("GET", "/")
+            answer = connection.getresponse()
+            first = answer.read(events.EVENT_BYTES)
+            assert int(first[events.NUMBER]) == 0
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{events.END}", timeout=10).close()
+            answer.read()
+
+
 def test_events_are_found_wherever_the_bytes_are_cut() -> None:
     """An event has come when its last byte has."""
     content = b"".join(events.event(number, 1000 + number) for number in range(3))
