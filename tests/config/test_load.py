@@ -218,7 +218,8 @@ def test_an_extra_that_is_not_installed_is_a_fault_that_says_how_to_get_it(
     otlp = load_config(smallest, {}).telemetry.otlp
     assert otlp is not None
     assert (otlp.endpoint, otlp.headers, otlp.sample_bp) == ("http://127.0.0.1:4318", {}, 0)
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)
+    for module in ("opentelemetry.sdk", "opentelemetry.sdk.trace"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"pip install 'understudy\[otel\]'") as caught:
         load_config(smallest, {})
     assert caught.value.faults[0].key == "telemetry.otlp"

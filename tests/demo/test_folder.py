@@ -21,7 +21,7 @@ def test_the_config_in_it_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     config = load_config(folder.config)
     assert config.state_dir == str(folder.state)
     assert [c.mirror_bp for c in config.routes[0].candidates] == [10_000, 3_000]
-    assert str(config.backends["digits-v2"].endpoints[0]) == "127.0.0.1:9002"
+    assert str(config.backends["digits-v2"].endpoints[0]) == "http://127.0.0.1:9002"
     folder.close()
 
 
