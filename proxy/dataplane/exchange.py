@@ -170,7 +170,7 @@ class Exchange:
             self.worker.shadows.discard(leg)
             gate = leg.gate
             if gate is not None and not (leg.status is Outcome.OK and gate.breaker.is_calm):
-                gate.ended(leg.turn, leg.status, leg.end_s)
+                gate.ended(leg)
         self._end_if_over()
 
     # Beginning.
