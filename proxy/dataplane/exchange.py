@@ -41,6 +41,7 @@ class Exchange:
         pending: pieces of the request body that the serving leg has not been given.
         is_probed: the client has been asked whether it is still there.
         live: legs under way; -1 once the exchange has ended.
+        peer_host: the client's address; its connection's may be another client's by the end.
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
         skip: why no copy is sent, once that is known.
@@ -53,8 +54,8 @@ class Exchange:
     __slots__ = (
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
         "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled",
-        "is_whole", "keep_limit", "legs", "live", "may_repeat", "pending", "plan", "ready_s",
-        "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
+        "is_whole", "keep_limit", "legs", "live", "may_repeat", "peer_host", "pending", "plan",
+        "ready_s", "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
         "trace_id", "unit", "wall_us", "worker",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Exchange:
         worker = client.worker
         self.worker: Worker = worker
         self.client = client
+        self.peer_host: bytes = client.peer_host
         self.context = context
         self.head = head
         self.ready_s = monotonic_s()
@@ -233,7 +235,7 @@ class Exchange:
         body = b""
         if context.waits_for_body and self.captured and self.is_whole:
             body = b"".join(self.captured)
-        key = context.read_key(self.head.fields, body, self.client.peer_host) or self.request_id
+        key = context.read_key(self.head.fields, body, self.peer_host) or self.request_id
         if not context.has_pairs:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision
