@@ -114,9 +114,10 @@ class Exchange:
     def advance(self) -> None:
         """Act on what one read from the client brought."""
         if not self.is_begun:
-            if not self.is_whole and self._must_wait():
+            decision = self._decide_if_due()
+            if decision is None:
                 return
-            self._begin()
+            self._begin(decision)
         else:
             self.worker.refresh()  # a kill that came since the head must stop the mirrors
             if self.pending or self.is_whole:
@@ -177,19 +178,19 @@ class Exchange:
 
     # Beginning.
 
-    def _must_wait(self) -> bool:
-        """Tell whether the body must be whole first: for the split key, or for a rewrite of it."""
+    def _decide_if_due(self) -> Decision | None:
+        """Decide; None if the body must be whole first: for the split key, or for a rewrite of it."""
         context = self.context
-        if self.captured is None:
-            return False
-        return context.waits_for_body or (
-            context.has_body_rewrite and self._decide().serving in context.body_rewrites
-        )
+        if self.is_whole or self.captured is None:
+            return self._decide()  # again, where it had to wait: a kill may have come meanwhile
+        if context.waits_for_body:
+            return None
+        decision = self._decide()
+        return None if decision.serving in context.body_rewrites else decision
 
-    def _begin(self) -> None:
-        """Decide, and send the serving leg what there is of the request."""
+    def _begin(self, decision: Decision) -> None:
+        """Send the serving leg what there is of the request."""
         self.is_begun = True
-        decision = self._decide()  # again, where it had to wait: a kill may have come meanwhile
         if decision.serving != PRIMARY:
             self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
