@@ -11,28 +11,14 @@ from proxy.dataplane.half_closed import set_reset_on_close
 from proxy.dataplane.pool import Pool
 from proxy.routing.breaker import State
 from proxy.state.stats_page import Outcome
-from tests.dataplane.test_endpoints import at, give_endpoints, upstreams
 from tests.support.dataplane import Options, Plane, dataplane, until
+from tests.support.endpoints import at, give_endpoints, upstreams
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server
-from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang
+from tests.support.upstreams import Request, Upstream, answer, closes_the_second, echo, hang
 
 AT_ONCE = Ejection(failures=1, first_s=60.0, longest_s=60.0, slow_start_s=0.0)
 CANARY = {"v2": 10_000}
-
-
-def closes_the_second() -> Behaviour:
-    """Answer the first request of each connection, and close under the second."""
-    known: set[asyncio.StreamWriter] = set()
-
-    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
-        if writer in known:
-            writer.transport.abort()
-        else:
-            known.add(writer)
-            await echo(request, writer)
-
-    return behave
 
 
 async def test_a_stale_connection_is_nobodys_failure(tmp_path: Path) -> None:
