@@ -76,7 +76,7 @@ class AccessLog:
         duration_s = end_s - exchange.ready_s
         if duration_s < self._slow_s and not self._is_sampled():
             return
-        fields = self._request(exchange.client.peer_host, exchange.head)
+        fields = self._request(exchange.peer_host, exchange.head)
         fields |= {
             "status": _status(exchange, refusal),
             "outcome": _outcome(exchange),

@@ -171,6 +171,8 @@ class ClientConnection(Answering):
 
     def _open(self, head: RequestHead, block: bytes) -> Exchange | None:
         """Return the exchange of a request, or None where it was refused; `block` is its head."""
+        if self._front is not None:
+            self.peer_host, self.peer_lines = self._front.read(block)
         length = head.length
         if length is not None and length > self._body_limit:
             refusal = refusals.body_too_large(self._body_limit)
@@ -180,8 +182,6 @@ class ClientConnection(Answering):
         if context is None:
             self._refuse(refusals.NO_ROUTE, has_body=head.method != b"HEAD", head=head)
             return None
-        if self._front is not None:
-            self.peer_host, self.peer_lines = self._front.read(block)
         if not head.upgrade:
             return Exchange(self, context, head)
         opened = open_exchange(self, context, head)
@@ -338,7 +338,10 @@ class ClientConnection(Answering):
             has_body = not self._partial.is_of_head_request
         broken, self._serving = self._serving, None
         if worker.access_log is not None:
-            worker.access_log.refused(refusal, self.peer_host, head, broken)
+            # What a head that was refused says of its client is not believed.
+            front = self._front
+            peer = self.peer_host if head or front is None else front.host
+            worker.access_log.refused(refusal, peer, head, broken)
         self._receiving = self._partial = None
         if broken is not None:
             has_answered, has_body = broken.has_answered, broken.head.method != b"HEAD"

@@ -7,11 +7,15 @@ back on, and its failures are the ramp's to judge.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from proxy.config.resolved import Candidate
 from proxy.routing.breaker import Breaker, Ending
 from proxy.routing.rate import Bucket
 from proxy.state.stats_page import Outcome
+
+if TYPE_CHECKING:
+    from proxy.dataplane.leg import Leg
 
 logger = logging.getLogger("understudy.worker")
 
@@ -42,11 +46,13 @@ class CopyGate:
         self.bucket = Bucket(rate, now_s) if rate else None
         self.timeout_s = candidate.timeout_s
 
-    def ended(self, turn: int, outcome: Outcome, now_s: float) -> None:
-        """Tell the breaker how a copy of `turn` ended; say so when it opens or closes."""
-        breaker = self.breaker
+    def ended(self, leg: Leg) -> None:
+        """Tell the breaker how a copy ended; say so when it opens or closes."""
+        breaker, outcome = self.breaker, leg.status
         was_closed = breaker.is_closed
-        breaker.end(turn, _ENDINGS.get(outcome, Ending.NEITHER), now_s)
+        # A pooled connection that was closed while it idled says nothing about the candidate.
+        ending = Ending.NEITHER if leg.is_stale else _ENDINGS.get(outcome, Ending.NEITHER)
+        breaker.end(leg.turn, ending, leg.end_s)
         if was_closed is breaker.is_closed:
             return
         if was_closed:

@@ -67,8 +67,8 @@ class Dialer:
         """Return the members that a host name stands for now, each by its addresses.
 
         Each IPv4 address is a member; where there is none, each IPv6 address is. One that has both
-        gets the first IPv6 address as a second choice, for servers on `localhost` that listen on ::1
-        alone.
+        gets an IPv6 address as a second choice, for servers on `localhost` that listen on ::1 alone:
+        the lowest, because a member is known by its addresses, and name servers change their order.
 
         Raises:
             OSError: the name is not known.
@@ -86,7 +86,7 @@ class Dialer:
         four, six = by_family[socket.AF_INET], by_family[socket.AF_INET6]
         if not four:
             return [(address,) for address in six]
-        return [(address, *six[:1]) for address in four]
+        return [(address, *sorted(six)[:1]) for address in four]
 
 
 def is_name(endpoint: Endpoint) -> bool:

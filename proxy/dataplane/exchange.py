@@ -41,6 +41,7 @@ class Exchange:
         pending: pieces of the request body that the serving leg has not been given.
         is_probed: the client has been asked whether it is still there.
         live: legs under way; -1 once the exchange has ended.
+        peer_host: the client's address; its connection's may be another client's by the end.
         serving: the leg whose answer the client gets, once there is one.
         shared: the head that all legs have in common, as bytes.
         skip: why no copy is sent, once that is known.
@@ -53,8 +54,8 @@ class Exchange:
     __slots__ = (
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
         "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled",
-        "is_whole", "keep_limit", "legs", "live", "may_repeat", "pending", "plan", "ready_s",
-        "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
+        "is_whole", "keep_limit", "legs", "live", "may_repeat", "peer_host", "pending", "plan",
+        "ready_s", "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
         "trace_id", "unit", "wall_us", "worker",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Exchange:
         worker = client.worker
         self.worker: Worker = worker
         self.client = client
+        self.peer_host: bytes = client.peer_host
         self.context = context
         self.head = head
         self.ready_s = monotonic_s()
@@ -112,9 +114,10 @@ class Exchange:
     def advance(self) -> None:
         """Act on what one read from the client brought."""
         if not self.is_begun:
-            if not self.is_whole and self._must_wait():
+            decision = self._decide_if_due()
+            if decision is None:
                 return
-            self._begin()
+            self._begin(decision)
         else:
             self.worker.refresh()  # a kill that came since the head must stop the mirrors
             if self.pending or self.is_whole:
@@ -170,24 +173,24 @@ class Exchange:
             self.worker.shadows.discard(leg)
             gate = leg.gate
             if gate is not None and not (leg.status is Outcome.OK and gate.breaker.is_calm):
-                gate.ended(leg.turn, leg.status, leg.end_s)
+                gate.ended(leg)
         self._end_if_over()
 
     # Beginning.
 
-    def _must_wait(self) -> bool:
-        """Tell whether the body must be whole first: for the split key, or for a rewrite of it."""
+    def _decide_if_due(self) -> Decision | None:
+        """Decide; None if the body must be whole first: for the split key, or for a rewrite of it."""
         context = self.context
-        if self.captured is None:
-            return False
-        return context.waits_for_body or (
-            context.has_body_rewrite and self._decide().serving in context.body_rewrites
-        )
+        if self.is_whole or self.captured is None:
+            return self._decide()  # again, where it had to wait: a kill may have come meanwhile
+        if context.waits_for_body:
+            return None
+        decision = self._decide()
+        return None if decision.serving in context.body_rewrites else decision
 
-    def _begin(self) -> None:
-        """Decide, and send the serving leg what there is of the request."""
+    def _begin(self, decision: Decision) -> None:
+        """Send the serving leg what there is of the request."""
         self.is_begun = True
-        decision = self._decide()  # again, where it had to wait: a kill may have come meanwhile
         if decision.serving != PRIMARY:
             self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
@@ -233,7 +236,7 @@ class Exchange:
         body = b""
         if context.waits_for_body and self.captured and self.is_whole:
             body = b"".join(self.captured)
-        key = context.read_key(self.head.fields, body, self.client.peer_host) or self.request_id
+        key = context.read_key(self.head.fields, body, self.peer_host) or self.request_id
         if not context.has_pairs:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision

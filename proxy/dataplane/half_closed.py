@@ -52,7 +52,7 @@ def look_at_unread(client: Answering) -> None:
 def set_reset_on_close(transport: asyncio.Transport) -> None:
     """Make the connection end with a reset, which no client takes for the end of an answer."""
     sock = transport.get_extra_info("socket")
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
@@ -80,12 +80,14 @@ def _look_for_reset(client: Answering, exchange: Exchange) -> None:
 
 def _is_reset(client: Answering) -> bool:
     sock = client.transport.get_extra_info("socket")
+    if sock is None:  # TLS that has ended; the client's connection is about to be told
+        return False
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def _has_sent_end(client: Answering) -> bool:
     sock = client.transport.get_extra_info("socket")
-    if _TCP_INFO is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if _TCP_INFO is None or sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
         return False
     state: int = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0]
     return state == _CLOSE_WAIT

@@ -101,7 +101,8 @@ class Member:
 
 def has_ended(connection: UpstreamConnection) -> bool:
     """Tell whether an idle connection has something to read: its end, or bytes that nobody asked for."""
-    descriptor = connection.transport.get_extra_info("socket").fileno()
+    sock = connection.transport.get_extra_info("socket")
+    descriptor = -1 if sock is None else sock.fileno()  # TLS that has ended has none
     if descriptor < 0:
         return True
     poll = select.poll()

@@ -84,6 +84,11 @@ def rescue_until_s(failed: Leg, now_s: float) -> float:
     return max(failed.begun_s + allowed_s, now_s + RESCUE_SHARE * allowed_s)
 
 
+def had_its_time(leg: Leg) -> bool:
+    """Tell whether a leg whose time was up had all of what its backend is allowed."""
+    return leg.end_s < leg.until_s or leg.until_s >= leg.begun_s + _allowed_s(leg)
+
+
 def _allowed_s(leg: Leg) -> float:
     """Return what the whole call may take, as far as is known by now."""
     head, backend = leg.head, leg.pool.backend

@@ -22,7 +22,7 @@ from proxy.dataplane.connection import UpstreamConnection
 from proxy.dataplane.dial import Dialer, is_name
 from proxy.dataplane.health_check import has_passed
 from proxy.dataplane.member import Member
-from proxy.dataplane.patience import look_every_s
+from proxy.dataplane.patience import had_its_time, look_every_s
 from proxy.dataplane.proxy_status import Fault, connect_fault
 from proxy.routing.standing import Standing
 from proxy.state.stats_page import Outcome
@@ -35,6 +35,8 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 #: The endpoint failed, not the model: the gateways and servers in front of it say so.
 GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+#: The answer that makes a call a tunnel.
+SWITCHED: Final = 101
 
 logger = logging.getLogger("understudy.backends")
 
@@ -148,11 +150,10 @@ class Pool:
         member.in_flight -= 1
         if not leg.sent_s:
             member.waiting.pop(leg, None)
-        status = leg.status
-        if status is Outcome.OK:
+        if leg.status is Outcome.OK or _is_plain_error(leg):
             if member.standing.failures:
                 member.standing.failures = 0
-        elif self._is_failure(leg):
+        elif _is_failure(leg):
             self._call_failed(member)
 
     def expire(self, now_s: float) -> None:
@@ -207,13 +208,6 @@ class Pool:
             if load < least:
                 best, least = member, load
         return best
-
-    def _is_failure(self, leg: Leg) -> bool:
-        """Tell whether a leg's end speaks against its member; a failed connect is counted there."""
-        status = leg.status
-        if status is Outcome.HTTP_ERROR:
-            return leg.head is not None and leg.head.status in GATEWAY_FAILURES
-        return status is Outcome.RESET or status is Outcome.TIMEOUT
 
     def _call_failed(self, member: Member) -> None:
         out = sum(not each.standing.is_serving for each in self._members) + 1
@@ -328,3 +322,28 @@ class Pool:
                 member.close()
                 self._retired_ejections += member.standing.ejections
         self._recount()
+
+
+def _is_plain_error(leg: Leg) -> bool:
+    """Tell whether a leg was answered with an error that does not speak against its member."""
+    head = leg.head
+    return (
+        leg.status is Outcome.HTTP_ERROR
+        and head is not None
+        and head.status not in GATEWAY_FAILURES
+    )
+
+
+def _is_failure(leg: Leg) -> bool:
+    """Tell whether a leg's end speaks against its member; a failed connect is counted there.
+
+    What was closed while it idled does not, nor a tunnel's end, nor a deadline of a copy or a rescue
+    that is shorter than what the backend is allowed. Copies count like users' calls: both are sent
+    to the same place, and a reset says the same of it.
+    """
+    status, head = leg.status, leg.head
+    if head is not None and head.status == SWITCHED:
+        return False
+    if status is Outcome.TIMEOUT:
+        return had_its_time(leg)
+    return status is Outcome.HTTP_ERROR or (status is Outcome.RESET and not leg.is_stale)

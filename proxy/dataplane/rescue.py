@@ -1,7 +1,7 @@
 """A serving leg that failed, and another in its place: a retry, or the rescue of a canary.
 
 Both only while the client has seen nothing of an answer and the whole request so far is still in
-memory, and both inside the deadline of the leg that failed.
+memory, which one without a body always is, and both inside the deadline of the leg that failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
     """Start another leg in place of one that has ended, where that is right; tell whether it was."""
-    if leg.is_answered() or leg.has_answered or exchange.is_aborted or exchange.captured is None:
+    if leg.is_answered() or leg.has_answered or exchange.is_aborted:
+        return False
+    if exchange.captured is None and exchange.received_bytes:
         return False
     if leg.status is Outcome.CANCELLED:  # the client's own doing, or a shutdown
         return False
@@ -49,11 +51,10 @@ def _may_retry(exchange: Exchange) -> bool:
 
 def _retry(exchange: Exchange, failed: ServingLeg) -> None:
     """Send the request again on a new connection."""
-    assert exchange.captured is not None
     assert exchange.decision is not None
     exchange.is_retried = True
     failed.pool.retried += 1
-    exchange.pending = list(exchange.captured)
+    exchange.pending = list(exchange.captured or ())
     number = PRIMARY if exchange.is_rescued else exchange.decision.serving
     leg = exchange.start_serving(number, is_fresh=True)
     leg.begun_s, leg.until_s = failed.begun_s, failed.until_s
@@ -65,7 +66,7 @@ def _can_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
 
     A request that may not be sent twice is asked again only if it was not sent at all.
     """
-    if not exchange.may_repeat and leg.sent_s:
+    if not exchange.may_repeat and (leg.sent_s or exchange.is_retried):
         return False
     copy = exchange.legs.get(PRIMARY)
     has_copy = copy is not None and not copy.is_over
@@ -75,10 +76,10 @@ def _can_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
 def _rescue(exchange: Exchange, failed: ServingLeg) -> None:
     """Ask the primary; the user sees its answer, the candidate is charged with the failure."""
     assert exchange.decision is not None
-    assert exchange.captured is not None
     exchange.count_rescue(exchange.decision.serving)
+    exchange.is_retried = False  # the primary's pooled connection may be stale, too
     copy = exchange.legs.get(PRIMARY)
-    exchange.pending = list(exchange.captured)
+    exchange.pending = list(exchange.captured or ())
     leg = exchange.start_serving(PRIMARY)
     leg.until_s = rescue_until_s(failed, leg.begun_s)
     leg.look_s = min(leg.look_s, leg.until_s)

@@ -44,9 +44,9 @@ class RouteContext:
     """
 
     __slots__ = (
-        "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_body_rewrite",
-        "has_pairs", "keep_limit", "makers", "plan", "pools", "read_key", "repeatable",
-        "rewrites", "roles", "route", "upgrades", "waits_for_body",
+        "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_pairs",
+        "keep_limit", "makers", "plan", "pools", "read_key", "repeatable", "rewrites",
+        "roles", "route", "upgrades", "waits_for_body",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, route: Route) -> None:
@@ -69,7 +69,6 @@ class RouteContext:
             if candidate.rewrite != resolved.Rewrite()
         }
         self.body_rewrites = frozenset(n for n, r in self.rewrites.items() if r.changes_body)
-        self.has_body_rewrite = bool(self.body_rewrites)
         self.read_key = key_reader(route.split)
         self.waits_for_body = needs_body(route.split) and bool(route.candidates)
         self.has_pairs = bool(route.candidates)

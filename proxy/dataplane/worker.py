@@ -253,8 +253,6 @@ class Worker:
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())
             cells[counters.in_flight] = max(0, cells[counters.routed] - served)
-            for gate, candidate in zip(context.gates, counters.candidates, strict=True):
-                cells[candidate.breaker] = gate.breaker.state.value
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

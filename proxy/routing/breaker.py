@@ -49,7 +49,7 @@ class Ending(Enum):
 
     ANSWERED = "whole, be it with an error"
     FAILED = "without an answer"
-    NEITHER = "cancelled by us: it says nothing about the candidate"
+    NEITHER = "in a way that says nothing about the candidate, such as cancelled by us"
 
 
 TRANSITIONS: Final[dict[tuple[State, Event], State]] = {

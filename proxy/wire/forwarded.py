@@ -70,13 +70,17 @@ class TrustedProxies:
 
 
 class TrustedPeer:
-    """A proxy in front of us, and what its requests say of their clients."""
+    """A proxy in front of us, and what its requests say of their clients.
+
+    Attributes:
+        host: its own address.
+    """
 
     def __init__(
         self, trusted: TrustedProxies, host: bytes, scheme: bytes, pseudonym: bytes
     ) -> None:
         self._trusted = trusted
-        self._host = host
+        self.host = host
         self._scheme = scheme
         self._pseudonym = pseudonym
 
@@ -99,19 +103,19 @@ class TrustedPeer:
         hops = _hops_of(elements)
         client = self._client(chain or hops)
         if chain and hops and self._client(hops) != client:
-            chain, hops, elements, client = [], [], [], self._host
+            chain, hops, elements, client = [], [], [], self.host
         scheme = self._scheme_of(said.get(b"x-forwarded-proto", b""), elements, client)
-        path = b", ".join([*map(_text, chain or hops), self._host])
+        path = b", ".join([*map(_text, chain or hops), self.host])
         lines = [peer_lines(self._pseudonym, path, scheme), *others]
         if hops:
-            own = {b"for": _node(self._host), b"proto": self._scheme}
+            own = {b"for": _node(self.host), b"proto": self._scheme}
             lines.append(b"forwarded: %b\r\n" % b", ".join(map(_element, [*elements, own])))
         return client, b"".join(lines)
 
     def _client(self, hops: list[Address]) -> bytes:
         """Return the right-most address that is not trusted; where all are, the left-most."""
         if not hops:
-            return self._host
+            return self.host
         covers = self._trusted.covers
         return _text(next((hop for hop in reversed(hops) if not covers(hop)), hops[0]))
 

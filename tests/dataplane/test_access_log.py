@@ -15,8 +15,15 @@ import pytest
 from proxy.config.resolved import Log
 from proxy.dataplane.access_log import MAX_BUFFERED_BYTES, AccessLog, open_access_log
 from proxy.log import MAX_LINE_BYTES
-from tests.support.dataplane import Options, Plane, dataplane, until
-from tests.support.upstreams import Upstream, answer, echo, unused_port
+from tests.support.dataplane import (
+    Options,
+    Plane,
+    dataplane,
+    read_answer,
+    request_bytes,
+    until,
+)
+from tests.support.upstreams import Request, Upstream, answer, echo, unused_port
 
 ALL = Log(10_000, None)
 
@@ -191,3 +198,49 @@ def test_off_is_no_log_at_all() -> None:
     assert open_access_log(Log(), "worker 0") is None
     assert open_access_log(Log(1, None), "worker 0") is not None
     assert open_access_log(Log(0, 1.0), "worker 0") is not None
+
+
+async def test_each_line_names_the_client_of_its_own_request(tmp_path: Path, pipe: Pipe) -> None:
+    """A trusted proxy sends many clients' requests on one connection; copies end after the next."""
+    gate = asyncio.Event()
+
+    async def later(request: Request, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await echo(request, writer)
+
+    async with (
+        Upstream(echo) as up,
+        Upstream(later) as candidate,
+        dataplane(
+            tmp_path,
+            primary=up.port,
+            candidates={"v2": candidate.port},
+            options=Options(trusted_proxies=("127.0.0.1",)),
+        ) as plane,
+    ):
+        _log_to(plane, pipe)
+        reader, writer = await plane.connect()
+        for number in (1, 2):
+            extra = b"x-request-id: r%d\r\nx-forwarded-for: 192.0.2.%d\r\n" % (number, number)
+            writer.write(request_bytes(b"POST", b"/", b"x", extra))
+            await read_answer(reader)
+        gate.set()
+        lines = await _lines(pipe, 2)
+        assert {x["request_id"]: x["client"] for x in lines} == {
+            "r1": "192.0.2.1",
+            "r2": "192.0.2.2",
+        }
+        large = b"POST / HTTP/1.1\r\nhost: a\r\nx-forwarded-for: 192.0.2.3\r\n"
+        writer.write(large + b"content-length: 999999999999\r\n\r\n")
+        assert (await read_answer(reader))[0] == 413
+        assert (await _lines(pipe, 3))[2]["client"] == "192.0.2.3"
+        writer.close()
+        reader, writer = await plane.connect()
+        writer.write(request_bytes(b"GET", b"/", b"", b"x-forwarded-for: 192.0.2.4\r\n"))
+        await read_answer(reader)
+        writer.write(b"GET / HTTP/1.1\r\nx-forwarded-for: 192.0.2.5\r\n\r\n")
+        assert (await read_answer(reader))[0] == 400
+        assert (await _lines(pipe, 5))[4][
+            "client"
+        ] == "127.0.0.1"  # what is refused is not believed
+        writer.close()

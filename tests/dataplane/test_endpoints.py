@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.config.resolved import Ejection, Endpoint, HealthCheck
-from proxy.dataplane.pool import Pool
-from proxy.routing.decide import PRIMARY
+from proxy.config.resolved import Backend, Ejection, Endpoint, HealthCheck
+from proxy.dataplane.dial import Dialer
 from proxy.routing.standing import State
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, until
+from tests.support.endpoints import at, give_endpoints, upstreams
 from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang, unused_port
 
 QUICK = Ejection(failures=2, first_s=0.2, longest_s=1.0, max_share_bp=5_000, slow_start_s=0.0)
-
-
-def give_endpoints(plane: Plane, *endpoints: Endpoint, **changes: Any) -> Pool:
-    """Give the primary these endpoints, and other settings."""
-    worker = plane.worker
-    backend = replace(worker.config.backends["primary"], endpoints=endpoints, **changes)
-    pool = Pool(backend, asyncio.get_running_loop(), worker.spawn)
-    worker.pools["primary"] = pool
-    for context in worker.routes.contexts():
-        context.pools[PRIMARY] = pool
-    return pool
-
-
-def at(*ports: int) -> list[Endpoint]:
-    """Return endpoints on these ports of this machine."""
-    return [Endpoint("127.0.0.1", port) for port in ports]
-
-
-@asynccontextmanager
-async def upstreams(*behaviours: Behaviour) -> AsyncIterator[list[Upstream]]:
-    """Run a backend for each behaviour."""
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(Upstream(each)) for each in behaviours]
 
 
 async def ask(plane: Plane, times: int) -> list[int]:
@@ -232,6 +208,25 @@ async def test_a_name_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         known[:] = [("127.0.0.1",)]
         await until(lambda: pool.statistics().members == 1, "the second address to leave")
         assert await ask(plane, 4) == [200] * 4
+
+
+async def test_members_stay_whatever_order_a_name_server_answers_in() -> None:
+    """Many turn their answers round each time: connections and standings must outlive that."""
+    order = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8::2"]
+
+    class Names:
+        async def getaddrinfo(self, _host: str, port: int, **_: Any) -> list[Any]:
+            return [
+                (socket.AF_INET6 if ":" in each else socket.AF_INET, 1, 6, "", (each, port))
+                for each in order
+            ]
+
+    endpoint = Endpoint("model.test", 80)
+    dialer = Dialer(Backend("primary", (endpoint,), 1.0, 1.0, 1, 4.0), Names())  # type: ignore[arg-type]  # all it asks of a loop here
+    first = await dialer.look_up(endpoint)
+    order.reverse()
+    assert sorted(await dialer.look_up(endpoint)) == sorted(first)
+    assert len(first) == 2
 
 
 async def test_localhost_may_be_either_family(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -327,3 +328,38 @@ def test_the_version_knows_which_headers_are_set_and_not_to_what(tmp_path: Path)
     assert one == version(Rewrite({"authorization": "b"}))
     assert one != version(Rewrite({"x-key": "a"}))
     assert one != version(Rewrite())
+
+
+async def test_a_page_that_changes_under_a_decision_meets_one_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body that nobody needed is not kept; what the page says a moment later needs no body either."""
+    async with (
+        Upstream(echo) as primary,
+        Upstream(echo) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=replace(options(MODEL), mirror_bp={"v2": 0}),
+        ) as plane,
+    ):
+        looks, refresh = 0, plane.worker.refresh
+
+        def refresh_and_change() -> None:
+            nonlocal looks
+            looks += 1
+            refresh()
+            if looks == 1:
+                plane.change(partial(set_weight, scope=Scope("iris", "v2"), weight_bp=10_000))
+
+        monkeypatch.setattr(plane.worker, "refresh", refresh_and_change)
+        reader, writer = await plane.connect()
+        whole = request_bytes(b"POST", b"/", CHAT, b"")
+        writer.write(whole[:-10])
+        await until(lambda: primary.raw or candidate.raw, "the first part")
+        writer.write(whole[-10:])
+        assert (await read_answer(reader))[::2] == (200, CHAT)
+        writer.close()
+        check_ledger(plane)
+        assert plane.count("canary", "iris", "v2") == 0

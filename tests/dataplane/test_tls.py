@@ -16,11 +16,12 @@ from websockets.asyncio.server import ServerConnection, serve
 from proxy.config.resolved import Tls
 from proxy.config.tls_files import TlsFileError
 from proxy.dataplane import tls as tls_module
+from proxy.dataplane.half_closed import look_at_unread
 from proxy.dataplane.tls import Certificates, Loop
 from proxy.state.stats_page import Outcome
 from tests.support.authority import Authority
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
-from tests.support.upstreams import Upstream, echo
+from tests.support.upstreams import Upstream, echo, hang
 
 MIB = 2**20
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -272,3 +273,32 @@ def test_files_that_cannot_be_used_are_an_error_with_their_key(tmp_path: Path) -
         Certificates(tls, loop)
     loop.close()
     assert caught.value.key == "certificate"
+
+
+async def test_a_held_client_that_is_just_being_lost_does_not_trip_the_tick(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """Between the end of TLS and word of it there is no socket to look at; the tick goes on."""
+    async with (
+        Upstream(hang) as up,
+        dataplane(tmp_path / "state", primary=up.port, options=Options(tls=authority.tls)) as plane,
+    ):
+        _, writer = await _connect(plane, authority.client())
+        writer.write(2 * request_bytes(b"POST", b"/x", b"hello", b""))  # the second one waits
+        await until(lambda: plane.worker.unread, "the client to be held")
+        (client,) = plane.worker.unread
+        client.transport.abort()
+        await until_turn(lambda: client.transport.get_extra_info("socket") is None)
+        assert client.unread_exchange() is not None
+        look_at_unread(client)
+        await until(lambda: not plane.connections, "the client to be gone")
+        writer.close()
+
+
+async def until_turn(condition: Callable[[], bool]) -> None:
+    """Pass single turns of the loop until the condition holds."""
+    for _ in range(10):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("ten turns in vain")

@@ -6,15 +6,14 @@ import asyncio
 import gzip
 import socket
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from proxy.config.resolved import Breaker, Endpoint, Split, SplitKind
-from proxy.dataplane.pool import Pool
+from proxy.config.resolved import Breaker, Split, SplitKind
 from proxy.state.stats_page import Outcome
-from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.dataplane import Options, dataplane, read_answer, request_bytes, until
+from tests.support.endpoints import at, give_endpoints
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server, slamming_server
 from tests.support.upstreams import (
@@ -285,23 +284,10 @@ async def test_a_stale_pooled_connection_costs_no_user_an_error(tmp_path: Path) 
         writer.close()
 
 
-def _rotate(plane: Plane, *ports: int) -> None:
-    """Give the primary several endpoints."""
-    worker = plane.worker
-    backend = replace(
-        worker.config.backends["primary"],
-        endpoints=tuple(Endpoint("127.0.0.1", port) for port in ports),
-    )
-    pool = Pool(backend, asyncio.get_running_loop(), worker.spawn)
-    worker.pools["primary"] = pool
-    for context in worker.routes.contexts():
-        context.pools[-1] = pool
-
-
 async def test_one_dead_endpoint_of_two_costs_no_user_an_error(tmp_path: Path) -> None:
     """`endpoints` are tried in turn: nothing was sent, so the next one can be asked."""
     async with Upstream(echo) as alive, dataplane(tmp_path, primary=alive.port) as plane:
-        _rotate(plane, unused_port(), alive.port)
+        give_endpoints(plane, *at(unused_port(), alive.port))
         statuses = await asyncio.gather(
             *(plane.request(b"POST", b"/", body=b"x") for _ in range(10))
         )

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from proxy.config.resolved import Endpoint, UpstreamTls
-from tests.dataplane.test_endpoints import give_endpoints
 from tests.support.authority import Authority
 from tests.support.dataplane import dataplane, until
+from tests.support.endpoints import give_endpoints
 from tests.support.upstreams import Upstream, echo
 
 MIB = 1 << 20

@@ -190,6 +190,20 @@ async def reset(request: Request, writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+def closes_the_second() -> Behaviour:
+    """Answer the first request of each connection, and close under the second."""
+    known: set[asyncio.StreamWriter] = set()
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        if writer in known:
+            writer.transport.abort()
+        else:
+            known.add(writer)
+            await echo(request, writer)
+
+    return behave
+
+
 def unused_port() -> int:
     """Return a port on which nobody listens, so that connecting to it is refused."""
     with socket.socket() as sock:
