@@ -213,7 +213,9 @@ class Pool:
         status = leg.status
         if status is Outcome.HTTP_ERROR:
             return leg.head is not None and leg.head.status in GATEWAY_FAILURES
-        return status is Outcome.RESET or status is Outcome.TIMEOUT
+        if status is Outcome.RESET:  # an answer too long for a copy is none for a user
+            return leg.fault is not Fault.BODY_SIZE
+        return status is Outcome.TIMEOUT
 
     def _call_failed(self, member: Member) -> None:
         out = sum(not each.standing.is_serving for each in self._members) + 1

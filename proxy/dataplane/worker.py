@@ -83,7 +83,10 @@ class Worker:
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
         self.held_bytes = 0
-        self.memory_limit = config.limits.memory_bytes
+        self.memory_limit, self.mirror_response_limit = (
+            config.limits.memory_bytes,
+            config.limits.mirror_response_bytes,
+        )
         self._loop = loop
         self._state_dir = state_dir
         self._seq, self._generation = 0, -1
