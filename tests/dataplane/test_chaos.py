@@ -32,7 +32,7 @@ from proxy.state.control_page import ControlState, Part
 from proxy.state.kill import ALL_PARTS, Scope, kill, revive, set_weight
 from proxy.state.stats_page import Lost
 from proxy.telemetry import monotonic_s
-from tests.support.chaos_backend import chaos_backend
+from tests.support.chaos_backend import chaos_backend, expected_answer
 from tests.support.chaos_clients import ChaosClients
 from tests.support.dataplane import Options, Plane, dataplane, until
 from tests.support.ledgers import check_ledger
@@ -126,13 +126,26 @@ def _check(plane: Plane, clients: ChaosClients) -> None:
         assert plane.count("backend_in_flight", name) == 0
 
 
-def _check_journal(plane: Plane) -> None:
+def _check_journal(plane: Plane, clients: ChaosClients) -> None:
+    """Check that each pair is there once, with the answers to its own request."""
     lines = plane.lines()
     journaled = sum(plane.count("pairs_journaled", "iris", name) for name in CANDIDATES)
     assert len(lines) == journaled
     assert sorted(line["seq"] for line in lines) == list(range(1, journaled + 1))
     keys = Counter((line["request_id"], line["candidate"]) for line in lines)
     assert set(keys.values()) <= {1}
+    for line in lines:
+        for role in ("primary", "candidate", "replicate"):
+            status = line.get(f"{role}_status"), line.get(f"{role}_http_status")
+            if status != ("ok", 200) or line["method"] != "POST":
+                continue
+            name = line["candidate"] if role == "candidate" else "primary"
+            request_id = line["request_id"].encode()
+            wanted = expected_answer(name, request_id, clients.bodies[request_id])
+            assert line[f"{role}_response_bytes"] == len(wanted)
+            body = line[f"{role}_body"].encode()
+            assert body == wanted[: len(body)]
+            assert (body == wanted) is (line[f"{role}_body_state"] == "full")
 
 
 def _is_quiet(plane: Plane) -> bool:
@@ -164,12 +177,12 @@ async def _round(state_dir: Path, seed: int, round_s: float) -> Counter[int]:
         clients = ChaosClients(plane.port, chance, ("primary", *CANDIDATES))
         async with asyncio.TaskGroup() as group:
             operator = group.create_task(_operate(plane, random.Random(seed)))
-            await clients.run(monotonic_s() + round_s)
+            await clients.run(monotonic_s() + round_s, places=chance.choice([6, 24, 60]))
             operator.cancel()
         await until(lambda: _is_quiet(plane), "quiet", 5)
         await asyncio.sleep(0.12)  # two ticks: gauges, and the journal's flush
         _check(plane, clients)
-        _check_journal(plane)
+        _check_journal(plane, clients)
     return clients.statuses
 
 

@@ -39,6 +39,7 @@ class ChaosClients:
     Attributes:
         right: whole answers 200 that were right; `statuses` counts all whole ones.
         wrong: whole answers 200 with another body than any of the backends gives.
+        bodies: of the requests, by request id.
         stuck: visits that got no answer in time and no end of their connection either.
     """
 
@@ -47,6 +48,7 @@ class ChaosClients:
         self.statuses: Counter[int] = Counter()
         self.wrong: list[tuple[bytes, bytes]] = []
         self.stuck: list[str] = []
+        self.bodies: dict[bytes, bytes] = {}
         self._port = port
         self._chance = chance
         self._names = names
@@ -94,6 +96,7 @@ class ChaosClients:
         self, request_id: bytes, body: bytes | None, *, version: bytes = b"1.1", extra: bytes = b"",
         method: bytes = b"POST",
     ) -> bytes:  # fmt: skip
+        self.bodies[request_id] = body or b""
         length = b"" if body is None else b"content-length: %d\r\n" % len(body)
         return (
             b"%b /v2/models/iris HTTP/%b\r\nhost: a\r\nx-request-id: %b\r\nx-user-id: u%d\r\n"
@@ -154,6 +157,7 @@ class ChaosClients:
             if (piece := body[at : at + size])
         )
         head = self._request(request_id, None, extra=b"transfer-encoding: chunked\r\n")
+        self.bodies[request_id] = body
         await self._trickle(writer, head + framed + b"0\r\n\r\n")
         await self._read(reader, request_id, body)
 
