@@ -119,12 +119,14 @@ class Worker:
             leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        self.clients.give_up()  # those whose request was not even whole
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
         self._flush()
         self.journal.close()
         if self.access_log is not None:
             self.access_log.flush()
         self._gauges.write_last()
+        self._set_in_flight()
         for pool in self.pools.values():
             pool.close()
 

@@ -35,6 +35,7 @@ def expected_answer(name: str, request_id: bytes, body: bytes) -> bytes:
         pass
     digest = hashlib.sha256(request_id + body).hexdigest()
     size = 1 if int(digest[0], 16) else int(digest[1:4], 16)  # one in 16 is up to 260 KB
+    size *= 1 if int(digest[5], 16) else 16  # and one in 256 up to 4 MB
     return b'{"by": "%b", "y": "%b"}' % (name.encode(), digest.encode() * size)
 
 
@@ -61,10 +62,10 @@ async def _answer_one(
     if fields.get(b"upgrade"):
         return await _tunnel(chance, reader, writer)
     kind = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-    if kind == "early":  # an answer before the request is whole
-        writer.write(b"HTTP/1.1 503 X\r\ncontent-length: 2\r\n\r\nno")
-        await asyncio.sleep(chance.random() * 0.02)
-        return False
+    if kind == "early":
+        return await _early(chance, reader, writer)
+    if chance.random() < 0.1:
+        await asyncio.sleep(chance.random() * 0.1)  # the request waits unread
     body = await _body(reader, fields)
     answer = expected_answer(name, fields.get(b"x-request-id", b""), body)
     if first.startswith(b"HEAD "):
@@ -73,11 +74,28 @@ async def _answer_one(
     return await _Answer(chance, writer, answer).send(kind)
 
 
+async def _early(
+    chance: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """Answer, or end, before the request is whole."""
+    what = chance.choice(["answers", "answers and goes on", "resets", "shuts"])
+    if what == "resets":
+        await reader.read(chance.randint(1, 100_000))
+        writer.transport.abort()
+    elif what == "shuts":
+        writer.write_eof()
+    else:
+        going = b"" if what == "answers" else b"connection: close\r\n"
+        writer.write(b"HTTP/1.1 503 X\r\n%bcontent-length: 2\r\n\r\nno" % going)
+    await asyncio.sleep(chance.random() * 0.02)
+    return False
+
+
 async def _body(reader: asyncio.StreamReader, fields: dict[bytes, bytes]) -> bytes:
     if b"chunked" not in fields.get(b"transfer-encoding", b""):
         return await reader.readexactly(int(fields.get(b"content-length", b"0")))
     body = b""
-    while size := int(await reader.readline(), 16):
+    while size := int(await reader.readuntil(b"\n"), 16):
         body += (await reader.readexactly(size + 2))[:-2]
     await reader.readexactly(2)
     return body

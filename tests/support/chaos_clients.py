@@ -20,6 +20,7 @@ from tests.support.dataplane import read_answer
 WEIGHTS = {
     "one_by_one": 26, "pipelined": 14, "chunked": 10, "slow": 8, "leaves": 16, "half_closes": 6,
     "http10": 5, "head": 5, "expects": 4, "upgrades": 3, "invalid": 3,
+    "stalls": 1, "reads_late": 3,
 }  # fmt: skip
 INVALID = (
     b"GET / HTTP/1.1\r\n\r\n",
@@ -65,7 +66,11 @@ class ChaosClients:
         await asyncio.gather(*(visit() for _ in range(places)))
 
     async def _visit(self, kind: str) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:  # the worker has stopped
+            await asyncio.sleep(0.05)
+            return
         try:
             await getattr(self, f"_{kind}")(reader, writer)
         except TimeoutError:
@@ -85,7 +90,9 @@ class ChaosClients:
         chance = self._chance
         if chance.random() < 0.1:
             return chance.randbytes(chance.randint(0, 60))
-        pad = "p" * chance.choice([0, 0, 0, 10, 1000, 30_000, 200_000])
+        pad = "p" * chance.choice(
+            [0, 0, 0, 10, 1000, 30_000, 200_000, 200_000 * chance.choice([1, 1, 15])]
+        )
         return b'{"model": "m", "n": %d, "pad": "%b"}' % (chance.getrandbits(30), pad.encode())
 
     def _id(self) -> bytes:
@@ -230,3 +237,20 @@ class ChaosClients:
     async def _invalid(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self._chance.choice(INVALID))
         await asyncio.wait_for(reader.read(), 5)
+
+    async def _stalls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Stop in the middle of a request until it is refused."""
+        data = self._request(self._id(), self._body())
+        writer.write(data[: self._chance.randint(1, len(data) - 1)])
+        await asyncio.wait_for(reader.read(), 8)
+
+    async def _reads_late(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Leave the answers unread for a while."""
+        sent = [(self._id(), self._body()) for _ in range(self._chance.randint(1, 4))]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # it can be read, too
+        writer.write(b"".join(self._request(*each) for each in sent))
+        await asyncio.sleep(self._chance.random() * 0.4)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for each in sent:
+            if not await self._read(reader, *each):
+                return

@@ -132,6 +132,7 @@ class Plane:
     ) -> None:
         self.worker = worker
         self.certificates: Certificates | None = None
+        self.server: asyncio.Server
         self.connections = connections
         self.port = port
         self.state_dir = state_dir
@@ -223,7 +224,7 @@ async def dataplane(
     worker.start()
     try:
         plane = Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
-        plane.certificates = certificates
+        plane.certificates, plane.server = certificates, server
         yield plane
     finally:
         server.close()
