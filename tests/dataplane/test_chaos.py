@@ -71,6 +71,7 @@ def _options(chance: random.Random, second_port: int) -> Options:
         protocol=Protocol.OPENAI,
         timeout_s=0.8,
         max_in_flight=16,
+        primary_in_flight=chance.choice([10, 1024]),
         limits={
             "memory_bytes": chance.choice([2**19, 2**26]),
             "mirror_body_bytes": 100_000,

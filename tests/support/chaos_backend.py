@@ -22,6 +22,7 @@ WEIGHTS = {
     "whole": 46, "closes_after": 6, "delayed": 8, "chunked": 8, "events": 5, "until_close": 3,
     "interim": 3, "error": 4, "cut": 3, "cut_chunks": 3, "shut": 2, "reset": 2, "hang": 1,
     "garbage": 2, "crumbs": 1, "switches": 1, "extra": 1, "early": 3,
+    "http10": 2,
 }  # fmt: skip
 
 
@@ -64,6 +65,9 @@ async def _answer_one(
     kind = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if kind == "early":
         return await _early(chance, reader, writer)
+    if first.startswith(b"GET ") and chance.random() < 0.5:  # it ignores the body of a GET
+        writer.write(b"HTTP/1.1 204 X\r\n\r\n")
+        return True
     if chance.random() < 0.1:
         await asyncio.sleep(chance.random() * 0.1)  # the request waits unread
     body = await _body(reader, fields)
@@ -189,6 +193,13 @@ class _Answer:
         await self._pause(0.01)
         return False
 
+    async def _http10(self) -> bool:
+        self._writer.write(b"HTTP/1.0 200 X\r\n\r\n" + self._body)
+        await self._writer.drain()
+        self._writer.write_eof()
+        await self._pause(0.01)
+        return False
+
     async def _interim(self) -> bool:
         for _ in range(self._chance.randint(1, 5)):
             self._writer.write(b"HTTP/1.1 103 X\r\nlink: </a>\r\n\r\n")
@@ -240,7 +251,14 @@ class _Answer:
         return False
 
     async def _extra(self) -> bool:
-        await self._whole()
-        self._writer.write(b"HTTP/1.1 200 X\r\ncontent-length: 5\r\n\r\nwrong")
+        """Send an answer that nobody asked for behind a short one, in the same write.
+
+        Sent later it might come after the next request, and nobody could tell it from its answer.
+        """
+        if len(self._body) > 10_000:
+            return await self._whole()
+        wrong = b"HTTP/1.1 200 X\r\ncontent-length: 5\r\n\r\nwrong"
+        head = b"HTTP/1.1 200 X\r\ncontent-length: %d\r\n\r\n" % len(self._body)
+        self._writer.write(head + self._body + wrong)
         await self._pause(0.02)
         return True

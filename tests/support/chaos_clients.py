@@ -20,7 +20,7 @@ from tests.support.dataplane import read_answer
 WEIGHTS = {
     "one_by_one": 26, "pipelined": 14, "chunked": 10, "slow": 8, "leaves": 16, "half_closes": 6,
     "http10": 5, "head": 5, "expects": 4, "upgrades": 3, "invalid": 3,
-    "stalls": 1, "reads_late": 3,
+    "stalls": 1, "reads_late": 3, "smuggles": 4,
 }  # fmt: skip
 INVALID = (
     b"GET / HTTP/1.1\r\n\r\n",
@@ -254,3 +254,11 @@ class ChaosClients:
         for each in sent:
             if not await self._read(reader, *each):
                 return
+
+    async def _smuggles(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Send a GET with a body that a backend takes for the next request, if it ignores bodies."""
+        request_id = self._id()
+        body = b"POST / HTTP/1.1\r\nhost: a\r\nx-request-id: smuggled\r\n\r\n"
+        method = self._chance.choice([b"GET", b"GET", b"PUT"])
+        writer.write(self._request(request_id, body, method=method))
+        await self._read(reader, request_id, body)
