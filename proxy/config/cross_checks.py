@@ -81,6 +81,14 @@ def _limits(limits: LimitsFile) -> Found:
                     "never be kept"
                 ),
             )
+    if limits.record_body > limits.mirror_response:
+        yield (
+            ("limits", "record_body"),
+            (
+                f"{size(limits.record_body)} is more than `mirror_response: "
+                f"{size(limits.mirror_response)}`, so no copy's answer could be kept so far"
+            ),
+        )
 
 
 def _backend(path: Path, backend: BackendFile, file: ConfigFile) -> Found:

@@ -242,6 +242,7 @@ def _limits(limits: LimitsFile) -> Limits:
         request_head_bytes=limits.request_head,
         request_body_bytes=limits.request_body,
         mirror_body_bytes=limits.mirror_body,
+        mirror_response_bytes=limits.mirror_response,
         record_body_bytes=limits.record_body,
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,

@@ -133,6 +133,7 @@ class Limits:
     """Every bound that an operator may set (bytes, seconds).
 
     Attributes:
+        mirror_response_bytes: read of the answer to a copy; users' answers have no bound.
         tunnel_idle_s: how long no byte may come through a tunnel, either way.
         head_timeout_s: for a whole request head, from its first byte.
         body_timeout_s: between two pieces of a request body, or for one that split_by waits for.
@@ -145,6 +146,7 @@ class Limits:
     request_head_bytes: int
     request_body_bytes: int
     mirror_body_bytes: int
+    mirror_response_bytes: int
     record_body_bytes: int
     memory_bytes: int
     journal_disk_bytes: int

@@ -136,6 +136,8 @@ class LimitsFile(Strict):
     """Request body; more is answered 413."""
     mirror_body: Annotated[Bytes, Field(ge=0, le=GIB)] = 8 * MIB
     """A request with a longer body is served and not mirrored."""
+    mirror_response: Annotated[Bytes, Field(ge=64 * KIB, le=64 * GIB)] = 64 * MIB
+    """A copy whose answer is longer is ended (reset), and its connection closed; users' answers have no bound."""
     record_body: Annotated[Bytes, Field(ge=0, le=GIB)] = 256 * KIB
     """Bodies are cut here in records."""
     memory: Annotated[Bytes, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB

@@ -85,6 +85,13 @@ class Answering:
         """End at once, without a word."""
         self.transport.abort()
 
+    def give_up(self) -> None:
+        """Abort the request under way, if there is one, and close once what was written is sent."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            serving.abort()
+        self._close()
+
     def _answer(self, status: int, detail: str, line: bytes, *, has_body: bool = True) -> None:
         if not self._is_closing:
             line += self.connection_line()

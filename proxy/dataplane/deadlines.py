@@ -98,6 +98,9 @@ class Client(Protocol):
     def drop(self) -> None:
         """End at once, without a word."""
 
+    def give_up(self) -> None:
+        """Abort the request under way, if there is one, and close once what was written is sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientsStatistics:
@@ -152,6 +155,11 @@ class Clients:
         if not self._stuck and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def give_up(self) -> None:
+        """Abort every request that is still under way: the worker ends, and its books with it."""
+        for client in tuple(self._stuck):
+            client.give_up()
 
     def sweep(self, now_s: float) -> None:
         """End the connections that have been stuck for longer than they may.

@@ -22,6 +22,7 @@ from proxy.dataplane.rescue import replace_failed
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
+from proxy.wire.pieces import add_piece
 from proxy.wire.trace_context import CANDIDATE as SPAN_CANDIDATE, PRIMARY as SPAN_PRIMARY
 from proxy.wire.upstream_body import chunked, whole_framing
 from proxy.wire.upstream_head import CHUNKED_LINE, leg_head, length_line, shared_block
@@ -103,7 +104,7 @@ class Exchange:
         elif worker.held_bytes + size > worker.memory_limit:
             self._stop_capture(Skip.MEMORY)
         else:
-            captured.append(data)
+            add_piece(captured, data)
             self.captured_bytes += size
             worker.held_bytes += size
 

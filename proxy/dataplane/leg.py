@@ -16,6 +16,7 @@ from proxy.dataplane.pool import Pool
 from proxy.dataplane.proxy_status import Fault
 from proxy.state.stats_page import Outcome, Skip
 from proxy.telemetry import monotonic_s
+from proxy.wire.pieces import add_piece
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
 from proxy.wire.stream_times import StreamTimes
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
@@ -167,7 +168,7 @@ class Leg:
                 self._room = 0  # what is kept is the start, without a hole
                 return
             self._room = room - size
-            self.kept.append(data)
+            add_piece(self.kept, data)
             self.kept_bytes += size
         elif self.exchange.keep_limit:
             self._keep_tail(data)
@@ -242,9 +243,22 @@ class Leg:
 
 
 class ShadowLeg(Leg):
-    """A copy whose answer no user sees."""
+    """A copy whose answer no user sees; no more of it is read than `limits.mirror_response`.
+
+    Without that bound an endless answer would cost the worker, and so its users, until the copy's
+    deadline as much time as its backend likes.
+    """
 
     __slots__ = ()
+
+    def flush(self) -> None:
+        """End when the answer is longer than the bound, or says that it will be."""
+        limit = self.exchange.worker.mirror_response_limit
+        head = self.head
+        assert head is not None
+        if self.response_bytes > limit or (head.length or 0) > limit:
+            error = f"the answer has more than {limit} bytes (limits.mirror_response)"
+            self.fail(Outcome.RESET, error, Fault.BODY_SIZE)
 
 
 class ServingLeg(Leg):

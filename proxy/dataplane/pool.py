@@ -346,4 +346,6 @@ def _is_failure(leg: Leg) -> bool:
         return False
     if status is Outcome.TIMEOUT:
         return had_its_time(leg)
-    return status is Outcome.HTTP_ERROR or (status is Outcome.RESET and not leg.is_stale)
+    if status is Outcome.RESET:  # an answer too long for a copy is none for a user
+        return not leg.is_stale and leg.fault is not Fault.BODY_SIZE
+    return status is Outcome.HTTP_ERROR

@@ -21,6 +21,7 @@ class Fault(StrEnum):
     REQUEST_ERROR = "http_request_error"  # 2.3.16
     INCOMPLETE = "http_response_incomplete"  # 2.3.18
     HEAD_SIZE = "http_response_header_section_size"  # 2.3.19
+    BODY_SIZE = "http_response_body_size"  # 2.3.21
     CODING = "http_response_transfer_coding"  # 2.3.24
     RESPONSE_TIMEOUT = "http_response_timeout"  # 2.3.26
     PROTOCOL_ERROR = "http_protocol_error"  # 2.3.28

@@ -83,7 +83,10 @@ class Worker:
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
         self.held_bytes = 0
-        self.memory_limit = config.limits.memory_bytes
+        self.memory_limit, self.mirror_response_limit = (
+            config.limits.memory_bytes,
+            config.limits.mirror_response_bytes,
+        )
         self._loop = loop
         self._state_dir = state_dir
         self._seq, self._generation = 0, -1
@@ -116,12 +119,14 @@ class Worker:
             leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        self.clients.give_up()  # those whose request was not even whole
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
         self._flush()
         self.journal.close()
         if self.access_log is not None:
             self.access_log.flush()
         self._gauges.write_last()
+        self._set_in_flight()
         for pool in self.pools.values():
             pool.close()
 

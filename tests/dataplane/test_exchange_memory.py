@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.resolved import Bodies
+from proxy.config.resolved import Bodies, Split, SplitKind
 from proxy.dataplane import pairing
 from proxy.state.stats_page import Outcome, Skip
 from tests.support.dataplane import Options, dataplane, read_answer, request_bytes, until
@@ -271,6 +271,32 @@ async def test_a_stop_cancels_what_is_left_and_records_it(tmp_path: Path) -> Non
         assert plane.count("served", "iris", Outcome.CANCELLED) == 1
         writer.close()
     assert line["primary_error"] == "the proxy is shutting down"
+
+
+async def test_a_stop_closes_the_books_on_a_request_that_is_not_whole(tmp_path: Path) -> None:
+    """No leg was begun that could be cancelled: the request waited for the key in its body."""
+    async with (
+        Upstream(answer(b"p")) as primary,
+        Upstream(answer(b"c")) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=Options(split=Split(SplitKind.JSON, "user")),
+        ) as plane,
+    ):
+        reader, writer = await plane.connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n01234")
+        await until(lambda: plane.count("in_flight", "iris") == 1, "the head, and a tick")
+        await plane.worker.stop(0.0)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        check_ledger(plane)
+        (line,) = plane.lines()
+        assert plane.count("served", "iris", Outcome.CANCELLED) == 1
+        assert plane.count("in_flight", "iris") == 0
+        assert plane.worker.held_bytes == 0
+        writer.close()
+    assert (line["primary_status"], line["candidate_error"]) == ("not_sent", "client_gone")
 
 
 @pytest.mark.parametrize("pipelined", [1, 2, 3])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from proxy.state.stats_page import Skip
 from proxy.telemetry import monotonic_s
-from tests.support.dataplane import Options, dataplane
+from tests.support.dataplane import Options, dataplane, until
 from tests.support.ledgers import check_ledger
-from tests.support.upstreams import Upstream, answer, echo, hang
+from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang
 
 
 async def test_the_rate_holds_under_load_and_every_skip_is_recorded(tmp_path: Path) -> None:
@@ -88,3 +90,61 @@ async def test_the_timeout_of_copies_does_not_bind_live_traffic(tmp_path: Path) 
         assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"new"
         (line,) = await plane.pairs(1)
     assert (line["candidate_status"], line["primary_status"]) == ("ok", "ok")
+
+
+async def _endless(request: Request, writer: asyncio.StreamWriter) -> None:
+    del request
+    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(bytes(65536))
+        await writer.drain()
+
+
+async def _huge(request: Request, writer: asyncio.StreamWriter) -> None:
+    del request
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n")
+    await writer.drain()
+
+
+@pytest.mark.parametrize("behaviour", [_endless, _huge])
+async def test_an_answer_longer_than_the_bound_ends_the_copy(
+    tmp_path: Path, behaviour: Behaviour
+) -> None:
+    """As soon as it is, or says that it will be; its connection is closed, its start recorded."""
+    options = Options(limits={"mirror_response_bytes": 2**20, "record_body_bytes": 1000})
+    async with (
+        Upstream(echo) as primary,
+        Upstream(behaviour) as candidate,
+        dataplane(
+            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options
+        ) as plane,
+    ):
+        assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"x"
+        (line,) = await plane.pairs(1, timeout_s=3)
+        check_ledger(plane)
+        await until(lambda: not candidate.open_connections, "the connection to be closed")
+        (member,) = plane.worker.pools["v2"]._members
+        assert member.standing.failures == 0  # users of this backend would have got it all
+    assert line["candidate_status"] == "reset"
+    said = "the answer has more than 1048576 bytes (limits.mirror_response)"
+    assert line["candidate_error"] == said
+    assert line["candidate_http_status"] == 200
+    assert line["candidate_response_bytes"] < 2 * 2**20
+    assert line["candidate_body_state"] == ("truncated" if behaviour is _endless else "full")
+
+
+async def test_the_bound_of_copies_does_not_bind_users(tmp_path: Path) -> None:
+    """The user gets all of it, while the replicate is broken off."""
+    big = bytes(3 * 2**20)
+    options = Options(limits={"mirror_response_bytes": 2**20}, replicate_bp=10_000)
+    async with (
+        Upstream(answer(big)) as primary,
+        Upstream(echo) as candidate,
+        dataplane(
+            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options
+        ) as plane,
+    ):
+        assert (await plane.request(b"POST", b"/", body=b"x"))[2] == big
+        lines = await plane.pairs(1)
+        check_ledger(plane)
+    assert {line["replicate_status"] for line in lines} == {"reset"}

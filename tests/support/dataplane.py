@@ -66,6 +66,8 @@ class Options:
     copies: dict[str, Any] = field(default_factory=dict)
     workers: int = 1
     trusted_proxies: tuple[str, ...] = ()
+    #: The last word on the config.
+    adapt: Callable[[Config], Config] | None = None
 
 
 def plane_config(
@@ -110,6 +112,7 @@ def plane_config(
         record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
         limits=replace(base.limits, **{"request_body_bytes": 2**26, **options.limits}),
     )
+    config = config if options.adapt is None else options.adapt(config)
     return replace(config, version=digest(config))
 
 
@@ -129,6 +132,7 @@ class Plane:
     ) -> None:
         self.worker = worker
         self.certificates: Certificates | None = None
+        self.server: asyncio.Server
         self.connections = connections
         self.port = port
         self.state_dir = state_dir
@@ -220,7 +224,7 @@ async def dataplane(
     worker.start()
     try:
         plane = Plane(worker, server.sockets[0].getsockname()[1], state_dir, state.connections)
-        plane.certificates = certificates
+        plane.certificates, plane.server = certificates, server
         yield plane
     finally:
         server.close()
@@ -263,7 +267,7 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
     while True:
-        size = int(await asyncio.wait_for(reader.readline(), 10), 16)
+        size = int(await asyncio.wait_for(reader.readuntil(b"\n"), 10), 16)
         data = await asyncio.wait_for(reader.readexactly(size + 2), 10)
         body += data[:-2]
         if size == 0:

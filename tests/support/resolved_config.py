@@ -66,6 +66,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
             request_head_bytes=32768,
             request_body_bytes=2**20,
             mirror_body_bytes=2**20,
+            mirror_response_bytes=2**26,
             record_body_bytes=2**18,
             memory_bytes=2**26,
             journal_disk_bytes=2**30,
