@@ -127,13 +127,19 @@ class Exchange:
             self._settle()
 
     def abort(self) -> None:
-        """The client has gone: stop serving; mirrors under way may end, others are skipped."""
+        """The client has gone: stop serving; copies under way may end, others are skipped.
+
+        A copy that is a stream of events ends with its user: it could go on for minutes, and there
+        is nothing left to compare it with. `patience` looks at it at the next tick.
+        """
         self.is_aborted = True
         if not self.is_begun:
             self._begin_without_client()
         if not self.is_settled:
             self.skip = self.skip or Skip.CLIENT_GONE
             self._settle()
+        for leg in self.legs.values():
+            leg.look_s = 0.0
         if self.serving is not None:
             self.serving.fail(Outcome.CANCELLED, "the client has gone")
 

@@ -53,6 +53,9 @@ def look_every_s(backend: Backend) -> float:
 
 def look(leg: Leg, now_s: float) -> None:
     """End a leg whose time is up; else say when to look again."""
+    if leg.exchange.is_aborted and leg.head is not None and leg.head.is_event_stream:
+        leg.fail(Outcome.CANCELLED, "the client has gone, and nobody needs the rest of the stream")
+        return
     seen = leg.seen
     if seen is None:
         leg.seen = seen = Seen(leg.begun_s)

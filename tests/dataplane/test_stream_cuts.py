@@ -187,6 +187,26 @@ async def _released(patient: _Patient, left_s: float, what: str) -> None:
     assert patient.released_s - left_s < RELEASED_S + BUSY_S
 
 
+async def test_the_copy_of_a_stream_ends_with_its_user(tmp_path: Path) -> None:
+    """Nobody needs the rest of it; the candidate is told by the end of its connection, and not charged."""
+    primary, candidate = _Patient(b"data: 1\n\n"), _Patient(b"data: c\n\n")
+    async with (
+        raw_server(primary) as port,
+        raw_server(candidate) as candidate_port,
+        dataplane(tmp_path, primary=port, candidates={"v2": candidate_port}) as plane,
+    ):
+        reader, writer = await plane.connect()
+        writer.write(ASK)
+        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 5)
+        await candidate.has_begun.wait()
+        left_s = monotonic_s()
+        writer.transport.abort()
+        await _released(candidate, left_s, "the copy")
+        (line,) = await plane.pairs(1)
+        check_ledger(plane)
+    assert (line["candidate_status"], line["candidate_body"]) == ("cancelled", "data: c\n\n")
+
+
 @pytest.mark.parametrize("leave", LEAVES)
 @pytest.mark.parametrize("events", [(), (b"data: 1\n\n",)])
 async def test_a_client_that_leaves_releases_the_backend_at_once(
