@@ -75,6 +75,14 @@ class Answering:
         """Tell whether the client waits for this answer, or for the rest of it."""
         return exchange is self._serving and not self._is_closing
 
+    def is_serving(self) -> bool:
+        """Tell whether an exchange is under way.
+
+        For where a call may have changed that: mypy, and so the compiled code, goes on trusting an
+        `_serving is None` of before the call.
+        """
+        return self._serving is not None
+
     def unread_exchange(self) -> Exchange | None:
         """Return the exchange under way of a client that nobody reads, if there is one."""
         return self._serving if self._is_read_paused and not self._is_closing else None

@@ -211,7 +211,8 @@ class ClientConnection(Answering):
         self._body = ChunkedBody() if head.length is None else LengthBody(head.length)
         if data:
             self._receive(exchange, data)
-        if head.expects_continue and self._receiving is not None:
+        # Not `self._receiving is not None`: mypy, and so the compiled code, trusts the line above.
+        if head.expects_continue and not (exchange.is_whole or exchange.is_aborted):
             self.transport.write(CONTINUE)
 
     def _receive(self, exchange: Exchange, data: bytes) -> None:
@@ -248,7 +249,7 @@ class ClientConnection(Answering):
             self.resume_reading()
         if rest:
             self.data_received(rest)
-        if self._has_eof and self._serving is None:
+        if self._has_eof and not self.is_serving():
             self._close()
 
     # What exchanges call.

@@ -232,13 +232,20 @@ class Pool:
     async def _connect(self, member: Member) -> None:
         """Open a connection for the leg that has waited longest; without one, it idles."""
         connection, error, fault = None, "", Fault.REFUSED
+        begun_s = monotonic_s()
         try:
             connection, error, fault = await self._open(member)
         finally:
             member.connecting -= 1
         leg = member.first_waiting()
         if connection is None:
-            if leg is not None:
+            if leg is None:
+                return
+            if leg.begun_s > begun_s:  # it took over another's attempt, and has not had its time
+                member.waiting[leg] = None
+                member.connecting += 1
+                self._spawn(self._connect(member))
+            else:
                 leg.fail(Outcome.CONNECT_ERROR, error, fault)
             return
         if leg is None:

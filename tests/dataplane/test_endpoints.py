@@ -15,8 +15,9 @@ from proxy.dataplane.dial import Dialer
 from proxy.routing.standing import State
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
-from tests.support.dataplane import Options, Plane, dataplane, until
+from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
 from tests.support.endpoints import at, give_endpoints, upstreams
+from tests.support.raw_server import silent_listener
 from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang, unused_port
 
 QUICK = Ejection(failures=2, first_s=0.2, longest_s=1.0, max_share_bp=5_000, slow_start_s=0.0)
@@ -57,6 +58,25 @@ async def test_calls_go_where_the_fewest_are_under_way(tmp_path: Path) -> None:
         assert (len(slow.requests), len(fast.requests)) == (1, 21)
         gate.set()
         await asyncio.gather(*waiting)
+
+
+async def test_a_call_that_takes_over_an_attempt_has_its_own_time_to_connect(
+    tmp_path: Path,
+) -> None:
+    """The client for whom a connection was being opened has left; the next one is not cut short."""
+    with silent_listener() as port:
+        async with dataplane(tmp_path, primary=port) as plane:
+            pool = give_endpoints(plane, *at(port), connect_timeout_s=0.4)
+            _, writer = await plane.connect()
+            writer.write(request_bytes(b"GET", b"/", b"", b""))
+            await until(lambda: pool.in_flight, "the first call")
+            await asyncio.sleep(0.2)
+            writer.transport.abort()
+            await until(lambda: not pool.in_flight, "its end")
+            begun_s = monotonic_s()
+            assert (await plane.request(b"GET", b"/"))[0] == 504
+            assert monotonic_s() - begun_s >= 0.4
+            assert pool.statistics().connecting == 0
 
 
 async def test_equal_endpoints_take_turns(tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.dataplane import Options, dataplane, read_answer, request_bytes, until
 from tests.support.upstreams import (
+    Request,
     Upstream,
     answer,
     echo,
@@ -233,3 +236,44 @@ async def test_slow_readers_hold_the_backend_back(tmp_path: Path) -> None:
         _, _, body = await read_answer(reader)
         assert len(body) == total
         writer.close()
+
+
+async def test_a_whole_chunked_request_may_come_with_an_expectation(tmp_path: Path) -> None:
+    """In one read with its body: there is nothing left to say 100 for."""
+    async with Upstream(echo) as primary, dataplane(tmp_path, primary=primary.port) as plane:
+        reader, writer = await plane.connect()
+        writer.write(
+            b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"5\r\nhello\r\n0\r\n\r\n"
+        )
+        first = await asyncio.wait_for(reader.readuntil(b"hello"), 5)
+        assert first.startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_a_half_closed_client_gets_both_of_two_pipelined_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second request is under way while nothing more is read; no callback fails."""
+    gate = asyncio.Event()
+
+    async def second_waits(request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.body == b"2":
+            await gate.wait()
+        await echo(request, writer)
+
+    async with (
+        Upstream(second_waits) as primary,
+        dataplane(tmp_path, primary=primary.port) as plane,
+    ):
+        reader, writer = await plane.connect()
+        writer.write(request_bytes(b"POST", b"/", b"1", b""))
+        writer.write(request_bytes(b"POST", b"/", b"2", b""))
+        writer.write_eof()
+        assert (await read_answer(reader))[2] == b"1"
+        await until(lambda: len(primary.requests) == 2, "the second request")
+        gate.set()
+        assert (await read_answer(reader))[2] == b"2"
+        assert await reader.read() == b""
+        writer.close()
+    assert "Exception" not in caplog.text
