@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.routing.decide import PRIMARY
-from proxy.state.stats_page import Lost, Outcome
+from proxy.state.stats_page import NOT_SENT, OK, Lost
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
@@ -24,19 +24,19 @@ def settle_accounts(exchange: Exchange) -> None:
         cells[route.response_bytes] += exchange.serving.response_bytes
     primary = legs.get(PRIMARY)
     if primary is not None and primary.head is not None:
-        route.ttfb.observe(cells, primary.first_s - primary.begun_s)
+        route.ttfb.observe(primary.first_s - primary.begun_s)
         if primary.is_answered():
-            route.latency.observe(cells, primary.end_s - primary.begun_s)
+            route.latency.observe(primary.end_s - primary.begun_s)
     for number in decision.pairs:
         counters = context.cells.candidates[number]
         leg = legs.get(number)
-        status = leg.status if leg is not None else Outcome.NOT_SENT
-        is_ok = status is Outcome.OK
+        status = leg.status if leg is not None else NOT_SENT
+        is_ok = status is OK
         cells[counters.leg_ok if is_ok else counters.leg[status]] += 1
         if leg is not None and leg.head is not None:
-            counters.ttfb.observe(cells, leg.first_s - leg.begun_s)
+            counters.ttfb.observe(leg.first_s - leg.begun_s)
             if leg.is_answered():
-                counters.latency.observe(cells, leg.end_s - leg.begun_s)
+                counters.latency.observe(leg.end_s - leg.begun_s)
         if exchange.plan.is_recorded[number]:
             worker.journal_pair(exchange, context.makers[number], counters)
         else:

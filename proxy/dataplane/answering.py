@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.writing import write_together
 from proxy.wire.response_head import plain_answer
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Answering:
     def write(self, pieces: list[bytes]) -> None:
         """Write to the client; a client that cannot keep up holds the backend back."""
         if not self._is_closing:
-            self.transport.writelines(pieces)
+            write_together(self.transport, pieces)
             if self._write_paused and self._serving is not None:
                 self._serving.pause_answer()
 

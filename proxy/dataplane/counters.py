@@ -6,25 +6,51 @@ The usual outcome has an attribute of its own: hashing an `Enum` runs Python cod
 from __future__ import annotations
 
 from bisect import bisect_left
+from typing import Final
 
 from proxy.config.resolved import Route
 from proxy.state.stats_page import LATENCY_BOUNDS_US, Kept, Layout, Lost, Outcome, Skip
 
+#: Every bound is a multiple of this.
+_GRAIN_US: Final = 500
+#: The bucket of a duration by how many grains it is long, up to 25 ms: a look instead of a search.
+_NEAR: Final = [bisect_left(LATENCY_BOUNDS_US, grains * _GRAIN_US) for grains in range(51)]
+
 
 class Histogram:
-    """A histogram of durations: `family` is its name without `_us`, `labels` whose it is."""
+    """A histogram of durations: `family` is its name without `_us`, `labels` whose it is.
 
-    __slots__ = ("_first", "_sum")
+    Durations are added up here and written to the page by the worker's tick: a fifth of what four
+    stores into the page would cost (0.3 us). A worker that is killed takes those of the last tick with
+    it, which no ledger counts.
+    """
+
+    __slots__ = ("_counts", "_first", "_sum", "_sum_us")
 
     def __init__(self, layout: Layout, family: str, *labels: str) -> None:
         self._first = layout.index(f"{family}_us", *labels, str(LATENCY_BOUNDS_US[0]))
         self._sum = layout.index(f"{family}_sum_us", *labels)
+        self._counts = [0] * (len(LATENCY_BOUNDS_US) + 1)
+        self._sum_us = 0
 
-    def observe(self, cells: memoryview[int], seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         """Add one duration."""
         micros = int(seconds * 1e6)
-        cells[self._first + bisect_left(LATENCY_BOUNDS_US, micros)] += 1
-        cells[self._sum] += micros
+        grains = (micros + _GRAIN_US - 1) // _GRAIN_US
+        bucket = _NEAR[grains] if grains < len(_NEAR) else bisect_left(LATENCY_BOUNDS_US, micros)
+        self._counts[bucket] += 1
+        self._sum_us += micros
+
+    def write(self, cells: memoryview[int]) -> None:
+        """Add to the page what was observed since the last time."""
+        if not self._sum_us and not any(self._counts):
+            return
+        for bucket, count in enumerate(self._counts):
+            if count:
+                cells[self._first + bucket] += count
+                self._counts[bucket] = 0
+        cells[self._sum] += self._sum_us
+        self._sum_us = 0
 
 
 class CandidateCells:
@@ -74,3 +100,8 @@ class RouteCells:
         self.candidates = tuple(
             CandidateCells(layout, route.name, c.name) for c in route.candidates
         )
+
+    def histograms(self) -> list[Histogram]:
+        """Return those of the route and of its candidates."""
+        of_candidates = [h for cells in self.candidates for h in (cells.latency, cells.ttfb)]
+        return [self.latency, self.ttfb, *of_candidates]

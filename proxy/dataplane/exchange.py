@@ -20,7 +20,7 @@ from proxy.dataplane.ids import trace_line
 from proxy.dataplane.leg import Leg, ServingLeg, never_started
 from proxy.dataplane.rescue import replace_failed
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
-from proxy.state.stats_page import Outcome, Skip
+from proxy.state.stats_page import HTTP_ERROR, OK, Outcome, Skip
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.pieces import add_piece
 from proxy.wire.trace_context import CANDIDATE as SPAN_CANDIDATE, PRIMARY as SPAN_PRIMARY
@@ -179,7 +179,7 @@ class Exchange:
         else:
             self.worker.shadows.discard(leg)
             gate = leg.gate
-            if gate is not None and not (leg.status is Outcome.OK and gate.breaker.is_calm):
+            if gate is not None and not (leg.status is OK and gate.breaker.is_calm):
                 gate.ended(leg)
         self._end_if_over()
 
@@ -335,7 +335,7 @@ class Exchange:
 
     def _serving_over(self, leg: ServingLeg) -> None:
         cells, counters = self.worker.cells, self.context.cells
-        is_ok = leg.status is Outcome.OK
+        is_ok = leg.status is OK
         cells[counters.served_ok if is_ok else counters.served[leg.status]] += 1
         if not self.is_whole:
             self.skip = self.skip or Skip.NOT_WHOLE
@@ -343,7 +343,7 @@ class Exchange:
                 self._settle()
         if self.is_aborted:
             return
-        if leg.status is Outcome.OK or leg.status is Outcome.HTTP_ERROR:
+        if leg.status is OK or leg.status is HTTP_ERROR:
             self.client.exchange_over(self)
         else:
             self.client.serving_failed(self, leg)

@@ -59,9 +59,10 @@ class Gauges:
                 others wait, too.
         """
         if self._due_s:
-            self._lag.observe(self._cells, max(0.0, now_s - self._due_s))
+            self._lag.observe(max(0.0, now_s - self._due_s))
         self._due_s = now_s + self._tick_s
         worker = self._worker
+        self.write_histograms()
         self._cells[self._captured] = worker.held_bytes
         self._cells[self._buffered] = worker.journal.buffered_bytes
         expired, dropped, refused = worker.clients.ended()
@@ -79,6 +80,13 @@ class Gauges:
             log = worker.access_log.statistics()
             self._count(self._logged, log.written)
             self._count(self._unlogged, log.dropped)
+
+    def write_histograms(self) -> None:
+        """Write the durations that were observed since the last time."""
+        self._lag.write(self._cells)
+        for context in self._worker.routes.contexts():
+            for histogram in context.cells.histograms():
+                histogram.write(self._cells)
 
     def write_last(self) -> None:
         """Write everything when no tick will come any more."""

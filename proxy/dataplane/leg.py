@@ -14,7 +14,8 @@ from proxy.dataplane.member import Member
 from proxy.dataplane.patience import Seen, look
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.proxy_status import Fault
-from proxy.state.stats_page import Outcome, Skip
+from proxy.dataplane.writing import write_together
+from proxy.state.stats_page import HTTP_ERROR, NOT_SENT, OK, Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.pieces import add_piece
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
@@ -68,7 +69,7 @@ class Leg:
         self.exchange = exchange
         self.role = role
         self.pool = pool
-        self.status = Outcome.NOT_SENT
+        self.status = NOT_SENT
         self.error: str | None = None
         self.fault: Fault | None = None
         self.head: ResponseHead | None = None
@@ -117,7 +118,7 @@ class Leg:
         connection.begin(self)
         self.sent_s = monotonic_s()
         held_client, self.holds_client = self.holds_client, False
-        connection.transport.writelines(self._pieces)  # may call `pause_request`
+        write_together(connection.transport, self._pieces)  # may call `pause_request`
         self._pieces = []
         if held_client and not self.holds_client:
             self.resume_request()
@@ -132,7 +133,7 @@ class Leg:
 
     def is_answered(self) -> bool:
         """Tell whether the backend answered whole, be it with an error: a latency worth counting."""
-        return self.status is Outcome.OK or self.status is Outcome.HTTP_ERROR
+        return self.status is OK or self.status is HTTP_ERROR
 
     def has_connection(self) -> bool:
         """Tell whether the request is on its way."""
@@ -190,7 +191,7 @@ class Leg:
         """The answer is whole."""
         assert self.head is not None
         is_error = self.head.status >= FIRST_ERROR_STATUS
-        self._over(Outcome.HTTP_ERROR if is_error else Outcome.OK, None)
+        self._over(HTTP_ERROR if is_error else OK, None)
 
     def flush(self) -> None:
         """Act on what one read brought; a shadow has nothing to do."""
@@ -393,5 +394,5 @@ def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Le
     """Return a leg that was decided and not started, for the record, with its reason."""
     leg = Leg(exchange, role, pool)
     leg.is_over, leg.error = True, reason.value
-    leg.status = Outcome.SHED if reason in _LIMITS else Outcome.NOT_SENT
+    leg.status = Outcome.SHED if reason in _LIMITS else NOT_SENT
     return leg

@@ -16,7 +16,7 @@ import orjson
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
 from proxy.routing.decide import PRIMARY, Decision
-from proxy.state.stats_page import Outcome
+from proxy.state.stats_page import HTTP_ERROR, OK, Outcome
 from proxy.wire.trace_context import TraceParent, is_sampled
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class LineMaker:
             return _NO_LEG[role]
         body, state, encoding = self._body(leg, exchange)
         status, head, begun_s = leg.status, leg.head, leg.begun_s
-        if head is None or not (status is Outcome.OK or status is Outcome.HTTP_ERROR):
+        if head is None or not (status is OK or status is HTTP_ERROR):
             made = _BROKEN[role] % (
                 _ended(role, status, head),
                 b"null" if leg.error is None else orjson.dumps(leg.error),

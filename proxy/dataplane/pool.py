@@ -25,7 +25,7 @@ from proxy.dataplane.member import Member
 from proxy.dataplane.patience import had_its_time, look_every_s
 from proxy.dataplane.proxy_status import Fault, connect_fault
 from proxy.routing.standing import Standing
-from proxy.state.stats_page import Outcome
+from proxy.state.stats_page import HTTP_ERROR, OK, Outcome
 from proxy.telemetry import monotonic_s
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Pool:
         member.in_flight -= 1
         if not leg.sent_s:
             member.waiting.pop(leg, None)
-        if leg.status is Outcome.OK or _is_plain_error(leg):
+        if leg.status is OK or _is_plain_error(leg):
             if member.standing.failures:
                 member.standing.failures = 0
         elif _is_failure(leg):
@@ -334,11 +334,7 @@ class Pool:
 def _is_plain_error(leg: Leg) -> bool:
     """Tell whether a leg was answered with an error that does not speak against its member."""
     head = leg.head
-    return (
-        leg.status is Outcome.HTTP_ERROR
-        and head is not None
-        and head.status not in GATEWAY_FAILURES
-    )
+    return leg.status is HTTP_ERROR and head is not None and head.status not in GATEWAY_FAILURES
 
 
 def _is_failure(leg: Leg) -> bool:
@@ -355,4 +351,4 @@ def _is_failure(leg: Leg) -> bool:
         return had_its_time(leg)
     if status is Outcome.RESET:  # an answer too long for a copy is none for a user
         return not leg.is_stale and leg.fault is not Fault.BODY_SIZE
-    return status is Outcome.HTTP_ERROR
+    return status is HTTP_ERROR

@@ -11,10 +11,11 @@ weight (DESIGN section 3).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from proxy.config.resolved import FULL_BP, Route
-from proxy.routing.split import bucket, salt_of, threshold, unit_digest
+from proxy.routing.split import bucket, salt_of, threshold, unit_digest, unit_hash
 from proxy.state.control_page import CandidateState, ControlState, Part
 
 #: `Decision.serving` when the primary serves.
@@ -69,7 +70,7 @@ class Plan:
     """
 
     route: Route
-    salt: bytes
+    salted: hashlib.blake2b
     shares: tuple[Share, ...]
     has_canary: bool
     primary_prob: float
@@ -106,7 +107,7 @@ def make_plan(route: Route, state: ControlState | None) -> Plan:
     weight_sum = sum(share.weight_bp for share in shares)
     return Plan(
         route=route,
-        salt=salt_of("split", route.name),
+        salted=unit_hash(salt_of("split", route.name)),
         shares=tuple(shares),
         has_canary=weight_sum > 0,
         primary_prob=1 - weight_sum / FULL_BP,
@@ -121,7 +122,7 @@ def make_plan(route: Route, state: ControlState | None) -> Plan:
 
 def unit_of(plan: Plan, key: bytes) -> bytes:
     """Return the 24-byte hash of a split key under the route's salt; its first 8 are logged."""
-    return unit_digest(plan.salt, key)
+    return unit_digest(plan.salted, key)
 
 
 def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> Decision:

@@ -29,9 +29,16 @@ def salt_of(*words: str) -> bytes:
     return hashlib.blake2b("\0".join(words).encode(), digest_size=16).digest()
 
 
-def unit_digest(salt: bytes, key: bytes) -> bytes:
+def unit_hash(salt: bytes) -> hashlib.blake2b:
+    """Return a hash with the salt in it, to be copied for each key: a third cheaper than afresh."""
+    return hashlib.blake2b(digest_size=24, key=salt)
+
+
+def unit_digest(salted: hashlib.blake2b, key: bytes) -> bytes:
     """Return 24 bytes: three independent big-endian buckets (for unit, canary and replicate)."""
-    return hashlib.blake2b(key, digest_size=24, key=salt).digest()
+    found = salted.copy()
+    found.update(key)
+    return found.digest()
 
 
 def bucket(salt: bytes, key: bytes) -> int:

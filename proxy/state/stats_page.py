@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from proxy.config.resolved import Config
 from proxy.errors import StateError
@@ -44,6 +45,12 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     SHED = "shed"
     NOT_SENT = "not_sent"
+
+
+#: For hot paths: a look at an `Enum`'s member by its name runs Python code.
+OK: Final = Outcome.OK
+HTTP_ERROR: Final = Outcome.HTTP_ERROR
+NOT_SENT: Final = Outcome.NOT_SENT
 
 
 class Skip(StrEnum):

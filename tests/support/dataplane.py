@@ -138,7 +138,8 @@ class Plane:
         self.state_dir = state_dir
 
     def count(self, name: str, *labels: str) -> int:
-        """Return one counter."""
+        """Return one counter, with what the next tick would write of durations."""
+        self.worker._gauges.write_histograms()
         return self.worker.stats.get(name, *labels)
 
     def change(self, change: Callable[[ControlState], ControlState]) -> None:
