@@ -22,6 +22,7 @@ from proxy.log import emit
 from proxy.log_records import configure
 from proxy.recorder.loop import Recorder
 from proxy.recorder.memory import keep_freed_memory
+from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
 from proxy.recorder.statistics import store, unusable
@@ -77,6 +78,7 @@ def main() -> int:
     setproctitle(f"understudy: {name}")
     configure(name)
     keep_freed_memory()
+    step_back()
     config = loads(arguments.config.read_bytes())
     try:
         uvloop.run(run(config, arguments.index))
