@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from proxy import __version__
 from proxy.config.resolved import Config, loads
 from proxy.pairs.expand import Expander
+from proxy.recorder.priority import step_aside
 from proxy.recorder.sink import Pair
 from proxy.recorder.spans import SpanSink
 
@@ -50,6 +51,10 @@ class Expansion:
     error: str = ""
 
 
+#: Lines expanded before the processor is offered to others: about 0.1 ms.
+_LINES_PER_TURN: Final = 4
+
+
 class PairMaker:
     """Expands journal lines, with one prepared `Expander` per revision and route.
 
@@ -66,7 +71,9 @@ class PairMaker:
 
     def expand(self, lines: list[bytes], into: Expansion) -> None:
         """Add what becomes of `lines` to `into`."""
-        for line in lines:
+        for number, line in enumerate(lines):
+            if not number % _LINES_PER_TURN:
+                step_aside()
             try:
                 into.pairs.append(self._pair(orjson.loads(line), into))
             except orjson.JSONDecodeError as exc:
