@@ -128,7 +128,7 @@ def test_openai_streams_chunk_by_chunk(
 def test_a_stream_that_its_reader_leaves_is_recorded_as_cancelled(
     texts: tuple[Instance, openai.OpenAI, openai.OpenAI],
 ) -> None:
-    """The primary's leg ends with its client; the candidate's may end by itself."""
+    """The primary's leg ends with its client, and so does the candidate's if it is still streaming."""
     instance, _, proxied = texts
     ask = _ask(PROMPTS[1], stream=True, max_tokens=200, seed=4)
     stream = proxied.chat.completions.create(**ask, **_headers("left"))
@@ -136,7 +136,7 @@ def test_a_stream_that_its_reader_leaves_is_recorded_as_cancelled(
     stream.close()
     (record,) = records_of(instance, "left", 1)
     assert record["primary_status"] == "cancelled"
-    assert record["candidate_status"] == "ok"
+    assert record["candidate_status"] in {"ok", "cancelled"}
     assert record["comparable"] is False
 
 
