@@ -229,6 +229,7 @@ def _record(record: RecordFile) -> Record:
         redact=Redact(
             headers=tuple(name.lower() for name in redact.headers),
             json=_rules(redact.json_rules),
+            query=redact.query,
             key=redact.key,
         ),
         hash_key=record.hash_key,

@@ -36,9 +36,11 @@ class Redact:
     """What never reaches a disk: header names (lower case) and values in JSON bodies.
 
     Attributes:
+        query: names of parameters, should a path hold any; the query itself is never recorded.
         key: secret of the rules that hash; empty where none does.
     """
 
     headers: tuple[str, ...]
     json: tuple[RedactRule, ...]
+    query: tuple[str, ...] = ()
     key: str = field(default="", repr=False)

@@ -10,13 +10,18 @@ from pydantic_core import CoreSchema
 
 from proxy.config.resolved import RedactAction
 from proxy.config.schema_base import Strict
-from proxy.config.values import HeaderName, JsonPath, SecretKey, json_path
+from proxy.config.values import HeaderName, JsonPath, ParameterName, SecretKey, json_path
 
 #: They carry credentials. A request's or an answer's header is in no record; a list like this also
 #: tells what must never become a label.
 SECRET_HEADERS = (
     "authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key", "api-key",
     "x-auth-token", "x-amz-security-token", "x-goog-api-key",
+)  # fmt: skip
+#: What vendors call credentials in URLs.
+SECRET_PARAMETERS = (
+    "access_token", "api_key", "api-key", "apikey", "auth", "key", "password", "secret", "sig",
+    "signature", "token",
 )  # fmt: skip
 
 
@@ -65,5 +70,7 @@ class RedactFile(Strict):
     """Header names; a list given here replaces the default. No header is recorded as it is."""
     json_rules: Annotated[JsonRules, Field(alias="json")] = ()
     """Paths in JSON bodies, such as inputs[*].parameters.ssn, or {path: user.email, action: hash}."""
+    query: Annotated[tuple[ParameterName, ...], Field(max_length=256)] = SECRET_PARAMETERS
+    """Parameters hidden where a path holds them (/x;token=…, /x%3Ftoken=…). No query is recorded."""
     key: SecretKey = ""
     """Secret of the hashes that `action: hash` writes, such as "${UNDERSTUDY_REDACT_KEY}"."""

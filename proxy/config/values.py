@@ -271,6 +271,12 @@ def _bearer_token(value: str) -> str:
     return value
 
 
+def _parameter_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~\[\]-]+", value):
+        raise ValueError(f"{value[:40]!r} is not a parameter's name, such as api_key")
+    return value
+
+
 def _secret_key(value: str) -> str:
     # Never say the value, as above.
     if value and len(value.encode()) < MIN_KEY_BYTES:
@@ -324,6 +330,7 @@ TlsVersion = Annotated[
     WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
 ]
 Token = Annotated[str, *_text(_bearer_token)]
+ParameterName = Annotated[str, *_text(_parameter_name)]
 SecretKey = Annotated[str, *_text(_secret_key)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[

@@ -21,7 +21,8 @@ from typing import Any
 import setproctitle
 import uvicorn
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
+from proxy.config.secrets import read_whole
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.tls import Certificates, Loop
 from proxy.dataplane.worker import Worker
@@ -87,7 +88,7 @@ def main() -> int:
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
     configure(f"worker {arguments.index}")
-    config = loads(arguments.config.read_bytes())
+    config = read_whole(arguments.config)
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import Leg
     from proxy.pairs.redact import Redactor
+    from proxy.wire.path_mask import PathMask
     from proxy.wire.request_head import RequestHead
     from proxy.wire.response_head import ResponseHead
     from proxy.wire.stream_times import StreamTimes
@@ -99,9 +100,11 @@ def _quoted(value: bytes | None) -> bytes:
     return b"null" if value is None else orjson.dumps(value.decode("latin-1"))
 
 
-def _place(method: bytes, path: bytes, content_type: bytes | None) -> bytes:
-    key = method, path, content_type
-    return _PIECES.get(key) or _keep(key, _PLACE % (method, _quoted(path), _quoted(content_type)))
+def _place(method: bytes, path: bytes, content_type: bytes | None, mask: PathMask) -> bytes:
+    key = method, path, content_type, mask
+    return _PIECES.get(key) or _keep(
+        key, _PLACE % (method, _quoted(mask.apply(path)), _quoted(content_type))
+    )
 
 
 def _joined(trace: TraceParent) -> bytes:
@@ -141,14 +144,18 @@ class Writer:
 
     Attributes:
         hash_key: secret of `unit_hash`.
+        mask: for paths.
         redactor: for bodies; None where nothing is redacted.
     """
 
-    __slots__ = ("hash_key", "instance", "redactor")
+    __slots__ = ("hash_key", "instance", "mask", "redactor")
 
-    def __init__(self, instance: str, hash_key: str, redactor: Redactor | None) -> None:
+    def __init__(
+        self, instance: str, hash_key: str, mask: PathMask, redactor: Redactor | None
+    ) -> None:
         self.instance = instance
         self.hash_key = hash_key
+        self.mask = mask
         self.redactor = redactor
 
 
@@ -156,7 +163,7 @@ class LineMaker:
     """Makes the lines of one candidate of one route."""
 
     __slots__ = (
-        "_constant", "_decisions", "_hash_all", "_hash_requests", "_redactor", "_unit",
+        "_constant", "_decisions", "_hash_all", "_hash_requests", "_mask", "_redactor", "_unit",
         "_with_bodies", "_with_request", "number",
     )  # fmt: skip
 
@@ -176,6 +183,7 @@ class LineMaker:
         bodies = config.record.bodies_of(route)
         self._with_bodies = bodies is not Bodies.NONE
         self._with_request = bodies is Bodies.FULL
+        self._mask = writer.mask
         self._unit = recorded_hash(writer.hash_key, route.name)
         self._redactor = redactor = writer.redactor
         # The hash of a short secret is as good as the secret: it can be guessed at leisure. So there
@@ -198,7 +206,7 @@ class LineMaker:
             _OWN_TRACE if trace is None else _joined(trace),
             self._unit_hash(exchange.key),
             self._decided(exchange, decision),
-            _place(head.method, head.path, head.fields.get(b"content-type")),
+            _place(head.method, head.path, head.fields.get(b"content-type"), self._mask),
             exchange.received_bytes,
             *self._request_body(exchange),
             self._leg("primary", legs.get(PRIMARY), exchange),

@@ -57,7 +57,9 @@ class RouteContext:
         self.pools = {n: worker.pools[c.backend] for n, c in enumerate(route.candidates)}
         self.pools[PRIMARY] = worker.pools[route.primary]
         self.roles = {n: c.name for n, c in enumerate(route.candidates)} | {PRIMARY: "primary"}
-        writer = Writer(worker.instance, worker.hash_key, redactor_of(config, route))
+        writer = Writer(
+            worker.instance, worker.hash_key, worker.path_mask, redactor_of(config, route)
+        )
         self.makers = tuple(
             LineMaker(config, route, n, writer) for n in range(len(route.candidates))
         )

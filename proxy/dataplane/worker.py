@@ -34,6 +34,7 @@ from proxy.state.hash_key import kept_key
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
+from proxy.wire.path_mask import PathMask
 
 if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
@@ -50,6 +51,7 @@ class Worker:
         instance: unique per start of a worker; `seq` counts within it.
         access_log: None when it is off.
         hash_key: secret of the records' `unit_hash`.
+        path_mask: for paths that are recorded or logged.
         clients: the client connections, and how long they may take.
         trusted_proxies: whose word on the client's address is taken.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
@@ -77,7 +79,8 @@ class Worker:
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
         )
         self.hash_key = config.record.hash_key or _own_key(state_dir)
-        self.access_log = open_access_log(config.log, f"worker {index}")
+        self.path_mask = PathMask(config.record.redact.query)
+        self.access_log = open_access_log(config.log, f"worker {index}", self.path_mask)
         self.clients = Clients(deadlines_of(config.limits))
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.shadows: set[Leg] = set()

@@ -158,7 +158,7 @@ def test_replicas_of_one_config_have_one_version(smallest: Path) -> None:
 
 
 def test_the_resolved_config_is_written_for_its_owner_only(smallest: Path, tmp_path: Path) -> None:
-    """It holds the admin token, and other processes read back the same config."""
+    """Other processes read back the same config."""
     config = load_config(smallest, {})
     path = write_resolved(config)
     assert path == tmp_path / "state" / "config" / f"{config.version}.json"

@@ -114,7 +114,7 @@ def plane_config(
         record=replace(
             base.record,
             bodies=options.bodies,
-            redact=Redact((), options.redact, options.redact_key),
+            redact=Redact((), options.redact, key=options.redact_key),
         ),
         limits=replace(base.limits, **{"request_body_bytes": 2**26, **options.limits}),
     )
