@@ -30,6 +30,8 @@ PLACES: Final = (
     ("record", "kafka", "options", "*"),
     ("record", "redact", "key"),
     ("routes", "*", "candidates", "*", "rewrite", "set_headers", "*"),
+    ("routes", "*", "match", "headers", "*"),
+    ("routes", "*", "mirror_only", "headers", "*"),
     ("telemetry", "otlp", "headers", "*"),
 )
 #: The member of a file which says how many secrets were left out.

@@ -23,6 +23,8 @@ backends:
 routes:
   - name: iris
     primary: v1
+    match: {headers: {authorization: planted-match}}
+    mirror_only: {headers: {x-tier: planted-guard}}
     candidates:
       - {name: a, backend: v2, set_headers: {x-key: planted-header-a}}
       - {name: b, backend: v2, set_headers: {x-key: planted-header-b, x-other: planted-header-c}}

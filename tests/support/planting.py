@@ -23,7 +23,7 @@ import orjson
 import zstandard
 
 #: What a request may ask the server for.
-KINDS = ("whole", "gzip", "stream", "cut", "long", "form", "error")
+KINDS = ("whole", "gzip", "stream", "cut", "long", "form", "error", "malformed")
 #: Makes a body longer than what a record may keep of it.
 PAD = "x" * 4096
 
@@ -135,6 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "gzip":
             packed = book.note(gzip.compress(said, mtime=0))
             self._answer(packed, headers | {"content-encoding": "gzip"})
+        elif kind == "malformed":
+            self.wfile.write(
+                b"HTTP/1.1 200 OK\r\nset-cookie: %b\0\r\n\r\n" % book.secret().encode()
+            )
+            self.close_connection = True
         elif kind == "form":
             form = book.note(f"email={quote(book.secret())}&y=1".encode())
             self._answer(form, headers | {"content-type": "application/x-www-form-urlencoded"})
