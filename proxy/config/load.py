@@ -65,7 +65,7 @@ def write_resolved(config: Config) -> Path:
     sees the old one or the new one.
 
     Raises:
-        StateError: it cannot be written; says why.
+        StateError: it cannot be written, or its secrets are too long; says why.
     """
     folder = Path(config.state_dir) / "config"
     path = folder / f"{config.version}.json"

@@ -23,6 +23,9 @@ from proxy.errors import StateError
 #: Read by `read_whole`, set by `understudy serve`.
 VARIABLE: Final = "UNDERSTUDY_SECRETS"
 
+#: Linux takes 128 KiB for one variable (MAX_ARG_STRLEN in execve(2)).
+MAX_VALUE_BYTES: Final = 120_000
+
 #: Where secrets are in the JSON of a config; `*` is every element of a list or value of a mapping.
 PLACES: Final = (
     ("admin", "token"),
@@ -39,7 +42,11 @@ _LEFT_OUT: Final = "secrets_left_out"
 
 
 def apart(config: Config) -> tuple[bytes, str]:
-    """Return `config` as JSON without its secrets, and the secrets as the variable's value."""
+    """Return `config` as JSON without its secrets, and the secrets as the variable's value.
+
+    Raises:
+        StateError: they are too long to be inherited.
+    """
     plain = orjson.loads(resolved.dumps(config))
     secrets = []
     for holder, key, path in _places(plain):
@@ -47,8 +54,14 @@ def apart(config: Config) -> tuple[bytes, str]:
             secrets.append((path, holder[key]))
             holder[key] = ""
     plain[_LEFT_OUT] = len(secrets)
+    value = orjson.dumps({"version": config.version, "secrets": secrets})
+    if len(value) > MAX_VALUE_BYTES:
+        raise StateError(
+            f"the config's secrets are longer than {MAX_VALUE_BYTES:,} bytes, more than processes can "
+            "inherit"
+        )
     data = orjson.dumps(plain, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-    return data, orjson.dumps({"version": config.version, "secrets": secrets}).decode()
+    return data, value.decode()
 
 
 def read_whole(path: Path, environ: Mapping[str, str] | None = None) -> Config:

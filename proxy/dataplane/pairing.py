@@ -112,22 +112,20 @@ def _joined(trace: TraceParent) -> bytes:
     return _JOINED_TRACE % (trace.parent_id, sampled)
 
 
-def _whole(role: str, status: Outcome, head: ResponseHead) -> bytes:
+def _whole(role: str, status: Outcome, head: ResponseHead, coding: bytes | None) -> bytes:
     """Return status and types of an answer that is whole: its HTTP status says how it ended."""
-    key = role, head.status, head.content_type, head.content_encoding
-    return _PIECES.get(key) or _keep(key, _ended(role, status, head, head.content_encoding))
+    key = role, head.status, head.content_type, coding
+    return _PIECES.get(key) or _keep(key, _ended(role, status, head, coding))
 
 
-def _ended(
-    role: str, status: Outcome, head: ResponseHead | None, content_encoding: bytes | None
-) -> bytes:
+def _ended(role: str, status: Outcome, head: ResponseHead | None, coding: bytes | None) -> bytes:
     if head is None:
         return _ENDED[role] % (status.value.encode(), *(b"null",) * 3)
     return _ENDED[role] % (
         status.value.encode(),
         b"%d" % head.status,
         _quoted(head.content_type),
-        _quoted(content_encoding),
+        _quoted(coding),
     )
 
 
@@ -257,9 +255,8 @@ class LineMaker:
         ):
             digest = b'"%b"' % _sha256(captured)
         if self._with_request and exchange.received_bytes <= exchange.keep_limit:
-            kept: bytes | None = b"".join(captured)
-            if self._redactor is not None:
-                kept = _redacted_request(self._redactor, b"".join(captured), exchange.head)
+            whole, redactor = b"".join(captured), self._redactor
+            kept = whole if redactor is None else _redacted_request(redactor, whole, exchange.head)
             if kept is not None:
                 body, encoding = _text(kept)
         return digest, body, encoding
@@ -280,10 +277,11 @@ class LineMaker:
                 *(body, state, encoding, leg.chunks),
             )
             return made if leg.times is None else made + self._stream(role, leg)
+        coding = head.content_encoding
+        if self._redactor is not None:
+            coding = _coding(head, body, state)
         made = _WHOLE[role] % (
-            _whole(role, status, head)
-            if self._redactor is None
-            else _ended(role, status, head, _coding(head, body, state)),
+            _whole(role, status, head, coding),
             (leg.sent_s - exchange.ready_s) * 1e6,
             (leg.first_s - begun_s) * 1e6,
             (leg.end_s - begun_s) * 1e6,

@@ -80,8 +80,8 @@ def main() -> int:
     configure(name)
     keep_freed_memory()
     step_back()
-    config = read_whole(arguments.config)
     try:
+        config = read_whole(arguments.config)
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
         emit(name, "error", "cannot start", {"why": str(exc)})

@@ -32,7 +32,7 @@ from tests.support.planting import KINDS, PAD, Book, Mark, files, planter
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 #: Of each protocol: so many requests of each kind.
-ROUNDS = 5
+ROUNDS = 3
 #: Of each protocol: where the requests' key is, and what its route redacts.
 ROUTES: dict[str, tuple[str, list[Any]]] = {
     "open-inference": (

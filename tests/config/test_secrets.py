@@ -71,6 +71,12 @@ def test_a_config_without_secrets_needs_no_environment(tmp_path: Path) -> None:
     assert secrets.read_whole(write_config(whole), {}) == whole
 
 
+def test_more_than_processes_can_inherit_is_said(tmp_path: Path) -> None:
+    """Before anything is started: the system would only say that arguments are too long."""
+    with pytest.raises(StateError, match="longer than"):
+        secrets.apart(small_config(tmp_path, token="x" * secrets.MAX_VALUE_BYTES))
+
+
 @given(text=st.text(min_size=1), name=st.text(min_size=1))
 def test_secrets_may_be_any_text(
     tmp_path_factory: pytest.TempPathFactory, text: str, name: str
