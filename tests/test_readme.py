@@ -36,7 +36,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 LINE_COLUMNS = 110
 
 #: What the README's configs take from the environment.
-ENVIRONMENT = {"KAFKA_PASSWORD": "secret-of-a-test", "UNDERSTUDY_TOKEN": "token-of-a-test"}
+ENVIRONMENT = {
+    "KAFKA_PASSWORD": "secret-of-a-test",
+    "UNDERSTUDY_REDACT_KEY": "redaction-key-of-a-test",
+    "UNDERSTUDY_TOKEN": "token-of-a-test",
+}
 #: Fragments of a config are completed by this.
 BASE = """
 backends: {a: {endpoints: ["http://127.0.0.1:9001"]}}

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from proxy import __version__
-from proxy.config.resolved import Candidate, Route
+from proxy.config.resolved import Candidate, Config, Route
 from proxy.control.recent import failing_legs
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.control.worker_pages import JOURNALED_BEFORE
@@ -196,7 +196,7 @@ def _route(snapshot: Snapshot, route: Route) -> dict[str, Any]:
     state = snapshot.state.routes.get(route.name, RouteState()) if snapshot.state else None
     return {
         "name": route.name,
-        "match": asdict(route.match),
+        "match": asdict(route.match) | {"headers": _headers(snapshot.config, route)},
         "protocol": route.protocol,
         "primary": route.primary,
         "split_by": {"kind": route.split.kind, "name": route.split.name},
@@ -209,6 +209,12 @@ def _route(snapshot: Snapshot, route: Route) -> dict[str, Any]:
         "latency": _latency(snapshot, route.name, "primary"),
         "candidates": [_candidate(snapshot, route, candidate) for candidate in route.candidates],
     }
+
+
+def _headers(config: Config, route: Route) -> dict[str, str]:
+    """Return the fields that a route looks at, without the values of those that are secret."""
+    hidden = config.record.redact.headers
+    return {name: "***" if name in hidden else value for name, value in route.match.headers.items()}
 
 
 def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
+from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
 from proxy.log_records import configure
@@ -79,8 +80,8 @@ def main() -> int:
     configure(name)
     keep_freed_memory()
     step_back()
-    config = loads(arguments.config.read_bytes())
     try:
+        config = read_whole(arguments.config)
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
         emit(name, "error", "cannot start", {"why": str(exc)})
