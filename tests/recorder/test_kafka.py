@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from proxy.config.resolved import Kafka
-from proxy.journal.segments import load_shipped
+from proxy.journal.segments import Shipped, load_shipped
 from proxy.recorder.kafka import BATCH_BYTES
 from proxy.recorder.sink import Delivery, Drop, SinkState
 from proxy.telemetry import wall_ns
@@ -58,15 +58,19 @@ def test_every_journaled_pair_arrives_once(
 def test_an_idle_recorder_knows_its_broker(
     kafka_bootstrap: str, prefix: str, tmp_path: Path
 ) -> None:
-    """`status` says ok, or why not, before the first pair."""
+    """`status` says ok, or why not, before the first pair; it stops in time with pairs in hand."""
     config = config_for(tmp_path, kafka=Kafka((kafka_bootstrap,), prefix, {}))
     with recorder(config) as process:
         wait_for(lambda: statistics(config).get("state") == "ok", "the broker to be found")
         assert stop(process) == (0, b"")
     nobody = config_for(tmp_path, kafka=Kafka(("127.0.0.1:1",), prefix, {}))
+    journal(nobody, range(500))
     with recorder(nobody) as process:
         wait_for(lambda: statistics(nobody).get("state") == "broker_down", "a word about it")
+        assert "127.0.0.1:1" in statistics(nobody)["message"]
+        assert "start it" in statistics(nobody)["remedy"]
         assert stop(process) == (0, b"")
+    assert load_shipped(tmp_path / "journal" / "worker-0") == Shipped(), "it has given nothing up"
 
 
 @pytest.mark.kafka
@@ -87,34 +91,6 @@ def test_a_killed_recorder_loses_nothing(kafka_bootstrap: str, prefix: str, tmp_
     messages = consume(kafka_bootstrap, f"{prefix}.pairs.v1", 8_000)
     ids = [orjson.loads(message.value() or b"")["pair_id"] for message in messages]
     assert len(set(ids)) == 8_000
-
-
-@pytest.mark.real_kafka
-def test_a_broker_that_comes_later_gets_everything(
-    own_broker: Broker, prefix: str, tmp_path: Path
-) -> None:
-    """The recorder waits, says so, and stops in time when asked to meanwhile."""
-    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
-    own_broker.kill()
-    config = config_for(tmp_path, kafka=Kafka((own_broker.bootstrap,), prefix, {}))
-    journal(config, range(500))
-    try:
-        with recorder(config) as process:
-            wait_for(lambda: statistics(config).get("state") == "broker_down", "a word about it")
-            assert own_broker.bootstrap in statistics(config)["message"]
-            assert "start it" in statistics(config)["remedy"]
-            assert stop(process) == (0, b"")
-        with recorder(config) as process:
-            wait_for(lambda: statistics(config).get("state") == "broker_down", "a word about it")
-            own_broker.start()
-            found = wait_for_acknowledged(config, 500, timeout_s=30)
-            assert stop(process) == (0, b"")
-    finally:
-        if not own_broker.is_running:
-            own_broker.start()
-    assert found["acknowledged"] == 500
-    messages = consume(own_broker.bootstrap, f"{prefix}.pairs.v1", 500)
-    assert len({message.key() for message in messages}) == 500
 
 
 @pytest.mark.real_kafka

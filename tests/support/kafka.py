@@ -157,6 +157,11 @@ class Broker:
         Raises:
             BrokerError: it did not come up within `START_TIMEOUT_S`.
         """
+        self.launch()
+        self.wait_until_up()
+
+    def launch(self) -> None:
+        """Begin to start. It dies with the thread that does this, so that must be the main one."""
         with (self._data_dir / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*_die_with_parent(), *self._java("kafka.Kafka"), str(self._properties)],
@@ -165,9 +170,18 @@ class Broker:
                 cwd=self._data_dir,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> None:
+        """Return when a broker that was launched answers.
+
+        Raises:
+            BrokerError: it did not come up within `START_TIMEOUT_S`.
+        """
+        process = self._process
+        assert process is not None, "it was not launched"
         deadline = monotonic_s() + START_TIMEOUT_S
         while not _answers(self.bootstrap):
-            if self._process.poll() is not None:
+            if process.poll() is not None:
                 raise BrokerError(f"the broker exited: {self._tail()}")
             if monotonic_s() > deadline:
                 self.kill()
