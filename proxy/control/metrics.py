@@ -197,13 +197,14 @@ _RECORDER_COUNTERS = {
 }
 #: `proxy.recorder.sink.Drop`, written again because control does not import the recorder: a rate
 #: needs the zero before the first drop.
-DROP_REASONS = ("rejected", "too_large", "journal_full")
+DROP_REASONS = ("rejected", "too_large", "refused", "journal_full")
 #: `proxy.recorder.spans.SpanDrop` and `proxy.recorder.sink.SinkState`, for the same reason; a test
 #: holds them together.
 SPAN_DROPS = ("queue_full", "not_taken", "not_made")
 SINK_STATES = (
-    "connecting", "ok", "retrying", "stuck", "topic_missing", "unauthorized", "misconfigured",
-    "disk_error", "closed",
+    "connecting", "ok", "broker_down", "stuck", "slow", "throttled", "topic_missing",
+    "unauthenticated", "unauthorized", "tls_failed", "retrying", "misconfigured", "disk_error",
+    "closed",
 )  # fmt: skip
 
 

@@ -34,7 +34,13 @@ STATE_WORDS = {
 LOSSES = (
     ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
     ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
-    ("recorder_dropped", "rejected", "were refused by the sink for good"),
+    ("recorder_dropped", "rejected", "could not be read out of the journal"),
+    ("recorder_dropped", "too_large", "are above the topic's max.message.bytes: raise it"),
+    (
+        "recorder_dropped",
+        "refused",
+        "were refused for good: look at the topic's message.timestamp.*",
+    ),
 )
 
 
@@ -292,7 +298,9 @@ def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> st
         return f"its statistics are {age_ms / 1000:.0f} s old: it hangs or is down"
     if recorder.get("state") not in QUIET_STATES or recorder.get("message"):
         state = str(recorder.get("state"))
-        return f"{state}: {recorder.get('message') or STATE_WORDS.get(state, 'it says no more')}"
+        remedy = f"; to mend it, {recorder['remedy']}" if recorder.get("remedy") else ""
+        words = recorder.get("message") or STATE_WORDS.get(state, "it says no more")
+        return f"{state}: {words}{remedy}"
     return None
 
 

@@ -22,7 +22,7 @@ from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
 from proxy.log_records import configure
 from proxy.recorder.loop import Recorder
-from proxy.recorder.memory import keep_freed_memory
+from proxy.recorder.memory import keep_freed_memory, leave_garbage
 from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
@@ -45,7 +45,9 @@ async def run(config: Config, index: int) -> None:
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
-    await Recorder(config, index, sink, spans).run(stop)
+    recorder = Recorder(config, index, sink, spans)
+    leave_garbage()
+    await recorder.run(stop)
 
 
 def open_spans(config: Config) -> SpanSink | None:
