@@ -9,7 +9,8 @@ Needs pyarrow, the extra `analysis`; importing this module without it raises `So
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -84,6 +85,9 @@ class ParquetWriter:
         self._schema = arrow_schema(fields)
         self._writer = pq.ParquetWriter(stream, self._schema, compression="zstd")
         self._batches: list[pa.RecordBatch] = []
+        names = [field.name for field in fields]
+        # One call for a whole record; of a single name it would give no tuple.
+        self._row_of = itemgetter(*names) if len(names) > 1 else lambda pair: (pair[names[0]],)
 
     def write(self, pairs: list[Record]) -> int:
         """Write `pairs`; return how many of them were good."""
@@ -115,17 +119,27 @@ class ParquetWriter:
             self._batches = []
 
     def _batch(self, pairs: list[Record]) -> pa.RecordBatch:
-        arrays = [_array(field, [pair.get(field.name) for pair in pairs]) for field in self._fields]
+        arrays = [
+            _array(field, values)
+            for field, values in zip(self._fields, self._columns(pairs), strict=True)
+        ]
         for field, array in zip(self._fields, arrays, strict=True):
             if field.is_required and array.null_count:
                 raise pa.ArrowInvalid(f"{field.name} is null")
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
+    def _columns(self, pairs: list[Record]) -> Iterable[Sequence[Any]]:
+        try:
+            rows = [self._row_of(pair) for pair in pairs]
+        except KeyError:  # of a release that did not know all of them
+            rows = [tuple(pair.get(field.name) for field in self._fields) for pair in pairs]
+        return zip(*rows, strict=True) if rows else [()] * len(self._fields)
+
     def _fits(self, pair: Record) -> bool:
         return all(_is_of(field, pair.get(field.name)) for field in self._fields)
 
 
-def _array(field: Field, values: list[Any]) -> pa.Array:
+def _array(field: Field, values: Sequence[Any]) -> pa.Array:
     if field.kind is Kind.ANY:
         values = [None if value is None else orjson.dumps(value).decode() for value in values]
     elif field.kind is Kind.MAP:

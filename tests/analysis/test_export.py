@@ -166,6 +166,17 @@ def test_a_pair_with_a_wrong_type_costs_only_itself(change: dict[str, Any]) -> N
     assert pq.read_table(stream)["seq"].to_pylist() == [1, 2, 4, 5]
 
 
+@pytest.mark.parametrize(("absent", "good"), [("trace_sampled", 3), ("assign_prob", 2)])
+def test_a_field_that_an_older_release_did_not_write_is_null(absent: str, good: int) -> None:
+    """Where the record may have none; else the pair is left out as no pair."""
+    pairs = [pair(n) for n in range(1, 4)]
+    del pairs[1][absent]
+    stream = io.BytesIO()
+    done = write_pairs(pairs, stream, Format.PARQUET)
+    assert (done.pairs, done.bad) == (good, 3 - good)
+    assert pq.read_table(stream)[absent].null_count == good - 2
+
+
 @pytest.mark.parametrize("name", ["a.parquet", "a.ndjson.zst", "a.csv.gz", "a.csv"])
 @pytest.mark.parametrize("error", [SourceError("gone"), KeyboardInterrupt(), SystemExit(143)])
 def test_what_fails_midway_leaves_what_was_there(
