@@ -71,6 +71,8 @@ def tail(  # noqa: PLR0913 - one argument for each option of the command
         with ReadingProgress(end.statistics):
             newest = end.last(count)
         _print(newest, as_json=as_json)
+        if not newest and count and not follow:
+            print(f"no such pairs in {end.statistics().name}", file=sys.stderr)
         if follow:
             for pair in end.following():
                 _print([pair], as_json=as_json)

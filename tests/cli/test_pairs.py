@@ -56,6 +56,13 @@ def test_tail_as_json_is_the_records(log: Path) -> None:
     assert found[0] == pair(10, [1.0, 2.0], [1.0, 2.3], compare=NUMERIC)
 
 
+def test_tail_says_when_there_is_nothing(log: Path) -> None:
+    """On stderr, so that a program still reads nothing, and it is no error."""
+    done = understudy("pairs", "tail", "--from", str(log), "--route", "other", "--json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"no such pairs in {log}\n"
+
+
 def test_tail_follows_until_ctrl_c(log: Path) -> None:
     """What is appended comes at once; the end is quiet."""
     process = subprocess.Popen(
