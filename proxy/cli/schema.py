@@ -1,4 +1,4 @@
-"""`understudy schema`: the JSON Schemas, as `config/` has them."""
+"""`understudy schema`: the JSON Schemas, as `config/` has them, and the pair's columns elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,20 @@ def schema(
         Literal["config", "pair"],
         typer.Argument(help="config: the YAML file. pair: a recorded pair.", metavar="config|pair"),
     ],
+    dialect: Annotated[
+        Literal["clickhouse", "duckdb", "flink", "spark"] | None,
+        typer.Option(
+            help="Declare the pair's columns for this program instead.",
+            metavar="clickhouse|duckdb|flink|spark",
+        ),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of the config or of the pair record."""
+    if dialect is not None:
+        if what == "config":
+            raise typer.BadParameter("the config has no columns; write `schema pair`")
+        dialects = importlib.import_module("proxy.pairs.dialects")
+        sys.stdout.write(dialects.statement(dialects.Dialect(dialect)))
+        return
     text: bytes = importlib.import_module(_SOURCES[what]).schema_text()
     sys.stdout.write(text.decode())
