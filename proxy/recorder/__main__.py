@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
+from proxy.comparison.comparators import own_problem
 from proxy.config.resolved import Config, loads
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
@@ -80,6 +81,10 @@ def main() -> int:
     keep_freed_memory()
     step_back()
     config = loads(arguments.config.read_bytes())
+    for route in config.routes:
+        problem = own_problem(route.compare)
+        if problem is not None:
+            emit(name, "error", "cannot compare", {"route": route.name, "why": problem})
     try:
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
