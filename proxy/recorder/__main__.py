@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
+from proxy.comparison.comparators import own_problem
 from proxy.config.resolved import Config
 from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
@@ -84,6 +85,10 @@ def main() -> int:
     step_back()
     try:
         config = read_whole(arguments.config)
+        for route in config.routes:
+            problem = own_problem(route.compare)
+            if problem is not None:
+                emit(name, "error", "cannot compare", {"route": route.name, "why": problem})
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
         emit(name, "error", "cannot start", {"why": str(exc)})
