@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 
 from proxy.config.resolved import Config
 
-#: The topic of pair records, behind the configured prefix (DESIGN section 5).
+#: The topics of pair records and of labels, behind the configured prefix (DESIGN section 5).
 PAIRS_TOPIC = "pairs.v1"
+LABELS_TOPIC = "labels.v1"
 
 
 class Pair(NamedTuple):
