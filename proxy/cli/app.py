@@ -26,7 +26,7 @@ COMMANDS = {
     "init": "Write a commented config to start from.",
     "check": "Check a config and say what it does, or everything that is wrong with it.",
     "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",
-    "schema": "Print the JSON Schema of the config or of the pair record.",
+    "schema": "Print the JSON Schema of the config, of the pair record or of a label.",
     "serve": "Run the proxy.",
     "status": "Show what runs, where traffic goes, and whether the books balance.",
     "kill": "Send everything (or a route, or a candidate) back to the primary, now.",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +30,9 @@ from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_log import ClientLog
-from proxy.recorder.kafka_messages import partitions_of
+from proxy.recorder.kafka_messages import headers_block, partitions_of
 from proxy.recorder.kafka_options import client_settings
-from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Pair, SinkState, SinkStatus
+from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes per batch. The broker's default `message.max.bytes` is 1 MiB, compressed.
@@ -81,6 +81,18 @@ class Deadlines:
     backoff_limit_s: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is shipped: the end of the topic's name (or all of it), and the headers of a message."""
+
+    suffix: str
+    headers: Callable[[Any], bytes]
+    topic: str = ""
+
+
+PAIRS = Stream(PAIRS_TOPIC, headers_block)
+
+
 @dataclass(slots=True)
 class _Batch:
     """Pairs of one partition, and the client's promise about them."""
@@ -100,7 +112,7 @@ class _Batch:
 
 
 class KafkaSink:
-    """Ships pairs to `<topic_prefix>.pairs.v1`, acknowledged by all in-sync replicas.
+    """Ships pairs to `<topic_prefix>.pairs.v1` (another stream: there), acknowledged by all in-sync replicas.
 
     `write` and `close` belong to one task; `status` and `statistics` to anyone.
 
@@ -108,10 +120,13 @@ class KafkaSink:
         ConfigError: an option is unknown or makes no sense.
     """
 
-    def __init__(self, kafka: Kafka, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self, kafka: Kafka, deadlines: Deadlines | None = None, stream: Stream = PAIRS
+    ) -> None:
         self._deadlines = deadlines or Deadlines()
         self._servers = list(kafka.bootstrap_servers)
-        self._topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
+        self._topic = stream.topic or f"{kafka.topic_prefix}.{stream.suffix}"
+        self._headers = stream.headers
         self._settings: dict[str, Any] = {
             "client_id": f"understudy-recorder-{os.getpid()}",
             "request_timeout_ms": int(self._deadlines.request_s * 1000),
@@ -163,9 +178,9 @@ class KafkaSink:
             self._fail(exc)
             await self._discard()
 
-    async def write(self, pairs: Sequence[Pair]) -> Delivery:
+    async def write(self, pairs: Sequence[Message]) -> Delivery:
         """Return when every pair is acknowledged, or dropped because no broker would take it."""
-        pending: Sequence[Pair] = pairs
+        pending: Sequence[Message] = pairs
         dropped: Counter[Drop] = Counter()
         pause_s = self._deadlines.backoff_s
         while pending:
@@ -214,7 +229,7 @@ class KafkaSink:
             self._partitions = len(await self._producer.partitions_for(self._topic))
         self._succeed()
 
-    async def _deliver(self, pairs: Sequence[Pair], dropped: Counter[Drop]) -> Sequence[Pair]:
+    async def _deliver(self, pairs: Sequence[Message], dropped: Counter[Drop]) -> Sequence[Message]:
         """Send `pairs` as batches; return those that must be sent again, by a new client."""
         async with asyncio.timeout(self._deadlines.connect_s):
             # Known to the client already, unless the topic was deleted or has grown.
@@ -223,7 +238,7 @@ class KafkaSink:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._deadlines.deliver_s):
                 await self._send(batches)
-        again: list[Pair] = []
+        again: list[Message] = []
         for batch in batches:
             error = batch.error()
             if error is None:
@@ -258,7 +273,7 @@ class KafkaSink:
             for queue in queues.values():
                 group.create_task(send(queue))
 
-    def _batches(self, pairs: Sequence[Pair]) -> Iterator[_Batch]:
+    def _batches(self, pairs: Sequence[Message]) -> Iterator[_Batch]:
         """Yield the pairs as batches, each of one partition, in the order given."""
         filling: dict[int, _Batch] = {}
         keys = [pair.request_id.encode() for pair in pairs]
@@ -269,12 +284,12 @@ class KafkaSink:
                 if batch is not None:
                     yield batch
                 batch = filling[number] = _Batch(
-                    number, RecordBatch(self._batch_bytes, self._codec)
+                    number, RecordBatch(self._batch_bytes, self._codec, self._headers)
                 )
                 batch.records.append(pair, key)
         yield from filling.values()
 
-    def _shrink(self, batch: _Batch, dropped: Counter[Drop]) -> list[Pair]:
+    def _shrink(self, batch: _Batch, dropped: Counter[Drop]) -> list[Message]:
         """Return the pairs of a batch the broker found too large; a single one is given up."""
         self._counters["failures"] += 1
         if len(batch.records.pairs) == 1:

@@ -8,23 +8,30 @@ broker that is down for hours must not fill the launcher's log.
 from __future__ import annotations
 
 import logging
+import threading
 
 _MAX_CAUSES = 8
 
 
 class ClientLog(logging.Handler):
-    """Listens to the `aiokafka` logger from its creation until `close`."""
+    """Listens to the `aiokafka` logger from its creation until `close`, to its own thread only.
+
+    Pairs and labels have a client each, on threads of their own.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.latest = ""
         self.causes: list[BaseException] = []
+        self._thread = threading.get_ident()
         self._logger = logging.getLogger("aiokafka")
         self._logger.addHandler(self)
         self._logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the message and the exceptions it was made of."""
+        if record.thread != self._thread:
+            return
         self.latest = record.getMessage()
         found = [arg for arg in record.args or () if isinstance(arg, BaseException)]
         if record.exc_info and record.exc_info[1] is not None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from proxy.pairs.label import Label, timestamp
 from proxy.recorder.sink import Pair
 
 _MASK = 0xFFFF_FFFF
@@ -140,6 +141,22 @@ def headers_block(pair: Pair) -> bytes:
         return _UNTRACED % common
     # The last 16 of the id's 32 digits.
     return _TRACED % (*common, trace_id, identity[19:23], identity[24:])
+
+
+def label_headers(label: Label) -> bytes:
+    """Return the CloudEvents headers of a label as a message ends with them.
+
+    Its source is this product: a label is about a request, whichever instance took it in.
+    """
+    headers = (
+        (b"ce_specversion", b"1.0"),
+        (b"ce_type", b"understudy.label.v1"),
+        (b"content-type", b"application/json; charset=UTF-8"),
+        (b"ce_id", label.event_id.encode()),
+        (b"ce_time", timestamp(label.ts_ms).encode()),
+        (b"ce_source", b"/understudy/labels"),
+    )
+    return varint(len(headers)) + b"".join(_header(*header) for header in headers)
 
 
 @lru_cache(maxsize=256)

@@ -33,6 +33,25 @@ class Pair(NamedTuple):
     value: bytes
 
 
+class Message(Protocol):
+    """What every sink needs of what it ships: a pair, or a label."""
+
+    @property
+    def request_id(self) -> str:
+        """The key."""
+        ...
+
+    @property
+    def ts_ms(self) -> int:
+        """When it happened, milliseconds since the epoch."""
+        ...
+
+    @property
+    def value(self) -> bytes:
+        """The record as JSON, without a newline."""
+        ...
+
+
 class SinkState(StrEnum):
     """How a sink is doing, in one word that an operator can act on."""
 
