@@ -50,13 +50,17 @@ class LabelJournal:
 
         Raises:
             LabelsFullError: it is used up.
+            StateError: the folder cannot be looked at.
         """
-        used_bytes = 0
-        for number in segment_numbers(self._directory):
-            try:
-                used_bytes += segment_path(self._directory, number).stat().st_size
-            except FileNotFoundError:
-                continue  # shipped and removed since we looked
+        try:
+            used_bytes = sum(
+                segment_path(self._directory, number).stat().st_size
+                for number in segment_numbers(self._directory)
+            )
+        except FileNotFoundError:
+            return  # a segment was shipped since we looked: there is room
+        except OSError as exc:
+            raise StateError(f"cannot use {self._directory}: {exc.strerror}") from exc
         if used_bytes >= self._budget_bytes:
             raise LabelsFullError(f"{used_bytes:,} bytes of labels wait to be shipped")
 

@@ -14,6 +14,7 @@ import importlib
 import os
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -71,6 +72,7 @@ class LabelShipper:
         self._state_dir = Path(config.state_dir)
         self._directory = label_journal(self._state_dir)
         self._stop = threading.Event()
+        self._wake: Callable[[], object] = bool
         self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
         self._counts: Counter[str] = Counter()
         self._message = ""
@@ -82,6 +84,7 @@ class LabelShipper:
     def request_stop(self) -> None:
         """Ask it to ship what is there and end, within `limits.recorders_stop_s`."""
         self._stop.set()
+        self._wake()
 
     def join(self, timeout_s: float) -> None:
         """Return when it has ended, or after `timeout_s`; what is left then waits in the journal."""
@@ -98,6 +101,15 @@ class LabelShipper:
             self._store({"state": "misconfigured", "message": str(exc)})
 
     async def _ship(self) -> None:
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(stopping.set)
+
+        self._wake = wake
+        if self._stop.is_set():  # since before there was anybody to wake
+            stopping.set()
         reader = await self._open()
         if reader is None:
             return
@@ -105,7 +117,7 @@ class LabelShipper:
         try:
             async with asyncio.TaskGroup() as group:
                 reporter = group.create_task(self._report(reader, sink))
-                await self._ship_until_stopped(reader, sink)
+                await self._ship_until(stopping, reader, sink)
                 reporter.cancel()
         finally:
             await sink.close()
@@ -122,18 +134,23 @@ class LabelShipper:
                 await asyncio.sleep(POLL_S)
         return None
 
-    async def _ship_until_stopped(self, reader: JournalReader, sink: LabelSink) -> None:
+    async def _ship_until(
+        self, stopping: asyncio.Event, reader: JournalReader, sink: LabelSink
+    ) -> None:
         """Ship, and be done `limits.recorders_stop_s` after the stop, whatever the sink is doing."""
         async with asyncio.TaskGroup() as group:
-            shipping = group.create_task(self._ship_all(reader, sink))
-            while not shipping.done() and not self._stop.is_set():
-                await asyncio.wait([shipping], timeout=POLL_S)
+            stopped = group.create_task(stopping.wait())
+            shipping = group.create_task(self._ship_all(stopping, reader, sink))
+            await asyncio.wait([shipping, stopped], return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([shipping], timeout=self._config.limits.recorders_stop_s)
             shipping.cancel()
+            stopped.cancel()
 
-    async def _ship_all(self, reader: JournalReader, sink: LabelSink) -> None:
+    async def _ship_all(
+        self, stopping: asyncio.Event, reader: JournalReader, sink: LabelSink
+    ) -> None:
         while True:
-            is_last_look = self._stop.is_set()
+            is_last_look = stopping.is_set()
             try:
                 batch = reader.read(WINDOW_BYTES)
                 if batch.position != reader.committed:
@@ -144,7 +161,9 @@ class LabelShipper:
                 self._message = f"cannot read or commit in {self._directory}: {exc.strerror}"
             if is_last_look:
                 return
-            await asyncio.sleep(POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await stopping.wait()
 
     async def _deliver(self, reader: JournalReader, batch: Batch, sink: LabelSink) -> None:
         labels, rejected = _labels(batch.lines)
