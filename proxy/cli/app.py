@@ -33,6 +33,7 @@ COMMANDS = {
     "revive": "Open a kill again.",
     "weight": "Set the share of live traffic that a candidate serves.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
+    "labels": "Bring in ground truth: what the right answer to a request was.",
     "doctor": "Look whether machine, backends and Kafka will carry a config.",
     "topics": "Make the Kafka topics that Understudy writes to.",
     "demo": "Train three models, mirror between them, shift traffic, pull the kill switch.",
