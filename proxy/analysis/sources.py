@@ -37,6 +37,10 @@ MAX_EXAMPLES: Final = 3
 _ZSTD_SKIPPABLE = tuple(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16))
 
 
+class MissingTopicError(SourceError):
+    """There is no such topic, or we may not describe it."""
+
+
 @dataclass(slots=True)
 class SourceStatistics:
     """What became of a source so far.
