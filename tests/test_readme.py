@@ -101,7 +101,10 @@ def _command(name: str) -> tuple[Any, Any]:
 
 
 def _options(name: str) -> set[str]:
-    return {option for parameter in _command(name)[0].params for option in parameter.opts}
+    """Return the options of a command and of its subcommands."""
+    command = _command(name)[0]
+    every = [command, *getattr(command, "commands", {}).values()]
+    return {option for each in every for parameter in each.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("words", [*_commands()], ids=" ".join)

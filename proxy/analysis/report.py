@@ -161,8 +161,10 @@ def _correctness(comparison: Comparison) -> Iterator[Row]:
     found = comparison.correctness
     if found is None or not found.labelled:
         return
-    yield f"right, of {found.labelled:,} labelled", share(found.primary), share(found.candidate)
-    yield "  95%, one look", interval(found.primary), interval(found.candidate)
+    yield "labelled", "", f"{found.labelled:,}"
+    yield "right", share(found.primary), share(found.candidate)
+    # Rows are told apart by their names.
+    yield "  right, 95%", interval(found.primary), interval(found.candidate)
     yield "  both, neither", f"{found.both:,}", f"{found.neither:,}"
     yield "  only this one", f"{found.only_primary:,}", f"{found.only_candidate:,}"
     if found.unanswered:

@@ -7,10 +7,11 @@ one means what is in it, and scores mean their greatest where the label names a 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-from proxy.comparison import comparators
-from proxy.config.resolved import Compare
+from proxy.comparison.exact import compare_exact
+from proxy.comparison.numeric import NumericComparator
 
 #: As `compare.rel_tol` by default.
 TOLERANCE = 1e-6
@@ -30,12 +31,15 @@ def is_right(prediction: Any, label: Any, comparator: str, tolerance: float = TO
     """
     prediction, label = _single(prediction), _single(label)
     if comparator == "numeric":
-        spec = Compare("", "numeric", tolerance, 0.0)
-    else:
-        spec = Compare("", "exact", 0.0, 0.0)
-        if type(label) is int and _are_scores(prediction):
-            prediction = prediction.index(max(prediction))
-    return comparators.compare(spec, label, prediction).equal is True
+        return _within(tolerance)(label, prediction, "").equal is True
+    if type(label) is int and _are_scores(prediction):
+        prediction = prediction.index(max(prediction))
+    return compare_exact(label, prediction, "").equal is True
+
+
+@lru_cache(maxsize=16)
+def _within(tolerance: float) -> NumericComparator:
+    return NumericComparator(rel_tol=tolerance, abs_tol=0.0)
 
 
 def _single(value: Any) -> Any:
