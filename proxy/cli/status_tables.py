@@ -116,6 +116,9 @@ def _processes(status: dict[str, Any]) -> Table:
         table.add_row(
             f"recorder {recorder['recorder']} sink", "", recorder["state"], "", recorder["sink"]
         )
+    labels = status.get("labels", {})
+    if labels.get("sink"):
+        table.add_row("labels sink", "", labels["state"], "", labels["sink"])
     return table
 
 

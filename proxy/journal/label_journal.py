@@ -19,6 +19,8 @@ from proxy.journal.writer import JournalWriter
 
 #: Of `limits.journal_disk`, what labels may take while they wait, and again in the local log.
 DISK_SHARE: Final = 1 / 8
+#: A segment stays until it is full and shipped: as much is on the disk twice at most.
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
 #: Uncompressed bytes per frame.
 FRAME_BYTES: Final = 256 * 1024
 
@@ -74,7 +76,7 @@ class LabelJournal:
             # Refused above, labels are never dropped: the writer's own budget is out of reach.
             self._writer = JournalWriter(
                 self._directory, disk_budget_bytes=max(1, 8 * self._budget_bytes),
-                segment_bytes=max(1, self._budget_bytes // 8),
+                segment_bytes=max(1, min(SEGMENT_BYTES, self._budget_bytes // 8)),
             )  # fmt: skip
         segments = set()
         try:

@@ -7,6 +7,7 @@ records, and both are the operator's to order.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ from aiokafka import errors
 
 from proxy.recorder.kafka_cluster import Cluster, Topic, Wanted
 from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
+from proxy.telemetry import monotonic_s
 
 DECISIONS_TOPIC: Final = "decisions.v1"
 STATE_TOPIC: Final = "state.v1"
@@ -26,6 +28,10 @@ PARTITIONS: Final = 6
 REPLICAS: Final = 3
 RETENTION_S: Final = 7 * 86_400.0
 _FOR_EVER: Final = "-1"
+#: How long a topic may take to be known to the broker that is asked.
+SETTLE_S: Final = 5.0
+_LOOK_AGAIN_S: Final = 0.1
+_EXISTS: Final = errors.TopicAlreadyExistsError
 
 CLEANUP: Final = "cleanup.policy"
 RETENTION_MS: Final = "retention.ms"
@@ -109,6 +115,11 @@ async def make_topics(
     wanted = topics(prefix, asked, brokers)
     missing = [each for each in wanted if each.name not in there]
     refused = await cluster.create(missing, is_rehearsal=is_rehearsal) if missing else {}
+    made = {name for name, (error, _) in refused.items() if error is None and not is_rehearsal}
+    # Made a moment ago by somebody else, or not ours to see: only waiting tells.
+    unseen = {name for name, (error, _) in refused.items() if error is _EXISTS}
+    if made or unseen:
+        there = {n: t for n, t in (await _settled(cluster, made | unseen)).items() if n not in made}
     settings = await cluster.settings(each.name for each in wanted if each.name in there)
     fate = Fate.WOULD_CREATE if is_rehearsal else Fate.CREATED
     found = []
@@ -126,6 +137,19 @@ async def make_topics(
             )
         )  # fmt: skip
     return found
+
+
+async def _settled(cluster: Cluster, names: set[str]) -> dict[str, Topic]:
+    """Return all topics once `names` are among them, or after `SETTLE_S`.
+
+    A controller answers before every broker has heard of a topic (KIP-500).
+    """
+    deadline_s = monotonic_s() + SETTLE_S
+    there = await cluster.topics()
+    while not names <= there.keys() and monotonic_s() < deadline_s:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        there = await cluster.topics()
+    return there
 
 
 def topics(prefix: str, asked: Asked, brokers: int) -> list[Wanted]:
@@ -229,7 +253,7 @@ def _explained(error: type[errors.KafkaError], words: str, wanted: Wanted, broke
             "not authorised to create it: it needs the right Create on the topic or the cluster, "
             "or somebody else to make it"
         )
-    if issubclass(error, errors.TopicAlreadyExistsError):
+    if issubclass(error, _EXISTS):
         return "it exists, and is not ours to see: it needs the right Describe on the topic"
     if issubclass(error, errors.PolicyViolationError):
         return f"the cluster's policy forbids it: {words}"

@@ -44,6 +44,7 @@ def test_a_file_reaches_the_instance_and_bad_lines_are_named(
         )
         assert status["labels"]["accepted"] == 12_005
         assert instance.is_healthy()
+        assert "labels sink" in instance.cli("status").stdout
     assert list((tmp_path / "state" / "labels").glob("labels-*.ndjson.zst"))
 
 

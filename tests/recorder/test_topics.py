@@ -14,6 +14,8 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from proxy.config.resolved import Kafka
+from proxy.doctor.findings import Level, worst
+from proxy.doctor.kafka import kafka_findings
 from proxy.recorder.kafka_cluster import Access, ClusterError, connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics, topics
 from tests.support.deadline import wait_for
@@ -157,6 +159,13 @@ async def test_rights_are_told_before_anything_needs_them(bootstrap: str, prefix
         async with connect(Kafka((bootstrap,), prefix, user)) as cluster:
             assert await cluster.can_write(topic) is access
             assert (topic in await cluster.topics()) == (user is ADMIN)
+    found_by_doctor = {
+        user["sasl.username"]: await kafka_findings(Kafka((bootstrap,), prefix, user))
+        for user in (ADMIN, BOB)
+    }
+    assert worst(found_by_doctor["admin"]) is not Level.FAULT
+    denied = [each for each in found_by_doctor["bob"] if each.level is Level.FAULT]
+    assert [(each.subject, each.what) for each in denied] == [(topic, "we may not write to it")]
     with pytest.raises(ClusterError, match="refuses us") as caught:
         async with connect(Kafka((bootstrap,), prefix, ADMIN | {"sasl.password": "guessed"})):
             pass
