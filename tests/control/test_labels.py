@@ -67,7 +67,7 @@ async def test_the_journal_is_private(client: httpx.AsyncClient, instance: Insta
 async def test_a_large_body_is_taken_piece_by_piece(
     client: httpx.AsyncClient, instance: Instance
 ) -> None:
-    """Lines that are cut by the network are one; others get the event loop meanwhile."""
+    """Lines that are cut by the network are one."""
     lines = [line(n, source="x" * 50) for n in range(20_000)]
     body = b"\n".join(lines)
 
@@ -75,6 +75,13 @@ async def test_a_large_body_is_taken_piece_by_piece(
         for start in range(0, len(body), 10_007):
             yield body[start : start + 10_007]
 
+    answer = await client.post(PATH, content=pieces(), headers=NDJSON)
+    assert answer.json()["accepted"] == len(lines)
+    assert [r["label"] for r in journaled(instance.state_dir)] == list(range(20_000))
+
+
+async def test_a_kill_need_not_wait_for_a_large_body(client: httpx.AsyncClient) -> None:
+    """Others get the event loop while lines are read, also those of one piece."""
     turns = 0
 
     async def count() -> None:
@@ -85,11 +92,10 @@ async def test_a_large_body_is_taken_piece_by_piece(
 
     async with asyncio.TaskGroup() as group:
         counting = group.create_task(count())
-        answer = await client.post(PATH, content=pieces(), headers=NDJSON)
+        answer = await post(client, *(line(n) for n in range(20_000)))
         counting.cancel()
-    assert answer.json()["accepted"] == len(lines)
+    assert answer.json()["accepted"] == 20_000
     assert turns > 100
-    assert [r["label"] for r in journaled(instance.state_dir)] == list(range(20_000))
 
 
 async def test_faults_that_are_told_are_bounded(client: httpx.AsyncClient) -> None:
