@@ -124,7 +124,7 @@ _CLOUD_EVENT: Final = (
 _TRACED: Final = (
     varint(len(_CONSTANT_HEADERS) + 4)
     + _CLOUD_EVENT
-    + _header(b"traceparent", b"#" * 55).replace(b"#" * 55, b"00-%b-%b%b-01")
+    + _header(b"traceparent", b"#" * 55).replace(b"#" * 55, b"00-%b-%b-%b")
 )
 _UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _CLOUD_EVENT
 
@@ -132,15 +132,16 @@ _UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _CLOUD_EVENT
 def headers_block(pair: Pair) -> bytes:
     """Return the CloudEvents headers of a pair as a message ends with them.
 
-    `traceparent` only for a proper trace id. The trace's parent is a span id made from the pair
-    id, because a pair has no span of its own.
+    `traceparent` only for a proper trace id. Its parent is the exchange's span, as the record and
+    the exported spans name it; for a record without one, an id made from the pair's.
     """
     identity, trace_id = pair.pair_id.encode(), pair.trace_id.encode()
     common = (identity, pair.ts.encode(), _source(pair.instance))
     if len(trace_id) != 32:
         return _UNTRACED % common
-    # The last 16 of the id's 32 digits.
-    return _TRACED % (*common, trace_id, identity[19:23], identity[24:])
+    # The last 16 of the pair id's 32 digits.
+    span_id = pair.span_id.encode() if pair.span_id else identity[19:23] + identity[24:]
+    return _TRACED % (*common, trace_id, span_id, b"01" if pair.trace_sampled else b"00")
 
 
 def label_headers(label: Label) -> bytes:

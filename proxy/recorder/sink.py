@@ -22,7 +22,12 @@ LABELS_TOPIC = "labels.v1"
 
 
 class Pair(NamedTuple):
-    """One pair, ready to be shipped: the record as JSON, and what sinks need beside it."""
+    """One pair, ready to be shipped: the record as JSON, and what sinks need beside it.
+
+    Attributes:
+        span_id: of the exchange; None in what an older version journaled.
+        trace_sampled: the client's trace is sampled.
+    """
 
     pair_id: str
     request_id: str
@@ -31,6 +36,8 @@ class Pair(NamedTuple):
     ts: str
     ts_ms: int
     value: bytes
+    span_id: str | None = None
+    trace_sampled: bool | None = False
 
 
 class Message(Protocol):
