@@ -7,13 +7,17 @@ hands them, in batches of rows, to the `proxy.analysis.tally` of their route and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
+from proxy.analysis.label_store import LabelStore
+from proxy.analysis.labelled import Asked, LabelledTally, asked
 from proxy.analysis.rows import EQUAL, KEY_FIELDS, Row, fault_of, row_fault, row_of
 from proxy.analysis.seen import SeenPairs
 from proxy.analysis.sources import Record, Source, SourceStatistics
-from proxy.analysis.summary import FORMAT, Gaps, Health, Selection, Summary
+from proxy.analysis.summary import FORMAT, Gaps, Health, LabelsRead, Selection, Summary
 from proxy.analysis.tally import BadRowError, PairTally
+from proxy.comparison.correctness import TOLERANCE
 from proxy.pairs.record import SCHEMA_VERSION
 
 #: Large enough to spread the cost of numpy's calls, small enough to stay in the cache.
@@ -30,6 +34,7 @@ def summarise(
     records: Iterable[Record],
     selection: Selection | None = None,
     *,
+    labels: Labels | None = None,
     on_batch: Callable[[], object] | None = None,
 ) -> Summary:
     """Return the comparison of all candidates in `records`.
@@ -37,12 +42,13 @@ def summarise(
     Args:
         records: pair records, such as `open_source` gives; read once.
         selection: which of them to take; all by default.
+        labels: to hold predictions against; all have been read.
         on_batch: called after every few hundred records, to show progress.
 
     Raises:
         SourceError: the source cannot be read.
     """
-    aggregate = Aggregate(selection or Selection())
+    aggregate = Aggregate(selection or Selection(), labels)
     for count, record in enumerate(records, 1):
         aggregate.add(record)
         if on_batch is not None and count % BATCH_ROWS == 0:
@@ -50,13 +56,24 @@ def summarise(
     return aggregate.summary(records.statistics() if isinstance(records, Source) else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels, where they came from, and how far off a number may be and still be right."""
+
+    store: LabelStore
+    source: str
+    tolerance: float = TOLERANCE
+
+
 class _Group:
     """A candidate of a route: what was counted, and the rows that wait to be."""
 
-    __slots__ = ("differing", "rows", "tally")
+    __slots__ = ("asked", "differing", "labelled", "rows", "tally")
 
-    def __init__(self, worst: int) -> None:
+    def __init__(self, worst: int, labels: Labels | None) -> None:
         self.tally = PairTally(worst=worst)
+        self.labelled = None if labels is None else LabelledTally(labels.store, labels.tolerance)
+        self.asked: list[Asked] = []
         self.rows: list[Row] = []
         self.differing: list[tuple[Row, Record]] = []
 
@@ -64,8 +81,9 @@ class _Group:
 class Aggregate:
     """The running counts of one reading."""
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, labels: Labels | None = None) -> None:
         self._selection = selection
+        self._labels = labels
         self._is_everything = selection == Selection(worst=selection.worst)
         self._seen = SeenPairs()
         self._groups: dict[tuple[str, str], _Group] = {}
@@ -96,11 +114,16 @@ class Aggregate:
         """Return what has been counted so far; `source` says where it came from."""
         self._flush()
         comparisons = tuple(
-            group.tally.comparison(route, candidate)
+            group.tally.comparison(
+                route, candidate, None if group.labelled is None else group.labelled.correctness()
+            )
             for (route, candidate), group in sorted(self._groups.items())
             if group.tally.pairs
         )
-        return Summary(FORMAT, source, self._selection, self._health(source), comparisons)
+        health = self._health(source)
+        return Summary(
+            FORMAT, source, self._selection, health, comparisons, _labels_read(self._labels)
+        )
 
     def _is_selected(self, route: str, candidate: str, ts_ms: int) -> bool:
         wanted = self._selection
@@ -120,8 +143,10 @@ class Aggregate:
             if len(self._groups) >= MAX_GROUPS:
                 self._not_tabulated += 1
                 return
-            group = self._groups[key] = _Group(self._selection.worst)
+            group = self._groups[key] = _Group(self._selection.worst, self._labels)
         group.rows.append(row)
+        if group.labelled is not None:
+            group.asked.append(asked(record))
         if row[EQUAL] is False:
             group.differing.append((row, record))
         self._waiting += 1
@@ -132,7 +157,7 @@ class Aggregate:
         for group in self._groups.values():
             if group.rows:
                 self._count(group)
-                group.rows, group.differing = [], []
+                group.rows, group.differing, group.asked = [], [], []
         self._waiting = 0
 
     def _count(self, group: _Group) -> None:
@@ -148,6 +173,10 @@ class Aggregate:
             rows = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
             if rows:
                 group.tally.add(rows, [r for row, r in differing if row_fault(row) is None])
+            whole = zip(group.asked, faults, strict=False)
+            group.asked = [each for each, fault in whole if fault is None]
+        if group.labelled is not None:
+            group.labelled.add(group.asked)
         self._selected += len(rows)
 
     def _reject(self, fault: str | None) -> None:
@@ -174,3 +203,10 @@ class Aggregate:
             ),
             is_exact=self._seen.is_exact,
         )
+
+
+def _labels_read(labels: Labels | None) -> LabelsRead | None:
+    if labels is None:
+        return None
+    store = labels.store
+    return LabelsRead(labels.source, store.read, store.requests(), store.bad, store.bad_example)

@@ -14,6 +14,12 @@ def findings(summary: Summary) -> tuple[str, ...]:
     found = [*_of_reading(summary.health)]
     if summary.source is not None:
         found += _of_source(summary.source)
+    if summary.labels is not None and summary.labels.bad:
+        labels = summary.labels
+        found.append(
+            f"{labels.bad:,} records in {labels.source} are no labels; the first: "
+            f"{labels.bad_example}"
+        )
     for comparison in summary.comparisons:
         name = f"{comparison.route}/{comparison.candidate}"
         found += (f"{name}: {sentence}" for sentence in _of_comparison(comparison))

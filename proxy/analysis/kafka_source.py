@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from proxy.analysis.source import Record, Source, SourceStatistics
+from proxy.analysis.source import MissingTopicError, Record, Source, SourceStatistics
 from proxy.errors import SourceError
 from proxy.telemetry import monotonic_s
 
@@ -246,7 +246,7 @@ class _Reader:
         topics = await self._in_time(consumer.topics())
         if self._topic.name not in topics:
             similar = ", ".join(sorted(t for t in topics if not t.startswith("__"))[:10])
-            raise SourceError(
+            raise MissingTopicError(
                 f"there is no topic {self._topic.name!r} at "
                 f"{', '.join(self._topic.bootstrap_servers)}; there are: {similar or 'none'}"
             )

@@ -21,6 +21,7 @@ from rich.text import Text
 from proxy.analysis.health import findings
 from proxy.analysis.summary import Comparison, Disagreement, Leg, Quantiles, Summary
 from proxy.analysis.wording import (
+    NO_TEST,
     NO_VERDICT,
     interval,
     milliseconds,
@@ -64,12 +65,13 @@ def blocks(summary: Summary, width: int) -> Iterator[RenderableType]:
 def _headlines(summary: Summary) -> RenderableType:
     lines = []
     for comparison in summary.comparisons:
-        finding = comparison.headline.removesuffix(NO_VERDICT).rstrip()
+        finding = comparison.headline.removesuffix(NO_VERDICT).removesuffix(NO_TEST).rstrip()
         name = f"{comparison.route}/{comparison.candidate}"
         line = _plain(finding)
         line.stylize("bold", 0, len(printable(name)))
         lines.append(line)
-    lines.append(Text(NO_VERDICT, style="dim"))
+    is_unlabelled = any(each.headline.endswith(NO_VERDICT) for each in summary.comparisons)
+    lines.append(Text(NO_VERDICT if is_unlabelled else NO_TEST, style="dim"))
     return Group(*lines)
 
 
@@ -138,6 +140,7 @@ def _rows(comparison: Comparison) -> Iterator[Row]:
         yield "rescued", f"{comparison.rescued:,}", ""
     yield "comparable", "", f"{comparison.agreement.total:,}"
     yield from _agreement(comparison)
+    yield from _correctness(comparison)
     yield "errors", share(primary.errors), share(candidate.errors)
     yield from _statuses(primary, candidate)
     yield from _quantiles("latency", primary.latency_ms, candidate.latency_ms, milliseconds)
@@ -153,6 +156,20 @@ def _agreement(comparison: Comparison) -> Iterator[Row]:
         yield "  95%, one look", interval(noise), interval(comparison.agreement)
     if noise.total:
         yield "  repeated calls", f"{noise.total:,}", ""
+
+
+def _correctness(comparison: Comparison) -> Iterator[Row]:
+    found = comparison.correctness
+    if found is None or not found.labelled:
+        return
+    yield "labelled", "", f"{found.labelled:,}"
+    yield "right", share(found.primary), share(found.candidate)
+    # Rows are told apart by their names.
+    yield "  right, 95%", interval(found.primary), interval(found.candidate)
+    yield "  both, neither", f"{found.both:,}", f"{found.neither:,}"
+    yield "  only this one", f"{found.only_primary:,}", f"{found.only_candidate:,}"
+    if found.unanswered:
+        yield "  no prediction", "", f"{found.unanswered:,}"
 
 
 def _statuses(primary: Leg, candidate: Leg) -> Iterator[Row]:

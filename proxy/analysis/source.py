@@ -13,10 +13,16 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.errors import SourceError
+
 Record = dict[str, Any]
 
 #: Examples of bad lines that are kept for the report.
 MAX_EXAMPLES: Final = 3
+
+
+class MissingTopicError(SourceError):
+    """There is no such topic, or we may not describe it."""
 
 
 @dataclass(slots=True)

@@ -103,6 +103,46 @@ class Disagreement:
 
 
 @dataclass(frozen=True, slots=True)
+class Correctness:
+    """Who is right, over the pairs whose request has a label.
+
+    Attributes:
+        labelled: those pairs.
+        unanswered: of them, those where a side holds no prediction; they are in no other count.
+        both, only_primary, only_candidate, neither: who predicted what the label says.
+        primary, candidate: how often each is right, of the pairs in which both answered.
+    """
+
+    labelled: int
+    unanswered: int
+    both: int
+    only_primary: int
+    only_candidate: int
+    neither: int
+    primary: Proportion
+    candidate: Proportion
+
+
+@dataclass(frozen=True, slots=True)
+class LabelsRead:
+    """The labels that were read.
+
+    Attributes:
+        source: where from.
+        read: all of them; a later one of the same request replaces the earlier one.
+        requests: requests that have one.
+        bad: records that are no labels.
+        bad_example: why the first of them is none.
+    """
+
+    source: str
+    read: int
+    requests: int
+    bad: int
+    bad_example: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """One candidate of one route against its primary.
 
@@ -124,6 +164,7 @@ class Comparison:
         config_versions, experiments: pairs by them; evidence starts afresh with each.
         sample_probabilities: pairs by the probability that they were recorded. More than one
             means that plain counts, as here, lean towards what was sampled more.
+        correctness: who is right; null where no labels were read.
         verdict: null until evidence is computed.
     """
 
@@ -150,6 +191,7 @@ class Comparison:
     config_versions: dict[str, int]
     experiments: dict[str, int]
     sample_probabilities: dict[str, int]
+    correctness: Correctness | None = None
     verdict: None = None
 
 
@@ -205,13 +247,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that one reading of a source gave."""
+    """Everything that one reading of a source gave; `labels` is null where none were read."""
 
     format: str
     source: SourceStatistics | None
     selection: Selection
     health: Health
     comparisons: tuple[Comparison, ...]
+    labels: LabelsRead | None = None
 
 
 def proportion(count: int, total: int) -> Proportion:

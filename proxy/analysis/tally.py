@@ -20,6 +20,7 @@ from proxy.analysis.sources import Record
 from proxy.analysis.summary import (
     Comparison,
     Confusion,
+    Correctness,
     Leg,
     Quantiles,
     proportion,
@@ -99,8 +100,10 @@ class PairTally:
         confused = map(_confused, differing)
         self._confusion.add(Counter(pair for pair in confused if pair is not None))
 
-    def comparison(self, route: str, candidate: str) -> Comparison:
-        """Return what has been counted so far, under the names given."""
+    def comparison(
+        self, route: str, candidate: str, correctness: Correctness | None = None
+    ) -> Comparison:
+        """Return what has been counted so far, under the names given, and what labels say of it."""
         cells = _Cells(self._cells.ranked(MAX_CELLS + 1))
         is_comparable = cells.where("comparable", value=True)
         agreement = proportion(is_comparable.count("equal", value=True), is_comparable.total)
@@ -110,7 +113,12 @@ class PairTally:
             route=route,
             candidate=candidate,
             headline=headline(
-                f"{route}/{candidate}", self.pairs, agreement, legs["primary"], legs["candidate"]
+                f"{route}/{candidate}",
+                self.pairs,
+                agreement,
+                legs["primary"],
+                legs["candidate"],
+                correctness,
             ),
             pairs=self.pairs,
             first_ts_ms=self._times_ms[0],
@@ -136,6 +144,7 @@ class PairTally:
             config_versions=self._labels["config_version"].top(TOP),
             experiments=self._labels["experiment_id"].top(TOP),
             sample_probabilities=self._labels["sample_prob"].top(TOP),
+            correctness=correctness,
         )
 
     def _add_numbers(self, numbers: dict[str, Floats], columns: Columns) -> None:

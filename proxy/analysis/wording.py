@@ -6,9 +6,12 @@ truth a candidate agrees or differs; it is never said to be better or worse.
 
 from __future__ import annotations
 
-from proxy.analysis.summary import Leg, Proportion
+from proxy.analysis.summary import Correctness, Leg, Proportion
 
 NO_VERDICT = "No verdict: counts of one look, not a test; without labels nobody knows who is right."
+
+#: Where labels say who is right, this is left to say.
+NO_TEST = "No verdict: counts of one look, not a test."
 
 
 def percent(count: int, total: int) -> str:
@@ -66,7 +69,14 @@ def printable(value: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
-def headline(name: str, pairs: int, agreement: Proportion, primary: Leg, candidate: Leg) -> str:
+def headline(
+    name: str,
+    pairs: int,
+    agreement: Proportion,
+    primary: Leg,
+    candidate: Leg,
+    correctness: Correctness | None = None,
+) -> str:
     """Return the finding about one candidate in one or two sentences.
 
     Args:
@@ -75,6 +85,7 @@ def headline(name: str, pairs: int, agreement: Proportion, primary: Leg, candida
         agreement: equal among comparable.
         primary: the side that is compared with.
         candidate: the side under trial.
+        correctness: what labels say of both, where there are any.
     """
     agrees = f"{share(agreement)} agree" if agreement.total else "none comparable"
     parts = [
@@ -86,4 +97,8 @@ def headline(name: str, pairs: int, agreement: Proportion, primary: Leg, candida
     if candidate.latency_ms.count and primary.latency_ms.count:
         mine, theirs = candidate.latency_ms.p99, primary.latency_ms.p99
         parts.append(f"p99 {milliseconds(mine)} against {milliseconds(theirs)}")
-    return f"{'; '.join(parts)}. {NO_VERDICT}"
+    if correctness is None or not correctness.candidate.total:
+        return f"{'; '.join(parts)}. {NO_VERDICT}"
+    right = f"right {share(correctness.candidate)} against {share(correctness.primary)}"
+    parts.append(f"{right} of {correctness.candidate.total:,} labelled")
+    return f"{'; '.join(parts)}. {NO_TEST}"

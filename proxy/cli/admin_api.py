@@ -7,7 +7,7 @@ cache). And in a module of its own, because orders that are carried out on the p
 from __future__ import annotations
 
 import http.client
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
@@ -17,6 +17,8 @@ from proxy.cli.state_dirs import operator
 from proxy.errors import AdminError
 
 TIMEOUT_S = 5.0
+#: For many lines, which are synced to the disk before the answer.
+LINES_TIMEOUT_S = 30.0
 
 
 class UnreachableError(AdminError):
@@ -49,9 +51,30 @@ def call(
         RefusedError: it refused; the text is its own.
         AdminError: something else listens there.
     """
+    data = None if body is None else orjson.dumps(body)
+    return _answer(instance, method, path, _Sent(data, "application/json"), timeout_s)
+
+
+def call_lines(
+    instance: Instance, path: str, lines: bytes, timeout_s: float = LINES_TIMEOUT_S
+) -> dict[str, Any]:
+    """Post NDJSON and return the JSON answer; raises what `call` raises."""
+    return _answer(instance, "POST", path, _Sent(lines, "application/x-ndjson"), timeout_s)
+
+
+class _Sent(NamedTuple):
+    """What is sent in a request; nothing where `data` is None."""
+
+    data: bytes | None
+    content_type: str
+
+
+def _answer(
+    instance: Instance, method: str, path: str, sent: _Sent, timeout_s: float
+) -> dict[str, Any]:
     if not instance.admin_url:
         raise UnreachableError("no instance runs here (no runtime.json in its state directory)")
-    status, data = _exchange(instance, method, path, body, timeout_s)
+    status, data = _exchange(instance, method, path, sent, timeout_s)
     try:
         answer = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
@@ -66,7 +89,7 @@ def call(
 
 
 def _exchange(
-    instance: Instance, method: str, path: str, body: dict[str, Any] | None, timeout_s: float
+    instance: Instance, method: str, path: str, sent: _Sent, timeout_s: float
 ) -> tuple[int, bytes]:
     parts = urlsplit(instance.admin_url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -74,11 +97,10 @@ def _exchange(
     headers = {"accept": "application/json", "x-understudy-actor": operator()}
     if instance.token:
         headers["authorization"] = f"Bearer {instance.token}"
-    if body is not None:
-        headers["content-type"] = "application/json"
-    data = None if body is None else orjson.dumps(body)
+    if sent.data is not None:
+        headers["content-type"] = sent.content_type
     try:
-        connection.request(method, parts.path.rstrip("/") + path, data, headers)
+        connection.request(method, parts.path.rstrip("/") + path, sent.data, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as exc:

@@ -26,7 +26,7 @@ COMMANDS = {
     "init": "Write a commented config to start from.",
     "check": "Check a config and say what it does, or everything that is wrong with it.",
     "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",
-    "schema": "Print the JSON Schema of the config or of the pair record.",
+    "schema": "Print the JSON Schema of the config, of the pair record or of a label.",
     "serve": "Run the proxy.",
     "status": "Show what runs, where traffic goes, and whether the books balance.",
     "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
@@ -34,6 +34,9 @@ COMMANDS = {
     "weight": "Set the share of live traffic that a candidate serves.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
+    "labels": "Bring in ground truth: what the right answer to a request was.",
+    "doctor": "Look whether machine, backends and Kafka will carry a config.",
+    "topics": "Make the Kafka topics that Understudy writes to.",
     "demo": "Train three models, mirror between them, shift traffic, pull the kill switch.",
 }
 

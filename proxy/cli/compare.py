@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from proxy.analysis.aggregate import summarise
+from proxy.analysis.aggregate import Labels, summarise
+from proxy.analysis.label_store import LabelStore
+from proxy.analysis.labelled import labels_beside
 from proxy.analysis.report import render
-from proxy.analysis.sources import Source, open_source
-from proxy.analysis.summary import Selection, Summary, as_json as summary_json
+from proxy.analysis.source import MissingTopicError, Source
+from proxy.analysis.sources import open_source
+from proxy.analysis.summary import Selection, as_json as summary_json
 from proxy.analysis.window import parse_instant_ms
 from proxy.cli import options
+from proxy.comparison.correctness import TOLERANCE
+from proxy.errors import SourceError
 from proxy.telemetry import wall_ns
 
 
@@ -40,12 +47,30 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
     until: Annotated[
         str, typer.Option(help="Only before then, written likewise.", metavar="T")
     ] = "",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Where labels are, written as for --from; by default beside the pairs. none: "
+            "without.",
+            metavar="SOURCE",
+        ),
+    ] = "",
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            "--label-tolerance",
+            help="How far off a number may be, relatively, and still be right.",
+            min=0,
+            max=1,
+            metavar="R",
+        ),
+    ] = TOLERANCE,
     as_json: options.AsJson = False,
 ) -> None:
     """Compare candidates with their primary: agreement, errors, latency, and the worst differences.
 
-    Counts of one look, without a verdict: who is right needs labels, and whether a difference is
-    noise needs evidence.
+    Where labels say what the right answer was, also how often each is right. Counts of one look,
+    without a verdict: whether a difference is noise needs evidence.
     """
     now_ms = wall_ns() // 1_000_000
     selection = Selection(
@@ -55,7 +80,16 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
         until_ms=parse_instant_ms(until, now_ms=now_ms) if until else None,
         worst=worst,
     )
-    summary = _read(open_source(source, since_ms=selection.since_ms), selection)
+    # aiokafka logs each failed connection; the error that follows says it once, and better.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    pairs = open_source(source, since_ms=selection.since_ms)
+    truth = _read_labels(source, labels, tolerance)
+    try:
+        with _progress("reading", pairs) as advance:
+            summary = summarise(pairs, selection, labels=truth, on_batch=advance)
+    finally:
+        if truth is not None:
+            truth.store.close()
     if as_json:
         sys.stdout.buffer.write(summary_json(summary))
         sys.stdout.buffer.flush()
@@ -63,25 +97,41 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
         render(summary, Console())
 
 
-def _read(source: Source, selection: Selection) -> Summary:
-    # aiokafka logs each failed connection; the error that follows says it once, and better.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+def _read_labels(pairs: str, given: str, tolerance: float) -> Labels | None:
+    """Return the labels to hold predictions against; None without any.
+
+    Raises:
+        SourceError: those that were asked for by name cannot be read.
+    """
+    name = given or labels_beside(pairs)
+    if not name or name == "none":
+        return None
+    source, store = open_source(name), LabelStore()
+    try:
+        with _progress("reading labels", source) as advance:
+            store.load(source, advance)
+    except SourceError as exc:
+        store.close()
+        # Most topics of pairs have none of labels beside them.
+        if isinstance(exc, MissingTopicError) and not given:
+            return None
+        raise
+    return Labels(store, name, tolerance)
+
+
+@contextmanager
+def _progress(what: str, source: Source) -> Iterator[Callable[[], None]]:
+    """Show on stderr how far a source is read, where that is a terminal; give what moves it."""
     statistics = source.statistics()
     console = Console(stderr=True)
     with Progress(
-        TextColumn("reading"),
+        TextColumn(what),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("reading", total=None)
-        return summarise(
-            source,
-            selection,
-            on_batch=lambda: progress.update(
-                task, completed=statistics.done, total=statistics.total or None
-            ),
-        )
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda: bar.update(task, completed=statistics.done, total=statistics.total or None)

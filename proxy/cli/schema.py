@@ -9,13 +9,20 @@ from typing import Annotated, Literal
 import typer
 
 #: Where each schema comes from; imported only when it is asked for.
-_SOURCES = {"config": "proxy.config.json_schema", "pair": "proxy.pairs.record"}
+_SOURCES = {
+    "config": "proxy.config.json_schema",
+    "pair": "proxy.pairs.record",
+    "label": "proxy.pairs.label",
+}
 
 
 def schema(
     what: Annotated[
-        Literal["config", "pair"],
-        typer.Argument(help="config: the YAML file. pair: a recorded pair.", metavar="config|pair"),
+        Literal["config", "pair", "label"],
+        typer.Argument(
+            help="config: the YAML file. pair: a recorded pair. label: a line of ground truth.",
+            metavar="config|pair|label",
+        ),
     ],
     dialect: Annotated[
         Literal["clickhouse", "duckdb", "flink", "spark"] | None,
@@ -25,7 +32,7 @@ def schema(
         ),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of the config or of the pair record."""
+    """Print the JSON Schema of the config, of the pair record or of a label."""
     if dialect is not None:
         if what == "config":
             raise typer.BadParameter("the config has no columns; write `schema pair`")

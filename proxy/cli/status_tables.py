@@ -115,6 +115,9 @@ def _processes(status: dict[str, Any]) -> Table:
     for recorder in filter(None, status["recorders"]):
         state = Text(recorder["state"], "green" if recorder["state"] == "ok" else "bold red")
         table.add_row(f"recorder {recorder['recorder']} sink", "", state, "", recorder["sink"])
+    labels = status.get("labels", {})
+    if labels.get("sink"):
+        table.add_row("labels sink", "", labels["state"], "", labels["sink"])
     return table
 
 

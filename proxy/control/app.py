@@ -47,6 +47,7 @@ def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) ->
             Route("/api/v1/kill", ends.kill, methods=["POST"]),
             Route("/api/v1/revive", ends.revive, methods=["POST"]),
             Route(weight, ends.weight, methods=["PUT"]),
+            Route("/api/v1/labels", ends.labels, methods=["POST"]),
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),
             _file("/dashboard.js", "dashboard.js", "text/javascript"),

@@ -17,11 +17,13 @@ from starlette.responses import Response
 
 from proxy.config.resolved import Config
 from proxy.control.bodies import ApiError, LatchOrder, Order, WeightOrder, read_body
+from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
 from proxy.control.pulse import SETTLE_S, Pulse
 from proxy.control.snapshot import Observer
 from proxy.control.status import is_ready, problems, routes, status
 from proxy.errors import StateError
+from proxy.journal.label_journal import LabelJournal
 from proxy.state import decisions
 from proxy.state.control_page import Part, is_readable
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError
@@ -62,6 +64,7 @@ class Endpoints:
     def __init__(self, config: Config, observer: Observer, pulse: Pulse) -> None:
         self._config = config
         self._observer = observer
+        self._labels = LabelJournal(observer.state_dir, config.limits.journal_disk_bytes)
         self.pulse = pulse
 
     async def healthz(self, request: Request) -> Response:
@@ -139,6 +142,10 @@ class Endpoints:
         weight_bp, source = order.weight_bp(), _source(request, order)
         await self._refuse_if_stale(request, order)
         return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
+
+    async def labels(self, request: Request) -> Response:
+        """Take ground truth, line by line."""
+        return json_response(await take_labels(request, self._labels, self._observer.label_counts))
 
     def _kill_by_file(self, order: LatchOrder, source: Source, why: str) -> Response:
         is_unreadable = not is_readable(self._observer.state_dir)

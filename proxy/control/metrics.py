@@ -7,6 +7,7 @@ snapshot of them into metric families when somebody asks. Base units: seconds, b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -59,6 +60,7 @@ class _Collected(Collector):
         yield from _processes(self._snapshot)
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
+        yield from _labels(self._snapshot)
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
@@ -239,6 +241,35 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
         age.add_metric(index, (snapshot.now_ms - recorder.get("updated_ms", 0)) / 1000)
         backlog.add_metric(index, recorder.get("backlog_bytes", 0))
     yield from (*counters.values(), dropped, spans, state, backlog, age)
+
+
+#: Why labels that were taken are not in the sink: of `DROP_REASONS`, those that can happen.
+LABEL_DROPS = ("rejected", "too_large")
+
+
+def _labels(snapshot: Snapshot) -> Iterator[Metric]:
+    """Tell what became of labels; zeros where nobody sends any."""
+    known = snapshot.labels
+    yield _total(
+        "labels_accepted", "Labels taken by the admin API, since its start.", known, "accepted"
+    )
+    yield _total(
+        "labels_refused", "Lines sent that are no labels, since its start.", known, "refused"
+    )
+    yield _total("labels_acknowledged", "Labels that the sink acknowledged.", known, "acknowledged")
+    dropped = CounterMetricFamily(f"{PREFIX}labels_dropped", "Labels given up.", labels=("reason",))
+    for reason, count in {**dict.fromkeys(LABEL_DROPS, 0), **known.get("dropped", {})}.items():
+        dropped.add_metric((reason,), count)
+    yield dropped
+    yield GaugeMetricFamily(
+        f"{PREFIX}labels_backlog_bytes",
+        "Bytes of labels taken and not acknowledged yet.",
+        value=known.get("backlog_bytes", 0),
+    )
+
+
+def _total(name: str, text: str, counts: Mapping[str, Any], key: str) -> Metric:
+    return CounterMetricFamily(PREFIX + name, text, value=counts.get(key, 0))
 
 
 def _by_reason(name: str, text: str) -> CounterMetricFamily:

@@ -8,8 +8,11 @@ from pydantic import BaseModel
 
 from proxy import __version__
 from proxy.control.bodies import LatchOrder, WeightOrder
+from proxy.pairs import label
 
 _REF = "#/components/schemas/{model}"
+
+LABELS_PATH = "/api/v1/labels"
 
 #: Method, path, summary, body model, statuses beside 200.
 OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]], ...] = (
@@ -41,7 +44,32 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
         WeightOrder,
         (401, 403, 404, 408, 409, 412, 415, 422, 503),
     ),
+    (
+        "post",
+        LABELS_PATH,
+        "Ground truth: one JSON object a line (Label); bad lines are named and left out.",
+        None,
+        (401, 403, 413, 415, 422, 503),
+    ),
 )
+
+
+_LABELS_TAKEN = {
+    "type": "object",
+    "required": ["accepted", "refused", "errors"],
+    "properties": {
+        "accepted": {"type": "integer", "description": "lines taken; they are on the disk"},
+        "refused": {"type": "integer", "description": "lines that are no labels"},
+        "errors": {
+            "description": "the first of them",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"line": {"type": "integer"}, "error": {"type": "string"}},
+            },
+        },
+    },
+}
 
 
 def document() -> dict[str, Any]:
@@ -66,6 +94,8 @@ def document() -> dict[str, Any]:
                     model.__name__: model.model_json_schema(ref_template=_REF)
                     for model in (LatchOrder, WeightOrder)
                 },
+                "Label": {k: v for k, v in label.json_schema().items() if not k.startswith("$")},
+                "LabelsTaken": _LABELS_TAKEN,
             },
         },
     }
@@ -99,6 +129,11 @@ def _operation(
         ]
     if path in ("/healthz", "/readyz"):
         operation["security"] = []
+    if path == LABELS_PATH:
+        lines = {"application/x-ndjson": {"schema": {"$ref": _REF.format(model="Label")}}}
+        operation["requestBody"] = {"required": True, "content": lines}
+        taken = {"schema": {"$ref": _REF.format(model="LabelsTaken")}}
+        operation["responses"]["200"]["content"] = {"application/json": taken}
     if body is not None:
         reference = {"$ref": _REF.format(model=body.__name__)}
         operation["requestBody"] = {

@@ -61,6 +61,8 @@ class Snapshot:
         recent: what the counters did in the last minute; empty where nobody samples them.
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
+        labels: what became of labels: `accepted` and `refused` since control started, and what the
+            recorder that ships them last said.
         recorders: the statistics of each recorder by index; None before its first.
         refused: requests that the admin API refused, by reason.
     """
@@ -78,6 +80,7 @@ class Snapshot:
     recent: Recent
     beating: int
     usage: dict[str, Usage]
+    labels: dict[str, Any]
 
     def count(self, name: str, *labels: str) -> int:
         """Return the sum of a family over every label value that starts with `labels`."""
@@ -97,12 +100,14 @@ class Observer:
 
     Attributes:
         refused: requests that the admin API refused, by reason, since control started.
+        label_counts: lines of labels by what became of them, since control started.
     """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.state_dir = Path(config.state_dir)
         self.refused: Counter[str] = Counter()
+        self.label_counts: Counter[str] = Counter()
         self._page: ControlPage | None = None
         self._workers = WorkerPages(config)
         self.layout = self._workers.layout
@@ -152,6 +157,7 @@ class Observer:
             recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
+            labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
         )
 
     def sample(self) -> None:

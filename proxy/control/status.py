@@ -127,7 +127,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
-    return found + _losses(snapshot)
+    return found + _label_troubles(snapshot) + _losses(snapshot)
 
 
 def _endpoints_left_out(snapshot: Snapshot) -> list[str]:
@@ -170,6 +170,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "totals": _totals(snapshot),
         "ledger": [asdict(account) for account in ledger(snapshot)],
         "recorders": list(snapshot.recorders),
+        "labels": snapshot.labels,
     }
 
 
@@ -302,6 +303,14 @@ def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> st
         words = recorder.get("message") or STATE_WORDS.get(state, "it says no more")
         return f"{state}: {words}{remedy}"
     return None
+
+
+def _label_troubles(snapshot: Snapshot) -> list[str]:
+    """Return what keeps labels from their sink; nothing where nobody has sent any."""
+    state = snapshot.labels.get("state")
+    if state is None or state in (*QUIET_STATES, "connecting", "closed"):
+        return []
+    return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}"]
 
 
 def _losses(snapshot: Snapshot) -> list[str]:

@@ -22,6 +22,7 @@ from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.recorder.labels import LabelShipper
 from proxy.recorder.loop import Recorder
 from proxy.recorder.memory import keep_freed_memory, leave_garbage
 from proxy.recorder.priority import step_back
@@ -46,9 +47,29 @@ async def run(config: Config, index: int) -> None:
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
+    labels = LabelShipper(config) if index == 0 else None
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
-    await recorder.run(stop)
+    if labels is None:
+        await recorder.run(stop)
+        return
+    labels.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            # Labels are shipped to their end beside the pairs, not after them.
+            group.create_task(_pass_on(stop, labels))
+            try:
+                await recorder.run(stop)
+            finally:
+                stop.set()
+    finally:
+        labels.request_stop()
+        await asyncio.to_thread(labels.join, config.limits.recorders_stop_s)
+
+
+async def _pass_on(stop: asyncio.Event, labels: LabelShipper) -> None:
+    await stop.wait()
+    labels.request_stop()
 
 
 def open_spans(config: Config) -> SpanSink | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +33,11 @@ from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_log import ClientLog
-from proxy.recorder.kafka_messages import partitions_of
+from proxy.recorder.kafka_messages import headers_block, partitions_of
 from proxy.recorder.kafka_options import client_settings
 from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
 from proxy.recorder.kafka_watch import AnswerWatch
-from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Pair, SinkState, SinkStatus
+from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes per batch. The broker's default `message.max.bytes` is 1 MiB, compressed.
@@ -74,6 +74,18 @@ class Deadlines:
     backoff_limit_s: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What is shipped: the end of the topic's name (or all of it), and the headers of a message."""
+
+    suffix: str
+    headers: Callable[[Any], bytes]
+    topic: str = ""
+
+
+PAIRS = Stream(PAIRS_TOPIC, headers_block)
+
+
 @dataclass(slots=True)
 class _Batch:
     """Pairs of one partition, and the client's promise about them."""
@@ -93,11 +105,11 @@ class _Batch:
 
 
 #: Pairs that share batches with each other only.
-_Group = Sequence[Pair]
+_Group = Sequence[Message]
 
 
 class KafkaSink:
-    """Ships pairs to `<topic_prefix>.pairs.v1`, acknowledged by all in-sync replicas.
+    """Ships pairs to `<topic_prefix>.pairs.v1` (another stream: there), acknowledged by all in-sync replicas.
 
     `write` and `close` belong to one task; `status` and `statistics` to anyone.
 
@@ -105,11 +117,14 @@ class KafkaSink:
         ConfigError: an option is unknown or makes no sense.
     """
 
-    def __init__(self, kafka: Kafka, deadlines: Deadlines | None = None) -> None:
+    def __init__(
+        self, kafka: Kafka, deadlines: Deadlines | None = None, stream: Stream = PAIRS
+    ) -> None:
         self._deadlines = deadlines or Deadlines()
         self._servers = list(kafka.bootstrap_servers)
-        self._topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
+        self._topic = stream.topic or f"{kafka.topic_prefix}.{stream.suffix}"
         self._target = Target(", ".join(self._servers), self._topic)
+        self._headers = stream.headers
         self._settings: dict[str, Any] = {
             "client_id": f"understudy-recorder-{os.getpid()}",
             "request_timeout_ms": int(self._deadlines.request_s * 1000),
@@ -167,7 +182,7 @@ class KafkaSink:
             self._fail(exc)
             await self._discard()
 
-    async def write(self, pairs: Sequence[Pair]) -> Delivery:
+    async def write(self, pairs: Sequence[Message]) -> Delivery:
         """Return when every pair is acknowledged, or dropped because no broker would take it."""
         pending: list[_Group] = [pairs]
         dropped: Counter[Drop] = Counter()
@@ -239,7 +254,7 @@ class KafkaSink:
         finally:
             self._waiting_since_s = None
         again: list[_Group] = []
-        unsent: list[Pair] = []
+        unsent: list[Message] = []
         for batch in batches:
             error = batch.error()
             if error is None:
@@ -289,7 +304,7 @@ class KafkaSink:
                 if batch is not None:
                     yield batch
                 batch = filling[number] = _Batch(
-                    number, RecordBatch(self._batch_bytes, self._codec)
+                    number, RecordBatch(self._batch_bytes, self._codec, self._headers)
                 )
                 batch.records.append(pair, key)
         yield from filling.values()

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import zstandard
 from aiokafka import codec
 from aiokafka.record.util import calc_crc32c
 
 from proxy.recorder.kafka_messages import headers_block, varint
-from proxy.recorder.sink import Pair
+from proxy.recorder.sink import Message
 
 #: Level 1 costs half the CPU of Kafka's default, 3, and is no larger on pairs.
 _ZSTD_LEVEL: Final = 1
@@ -73,13 +73,16 @@ class RecordBatch:
     """
 
     __slots__ = (
-        "_bytes", "_closed", "_codec", "_first_ms", "_last_ms", "_limit_bytes", "_pieces",
+        "_bytes", "_closed", "_codec", "_first_ms", "_headers", "_last_ms", "_limit_bytes", "_pieces",
         "_producer", "_written", "pairs",
     )  # fmt: skip
 
-    def __init__(self, limit_bytes: int, codec: Codec) -> None:
-        """Begin a batch of about `limit_bytes`, uncompressed."""
-        self.pairs: list[Pair] = []
+    def __init__(
+        self, limit_bytes: int, codec: Codec, headers: Callable[[Any], bytes] = headers_block
+    ) -> None:
+        """Begin a batch of about `limit_bytes`, uncompressed; `headers` ends each message."""
+        self.pairs: list[Message] = []
+        self._headers = headers
         self._limit_bytes = limit_bytes
         self._codec = codec
         self._pieces: list[bytes] = []
@@ -89,12 +92,12 @@ class RecordBatch:
         self._written: bytes | None = None
         self._closed = False
 
-    def append(self, pair: Pair, key: bytes) -> bool:
+    def append(self, pair: Message, key: bytes) -> bool:
         """Add a pair; return whether there was room. An empty batch has room for any.
 
         The value is copied once, when all is put together: a copy more costs 1 us.
         """
-        headers = headers_block(pair)
+        headers = self._headers(pair)
         pairs, value, ts_ms = self.pairs, pair.value, pair.ts_ms
         size = len(value) + len(key) + len(headers) + _MESSAGE_OVERHEAD_BYTES
         if not pairs:

@@ -8,6 +8,7 @@ broker that is down for hours must not fill the launcher's log.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Final
 
 _MAX_CAUSES = 8
@@ -16,12 +17,16 @@ _NO_TROUBLE: Final = "Sending username and password in the clear"
 
 
 class ClientLog(logging.Handler):
-    """Listens to the `aiokafka` logger from its creation until `close`."""
+    """Listens to the `aiokafka` logger from its creation until `close`, to its own thread only.
+
+    Pairs and labels have a client each, on threads of their own.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.latest = ""
         self.causes: list[BaseException] = []
+        self._thread = threading.get_ident()
         self._logger = logging.getLogger("aiokafka")
         self._logger.addHandler(self)
         self._logger.propagate = False
@@ -29,7 +34,7 @@ class ClientLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the message and the exceptions it was made of; some are logged as their class."""
         message = record.getMessage()
-        if message == _NO_TROUBLE:
+        if message == _NO_TROUBLE or record.thread != self._thread:
             return
         self.latest = message
         found = [_error(arg) for arg in record.args or ()]

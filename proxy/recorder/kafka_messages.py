@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
+from proxy.pairs.label import Label, timestamp
 from proxy.recorder.sink import Pair
 
 _MASK = 0xFFFF_FFFF
@@ -123,7 +124,7 @@ _CLOUD_EVENT: Final = (
 _TRACED: Final = (
     varint(len(_CONSTANT_HEADERS) + 4)
     + _CLOUD_EVENT
-    + _header(b"traceparent", b"#" * 55).replace(b"#" * 55, b"00-%b-%b%b-01")
+    + _header(b"traceparent", b"#" * 55).replace(b"#" * 55, b"00-%b-%b-%b")
 )
 _UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _CLOUD_EVENT
 
@@ -131,15 +132,32 @@ _UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _CLOUD_EVENT
 def headers_block(pair: Pair) -> bytes:
     """Return the CloudEvents headers of a pair as a message ends with them.
 
-    `traceparent` only for a proper trace id. The trace's parent is a span id made from the pair
-    id, because a pair has no span of its own.
+    `traceparent` only for a proper trace id. Its parent is the exchange's span, as the record and
+    the exported spans name it; for a record without one, an id made from the pair's.
     """
     identity, trace_id = pair.pair_id.encode(), pair.trace_id.encode()
     common = (identity, pair.ts.encode(), _source(pair.instance))
     if len(trace_id) != 32:
         return _UNTRACED % common
-    # The last 16 of the id's 32 digits.
-    return _TRACED % (*common, trace_id, identity[19:23], identity[24:])
+    # The last 16 of the pair id's 32 digits.
+    span_id = pair.span_id.encode() if pair.span_id else identity[19:23] + identity[24:]
+    return _TRACED % (*common, trace_id, span_id, b"01" if pair.trace_sampled else b"00")
+
+
+def label_headers(label: Label) -> bytes:
+    """Return the CloudEvents headers of a label as a message ends with them.
+
+    Its source is this product: a label is about a request, whichever instance took it in.
+    """
+    headers = (
+        (b"ce_specversion", b"1.0"),
+        (b"ce_type", b"understudy.label.v1"),
+        (b"content-type", b"application/json; charset=UTF-8"),
+        (b"ce_id", label.event_id.encode()),
+        (b"ce_time", timestamp(label.ts_ms).encode()),
+        (b"ce_source", b"/understudy/labels"),
+    )
+    return varint(len(headers)) + b"".join(_header(*header) for header in headers)
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ from pathlib import Path
 from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
 from proxy.journal.segments import SUFFIX, make_private
-from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
+from proxy.recorder.sink import Delivery, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s, wall_ns
 
 FILE_BYTES = 128 * 1024 * 1024
@@ -30,6 +30,8 @@ _RETRY_S = 1.0
 class LocalLog:
     """The local log of one recorder; others write files of their own beside it.
 
+    Files are called `stem`-TIME-INDEX-NUMBER.
+
     Raises:
         StateError: the directory cannot be used.
     """
@@ -42,7 +44,9 @@ class LocalLog:
         disk_budget_bytes: int,
         file_bytes: int = FILE_BYTES,
         file_age_s: float = FILE_AGE_S,
+        stem: str = "pairs",
     ) -> None:
+        self._stem = stem
         self._directory = directory
         self._index = index
         self._disk_budget_bytes = disk_budget_bytes
@@ -74,7 +78,7 @@ class LocalLog:
     async def prepare(self) -> None:
         """Nothing: the directory was prepared at the start."""
 
-    async def write(self, pairs: Sequence[Pair]) -> Delivery:
+    async def write(self, pairs: Sequence[Message]) -> Delivery:
         """Append the pairs; wait and try again while the disk refuses."""
         for content in _frames(pairs):
             is_written = self._append(content)
@@ -124,7 +128,7 @@ class LocalLog:
         if self._file is None:
             now = datetime.fromtimestamp(wall_ns() / 1e9, UTC)
             self._number += 1
-            name = f"pairs-{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z"
+            name = f"{self._stem}-{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z"
             path = self._directory / f"{name}-{self._index}-{self._number:06d}{SUFFIX}"
             self._file = FrameFile(path, self._zstd)
             self._opened_s = monotonic_s()
@@ -137,7 +141,7 @@ class LocalLog:
 
     def _recover(self) -> None:
         """Cut what a killed predecessor left half written in its last file."""
-        own = sorted(self._directory.glob(f"pairs-*Z-{self._index}-*{SUFFIX}"))
+        own = sorted(self._directory.glob(f"{self._stem}-*Z-{self._index}-*{SUFFIX}"))
         if own:
             self._torn_bytes = cut_torn_tail(own[-1])
         self._disk_bytes = sum(size for _, size in self._files())
@@ -145,7 +149,7 @@ class LocalLog:
     def _files(self) -> list[tuple[Path, int]]:
         """Return the log's files with their sizes, oldest first."""
         found = []
-        for path in sorted(self._directory.glob(f"pairs-*{SUFFIX}")):
+        for path in sorted(self._directory.glob(f"{self._stem}-*{SUFFIX}")):
             try:
                 found.append((path, path.stat().st_size))
             except FileNotFoundError:
@@ -167,7 +171,7 @@ class LocalLog:
             self._expired_bytes += size
 
 
-def _frames(pairs: Sequence[Pair]) -> Iterator[bytes]:
+def _frames(pairs: Sequence[Message]) -> Iterator[bytes]:
     """Yield the pairs as NDJSON, about `FRAME_BYTES` at a time."""
     lines: list[bytes] = []
     size = 0

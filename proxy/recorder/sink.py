@@ -16,12 +16,18 @@ from typing import NamedTuple, Protocol
 
 from proxy.config.resolved import Config
 
-#: The topic of pair records, behind the configured prefix (DESIGN section 5).
+#: The topics of pair records and of labels, behind the configured prefix (DESIGN section 5).
 PAIRS_TOPIC = "pairs.v1"
+LABELS_TOPIC = "labels.v1"
 
 
 class Pair(NamedTuple):
-    """One pair, ready to be shipped: the record as JSON, and what sinks need beside it."""
+    """One pair, ready to be shipped: the record as JSON, and what sinks need beside it.
+
+    Attributes:
+        span_id: of the exchange; None in what an older version journaled.
+        trace_sampled: the client's trace is sampled.
+    """
 
     pair_id: str
     request_id: str
@@ -30,6 +36,27 @@ class Pair(NamedTuple):
     ts: str
     ts_ms: int
     value: bytes
+    span_id: str | None = None
+    trace_sampled: bool | None = False
+
+
+class Message(Protocol):
+    """What every sink needs of what it ships: a pair, or a label."""
+
+    @property
+    def request_id(self) -> str:
+        """The key."""
+        ...
+
+    @property
+    def ts_ms(self) -> int:
+        """When it happened, milliseconds since the epoch."""
+        ...
+
+    @property
+    def value(self) -> bytes:
+        """The record as JSON, without a newline."""
+        ...
 
 
 class SinkState(StrEnum):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proxy.analysis.aggregate import summarise
+from proxy.analysis.aggregate import Labels, summarise
+from proxy.analysis.label_store import LabelStore
 from proxy.analysis.report import render
 from proxy.analysis.sources import SourceStatistics
 from proxy.analysis.summary import Selection, Summary
@@ -57,6 +58,22 @@ def test_the_first_line_is_the_finding_and_rows_show_both_sides() -> None:
     assert "itself 100%" in rows["agree with primary"]
     assert "2.00 ms" in rows["latency p99"]
     assert "3 → 8: 10" in report
+
+
+def test_labels_add_rows_and_hide_none() -> None:
+    """Rows are told apart by their names: two of one name would be one."""
+    records = many(("v2",))
+    store = LabelStore()
+    store.load({"request_id": record["request_id"], "label": 3} for record in records[:20])
+    before = text_of(summarise(records)).splitlines()
+    after = text_of(summarise(records, labels=Labels(store, "test"))).splitlines()
+    store.close()
+    rows = {line.strip().split("  ")[0]: line.split() for line in after}
+    assert rows["labelled"] == ["labelled", "20"]
+    assert rows["right"] == ["right", "100%", "90.0%"]
+    assert rows["only this one"][-2:] == ["2", "0"]
+    agreement = next(line for line in before if "95%, one look" in line)
+    assert agreement.split() in [line.split() for line in after]
 
 
 def test_rows_that_one_candidate_lacks_stay_in_their_place() -> None:

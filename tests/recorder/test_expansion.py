@@ -24,6 +24,7 @@ def test_a_line_becomes_the_record_and_what_the_sinks_need(tmp_path: Path) -> No
     record = orjson.loads(pair.value)
     assert (pair.pair_id, pair.request_id) == (record["pair_id"], "r-7")
     assert (pair.ts, pair.ts_ms) == (record["ts"], record["ts_ms"])
+    assert (pair.span_id, pair.trace_sampled) == (record["span_id"], record["trace_sampled"])
     assert record["equal"] is True
     assert record["config_version"] == config.version
 

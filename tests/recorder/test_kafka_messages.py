@@ -45,16 +45,26 @@ def test_the_hash_is_kafkas() -> None:
 
 
 def test_headers_are_cloudevents_in_binary_mode() -> None:
-    """With a traceparent that names the request's trace."""
-    assert headers(pair(1)) == {
+    """With a traceparent that names the exchange's span, and says of it what the client said."""
+    traced = pair(1)._replace(span_id="00f067aa0ba90280", trace_sampled=True)
+    assert headers(traced) == {
         "ce_specversion": b"1.0",
         "ce_type": b"understudy.pair.v1",
         "ce_id": b"018bcfe5-687b-7746-9a94-000000000001",
         "ce_source": b"/understudy/test-w0",
         "ce_time": b"2023-11-14T22:13:20.123456Z",
         "content-type": b"application/json; charset=UTF-8",
-        "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-9a94000000000001-01",
+        "traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba90280-01",
     }
+    unsampled = headers(traced._replace(trace_sampled=False))["traceparent"]
+    assert unsampled.endswith(b"-00f067aa0ba90280-00")
+
+
+def test_a_record_without_a_span_gets_a_parent_made_of_its_own_id() -> None:
+    """Which older versions journaled."""
+    for sampled in (None, False):
+        found = headers(pair(1)._replace(trace_sampled=sampled))["traceparent"]
+        assert found == b"00-4bf92f3577b34da6a3ce929d0e0e4736-9a94000000000001-00"
 
 
 def test_without_a_trace_there_is_no_traceparent() -> None:

@@ -1,0 +1,94 @@
+"""Whether Kafka will take the pairs: a broker, the topics, their leaders, the right to write.
+
+Nothing is written and no topic is made, not by accident either: topics are listed all at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.config.resolved import Kafka
+from proxy.doctor.findings import Finding, Level, ok
+from proxy.errors import ConfigError
+from proxy.recorder.kafka_cluster import Access, Cluster, ClusterError, Topic, connect
+from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
+
+#: For one question; there are a handful.
+CALL_S: Final = 4.0
+_TOPICS: Final = (PAIRS_TOPIC, LABELS_TOPIC)
+_MEND_TOPIC: Final = "run `understudy topics create`"
+
+
+async def kafka_findings(kafka: Kafka) -> list[Finding]:
+    """Return what there is to know about the Kafka of `record.kafka`."""
+    servers = ", ".join(kafka.bootstrap_servers)
+    why = "pairs wait in the journal until the disk budget is used up"
+    try:
+        async with connect(kafka, call_s=CALL_S) as cluster:
+            brokers, there = await cluster.brokers(), await cluster.topics()
+            reached = f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'}"
+            found = [ok("kafka", servers, reached)]
+            for name in _TOPICS:
+                found += await _topic(cluster, f"{kafka.topic_prefix}.{name}", there)
+    except ConfigError as exc:
+        return [Finding("kafka", servers, Level.FAULT, str(exc), why, "mend record.kafka.options")]
+    except ClusterError as exc:
+        mend = (
+            "ask for the right user, or mend record.kafka.options"
+            if exc.is_refusal
+            else "start the broker, or mend record.kafka.bootstrap_servers"
+        )
+        return [Finding("kafka", servers, Level.FAULT, str(exc), why, mend)]
+    return found + _widths(kafka, there)
+
+
+async def _topic(cluster: Cluster, name: str, there: dict[str, Topic]) -> list[Finding]:
+    is_needed = name.endswith(PAIRS_TOPIC)
+    bad = Level.FAULT if is_needed else Level.WARNING
+    what = "pairs" if is_needed else "labels"
+    why = f"{what} wait on the disk"
+    access = await cluster.can_write(name)
+    if access is Access.DENIED:
+        mend = f"grant the right Write (and Describe) on the topic {name} to this user"
+        return [Finding("topic", name, bad, "we may not write to it", why, mend)]
+    topic = there.get(name)
+    if topic is None or access is Access.NO_TOPIC:
+        told = "does not exist, or we may not describe it"
+        return [
+            Finding(
+                "topic",
+                name,
+                bad,
+                told,
+                f"{why} unless the broker makes topics by itself",
+                _MEND_TOPIC,
+            )
+        ]
+    if topic.offline:
+        told = f"{topic.offline} of {topic.partitions} partitions have no leader"
+        return [Finding("topic", name, bad, told, why, "bring the missing brokers back")]
+    rights = (
+        "we may write to it" if access is Access.ALLOWED else "whether we may write is not known"
+    )
+    told = f"{topic.partitions} partitions, {topic.replication_factor} replicas; {rights}"
+    if topic.replication_factor == 1:
+        return [
+            Finding("topic", name, Level.WARNING, told, "the loss of one broker loses records",
+                    "give it two replicas or more (`understudy topics create` does where it can)")
+        ]  # fmt: skip
+    return [ok("topic", name, told)]
+
+
+def _widths(kafka: Kafka, there: dict[str, Topic]) -> list[Finding]:
+    """Compare the partitions of pairs and labels: whoever joins them counts on the same number."""
+    pairs, labels = (there.get(f"{kafka.topic_prefix}.{name}") for name in _TOPICS)
+    if pairs is None or labels is None or pairs.partitions == labels.partitions:
+        return []
+    return [
+        Finding(
+            "topic", labels.name, Level.WARNING,
+            f"{labels.partitions} partitions, where {pairs.name} has {pairs.partitions}",
+            "stream processors cannot join the two without copying one",
+            "make it anew with as many (`understudy topics create`)",
+        )
+    ]  # fmt: skip
