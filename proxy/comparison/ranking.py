@@ -160,7 +160,8 @@ def _ranking(value: Any, other: Any) -> Ranking | None:
         return None
     kinds = {*map(type, value)}
     if kinds <= _NUMBERS and not (_are_whole(value) and _are_whole(other)):
-        return _by_score(list(enumerate(value)))
+        places = sorted(range(len(value)), key=value.__getitem__, reverse=True)
+        return Ranking(list(places), dict(enumerate(value)))
     if kinds == {dict}:
         return _by_score([(item.get("label"), item.get("score")) for item in value])
     if kinds <= {str, int, float} and len({*value}) == len(value):

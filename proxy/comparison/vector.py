@@ -10,6 +10,8 @@ from proxy.comparison.result import ROOT, Comparison, agrees, differs, not_compa
 
 _NUMBERS: Final = frozenset({int, float})
 NOT_A_VECTOR: Final = "not_a_vector"
+#: Below this, squares may have lost digits to underflow.
+_LEAST_LENGTH: Final = 1e-140
 
 
 class VectorComparator:
@@ -46,16 +48,22 @@ class VectorComparator:
 
 def cosine(one: list[float], other: list[float]) -> float:
     """Return the cosine of the angle between two vectors of one length, in [-1, 1]."""
-    # Scaled by the greatest element: squares of very large or small ones would be inf or 0.
+    product: float = sum(map(mul, one, other))
+    length: float = math.sqrt(sum(map(mul, one, one)) * sum(map(mul, other, other)))
+    if _LEAST_LENGTH < length < math.inf:
+        return min(max(product / length, -1.0), 1.0)
+    return _cosine_scaled(one, other)
+
+
+def _cosine_scaled(one: list[float], other: list[float]) -> float:
+    """Return `cosine` of vectors whose squares overflow or vanish: scaled by their greatest element."""
     sizes = max(map(abs, one)), max(map(abs, other))
     if not all(sizes):
         return float(sizes[0] == sizes[1])
     one, other = (
         [value / size for value in row] for row, size in zip((one, other), sizes, strict=True)
     )
-    product: float = sum(map(mul, one, other))
-    length: float = math.sqrt(sum(map(mul, one, one)) * sum(map(mul, other, other)))
-    return min(max(product / length, -1.0), 1.0)
+    return cosine(one, other)
 
 
 def _is_vector(value: Any) -> bool:

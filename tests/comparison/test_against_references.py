@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,11 +124,14 @@ def test_similarity_of_texts_is_levenshteins(left: str, right: str) -> None:
 
 
 def test_long_texts_are_compared_by_words() -> None:
-    """10,000 words of which one differs; characters would take seconds at ten times the length."""
+    """10,000 words of which one differs; by how much is told when it is little enough."""
     words = [f"word{number}" for number in range(10_000)]
     other = [*words[:7_000], "another", *words[7_001:]]
     spec = Compare("", "text", 0.0, 0.0, min_similarity=0.99999)
     found = compare(spec, " ".join(words), " ".join(other), "y")
     assert (found.equal, found.first_diff_path) == (False, "y[7000]")
+    assert found.abs_diff is None
+    found = compare(replace(spec, min_similarity=0.99), " ".join(words), " ".join(other), "y")
+    assert found.equal
     assert found.abs_diff == pytest.approx(1e-4)
     assert first_other_word(["a"], ["a", "b"]) == 1
