@@ -73,6 +73,8 @@ class LoadResult:
 
     Attributes:
         quantiles_us: latency by share of requests, where the generator tells (`benchmarks.paced`).
+        steady_p99_us: the median over seconds of each second's 99th percentile, where the generator
+            tells: a stall of the whole machine, as shared ones have, is in one second's figure only.
         late_p99_us: how late the generator itself sent, where it knows when it should have.
         generator_busy: share of one core that the generator took.
     """
@@ -84,6 +86,7 @@ class LoadResult:
     max_us: int
     errors: dict[str, int]
     quantiles_us: dict[float, float] = field(default_factory=dict)
+    steady_p99_us: float | None = None
     late_p99_us: float | None = None
     generator_busy: float | None = None
 

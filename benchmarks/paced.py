@@ -7,6 +7,7 @@ that a server which stalls cannot keep the generator from noticing (coordinated 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -69,6 +70,9 @@ def parse_paced(said: dict[str, Any]) -> LoadResult:
         max_us=round(said["max_ns"] / 1e3),
         errors=said["errors"],
         quantiles_us=quantiles_us,
+        steady_p99_us=median(said["p99_of_seconds_ns"]) / 1e3
+        if said["p99_of_seconds_ns"]
+        else None,
         late_p99_us=said["late_ns"]["0.99"] / 1e3,
         generator_busy=said["cpu_ns"] / 1e9 / said["seconds"],
     )

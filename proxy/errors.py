@@ -58,3 +58,7 @@ class AdminError(UnderstudyError):
 
 class SourceError(UnderstudyError):
     """Pairs could not be read from a path or topic."""
+
+
+class ExportError(UnderstudyError):
+    """Pairs could not be written to a file; nothing of it is left."""

@@ -36,7 +36,11 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 LINE_COLUMNS = 110
 
 #: What the README's configs take from the environment.
-ENVIRONMENT = {"KAFKA_PASSWORD": "secret-of-a-test", "UNDERSTUDY_TOKEN": "token-of-a-test"}
+ENVIRONMENT = {
+    "KAFKA_PASSWORD": "secret-of-a-test",
+    "UNDERSTUDY_REDACT_KEY": "redaction-key-of-a-test",
+    "UNDERSTUDY_TOKEN": "token-of-a-test",
+}
 #: Fragments of a config are completed by this.
 BASE = """
 backends: {a: {endpoints: ["http://127.0.0.1:9001"]}}
@@ -101,17 +105,20 @@ def _command(name: str) -> tuple[Any, Any]:
 
 
 def _options(name: str) -> set[str]:
-    """Return the options of a command and of its subcommands."""
+    """Return the options of a command, and of its subcommands."""
     command = _command(name)[0]
-    every = [command, *getattr(command, "commands", {}).values()]
-    return {option for each in every for parameter in each.params for option in parameter.opts}
+    each = [command, *getattr(command, "commands", {}).values()]
+    return {option for one in each for parameter in one.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("words", [*_commands()], ids=" ".join)
 def test_every_command_in_a_shell_block_is_one_that_runs(words: list[str]) -> None:
     """Typer takes the name, the options, their values and the arguments; nothing is carried out."""
     command, parent = _command(words[0])
-    assert command.make_context(words[0], words[1:], parent=parent).params is not None
+    context = command.make_context(words[0], words[1:], parent=parent)
+    if hasattr(command, "commands"):
+        context = command.commands[words[1]].make_context(words[1], words[2:], parent=context)
+    assert context.params is not None
 
 
 def test_shell_blocks_show_the_commands_of_a_first_day() -> None:

@@ -211,11 +211,19 @@ def _result(plan: Plan, unanswered: list[int], ended_ns: int, cpu_ns: int) -> di
         "planned": plan.count,
         "seconds": (ended_ns - plan.start_ns) / 1e9,
         "latency_ns": {str(q): float(np.quantile(latencies, q)) for q in QUANTILES},
+        "p99_of_seconds_ns": p99_of_seconds(plan.latencies_ns, round(1e9 / plan.interval_ns)),
         "max_ns": int(latencies.max()),
         "late_ns": {str(q): float(np.quantile(late, q)) for q in QUANTILES},
         "errors": plan.errors,
         "cpu_ns": cpu_ns,
     }
+
+
+def p99_of_seconds(latencies_ns: list[int], rate_per_s: int) -> list[float]:
+    """Return the 99th percentile of each whole second's answers, in the order they came."""
+    whole = len(latencies_ns) // rate_per_s * rate_per_s
+    seconds = np.array(latencies_ns[:whole]).reshape(-1, rate_per_s)
+    return [float(value) for value in np.quantile(seconds, 0.99, axis=1)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pairs from a Kafka topic: from its beginning to where it ended when the reading began.
+"""Pairs from a Kafka topic: a span of it that ends where the topic did when the reading began, or never.
 
 Reads without a consumer group, so it commits nothing, joins nothing and disturbs nobody. Every
 call to the broker has a deadline of ours, because aiokafka retries some of them for ever; a
@@ -9,14 +9,14 @@ while a batch is being fetched, inside the caller's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from proxy.analysis.sources import MissingTopicError, Record, Source, SourceStatistics
+from proxy.analysis.source import MissingTopicError, Record, Source, SourceStatistics
 from proxy.errors import SourceError
 from proxy.telemetry import monotonic_s
 
@@ -29,6 +29,11 @@ STALL_S: Final = 30.0
 CLOSE_S: Final = 3.0
 BATCH_RECORDS: Final = 2_000
 _POLL_MS: Final = 500
+#: How long after a pair's own time it may reach the topic and still be found by `until_ms`: a pair
+#: is stamped when its request came, and waits in a journal while Kafka is away.
+LATE_MS: Final = 24 * 3_600_000
+#: No partition ever gets here.
+_NEVER: Final = 2**63 - 1
 
 _T = TypeVar("_T")
 
@@ -65,41 +70,76 @@ def _with_port(server: str, name: str) -> str:
     return server
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of a topic is read; all that is there by default.
+
+    Attributes:
+        since_ms: start each partition at the first record that was stamped at or after it.
+        until_ms: end each partition at the first record stamped `LATE_MS` or more after it.
+        last: start each partition so many records before its end.
+        after: start partitions, by number, at these offsets.
+        is_endless: go on with what comes, until the reader stops.
+    """
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    last: int | None = None
+    after: Mapping[int, int] | None = None
+    is_endless: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing that the topic holds is left out."""
+        return (self.since_ms, self.until_ms, self.last, self.after) == (None, None, None, None)
+
+
 class KafkaSource(Source):
-    """The records of a topic up to its end offsets as of the first read.
+    """The records of a topic up to its end offsets as of the first read, unless it is endless.
 
     Args:
         topic: what to read.
-        since_ms: start each partition at the first record the broker stamped at or after it.
+        span: which part of it.
         call_s: how long the broker may take to answer one question.
-        stall_s: how long it may send nothing while records are due.
+        stall_s: how long it may send nothing while records are due. An endless reading asks it
+            after that time whether it is there.
+
+    Attributes:
+        ends: where each partition's reading has come to, by its number; an endless one could
+            begin after it.
+        is_cut: whether `last` left out earlier records. Both are known once the reading has begun.
     """
 
     def __init__(
         self,
         topic: Topic,
+        span: Span = Span(),
         *,
-        since_ms: int | None = None,
         call_s: float = CALL_S,
         stall_s: float = STALL_S,
     ) -> None:
-        super().__init__(SourceStatistics(str(topic), "kafka", is_window=since_ms is not None))
+        super().__init__(SourceStatistics(str(topic), "kafka", is_window=not span.is_whole))
+        self.ends: dict[int, int] = {}
+        self.is_cut = False
         self._topic = topic
-        self._since_ms = since_ms
+        self._span = span
         self._call_s = call_s
         self._stall_s = stall_s
 
     def __iter__(self) -> Iterator[Record]:
         with asyncio.Runner() as runner:
-            reader = _Reader(self._topic, self._call_s, self._stall_s)
+            reader = _Reader(self._topic, self._span, self._call_s, self._stall_s)
             try:
-                runner.run(reader.open(self._since_ms))
+                runner.run(reader.open())
                 self._statistics.parts = reader.partitions
-                self._statistics.total = reader.total
+                self._statistics.total = 0 if self._span.is_endless else reader.total
+                self.is_cut = reader.is_cut
+                self.ends = reader.ends
                 while (batch := runner.run(reader.batch())) is not None:
                     for partition, offset, values in batch:
                         yield from self.parse(values, f"{self._topic.name}[{partition}]", offset)
                     self._statistics.done = reader.done
+                    self.ends = reader.ends
             except (KafkaError, TimeoutError) as exc:
                 raise SourceError(f"{self._topic}: {exc or 'no answer in time'}") from exc
             finally:
@@ -113,8 +153,10 @@ Batch = list[tuple[int, int, list[bytes]]]
 class _Reader:
     """Reads each partition from its start to its end offset, in batches."""
 
-    def __init__(self, topic: Topic, call_s: float, stall_s: float) -> None:
+    def __init__(self, topic: Topic, span: Span, call_s: float, stall_s: float) -> None:
         self._topic = topic
+        self._span = span
+        self.is_cut = False
         self._call_s = call_s
         self._stall_s = stall_s
         self._consumer: AIOKafkaConsumer | None = None
@@ -138,14 +180,18 @@ class _Reader:
             for tp, position in self._positions.items()
         )
 
-    async def open(self, since_ms: int | None) -> None:
+    @property
+    def ends(self) -> dict[int, int]:
+        return {tp.partition: position for tp, position in self._positions.items()}
+
+    async def open(self) -> None:
         """Connect and find where each partition starts and ends."""
         self._consumer = consumer = AIOKafkaConsumer(
             bootstrap_servers=list(self._topic.bootstrap_servers),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            client_id="understudy-compare",
+            client_id="understudy-analysis",
             request_timeout_ms=int(self._call_s * 1000),
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
@@ -156,10 +202,7 @@ class _Reader:
             raise SourceError(f"cannot reach a Kafka broker at {brokers}") from exc
         partitions = await self._find_partitions(consumer)
         consumer.assign(partitions)
-        self._starts = await self._in_time(consumer.beginning_offsets(partitions))
-        self._ends = await self._in_time(consumer.end_offsets(partitions))
-        if since_ms is not None:
-            await self._skip_before(consumer, since_ms)
+        await self._bound(consumer, partitions)
         for partition, start in self._starts.items():
             consumer.seek(partition, start)
         self._positions = dict(self._starts)
@@ -216,13 +259,37 @@ class _Reader:
             raise SourceError(f"{self._topic}: the broker names no partitions; try again")
         return [TopicPartition(self._topic.name, number) for number in sorted(numbers)]
 
-    async def _skip_before(self, consumer: AIOKafkaConsumer, since_ms: int) -> None:
+    async def _bound(self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition]) -> None:
+        """Find where each partition starts and ends."""
+        span = self._span
+        first = await self._in_time(consumer.beginning_offsets(partitions))
+        self._ends = await self._in_time(consumer.end_offsets(partitions))
+        self._starts = dict(first)
+        if span.since_ms is not None:
+            self._starts = await self._at_time(consumer, span.since_ms)
+        if span.until_ms is not None:
+            self._ends = await self._at_time(consumer, span.until_ms + LATE_MS)
+        for tp, end in self._ends.items():
+            if span.last is not None and self._starts[tp] < end - span.last:
+                self._starts[tp] = end - span.last
+                self.is_cut = True
+            if span.after is not None:
+                self._starts[tp] = span.after.get(tp.partition, first[tp])
+            if span.is_endless:
+                self._ends[tp] = _NEVER
+            self._starts[tp] = min(self._starts[tp], self._ends[tp])
+
+    async def _at_time(
+        self, consumer: AIOKafkaConsumer, instant_ms: int
+    ) -> dict[TopicPartition, int]:
+        """Return the offset of each partition's first record stamped then or later, or its end."""
         found = await self._in_time(
-            consumer.offsets_for_times(dict.fromkeys(self._starts, since_ms))
+            consumer.offsets_for_times(dict.fromkeys(self._ends, instant_ms))
         )
-        for partition, entry in found.items():
-            end = self._ends[partition]
-            self._starts[partition] = end if entry is None else min(entry.offset, end)
+        return {
+            tp: end if found[tp] is None else min(found[tp].offset, end)
+            for tp, end in self._ends.items()
+        }
 
     async def _advance(self, consumer: AIOKafkaConsumer) -> None:
         """Note how far each partition is; positions move past compacted and control records too."""
@@ -233,7 +300,12 @@ class _Reader:
         now_s = monotonic_s()
         if sum(self._positions.values()) > before:
             self._advanced_s = now_s
-        elif now_s - self._advanced_s > self._stall_s:
+        elif now_s - self._advanced_s <= self._stall_s:
+            return
+        elif self._span.is_endless:
+            await self._in_time(consumer.end_offsets([*self._positions]))
+            self._advanced_s = now_s
+        else:
             raise SourceError(
                 f"{self._topic}: the broker stopped answering after {self.done:,} of "
                 f"{self.total:,} records"

@@ -27,6 +27,7 @@ from proxy.analysis.wording import (
     milliseconds,
     number,
     percent,
+    printable,
     share,
 )
 
@@ -67,7 +68,7 @@ def _headlines(summary: Summary) -> RenderableType:
         finding = comparison.headline.removesuffix(NO_VERDICT).removesuffix(NO_TEST).rstrip()
         name = f"{comparison.route}/{comparison.candidate}"
         line = _plain(finding)
-        line.stylize("bold", 0, len(_printable(name)))
+        line.stylize("bold", 0, len(printable(name)))
         lines.append(line)
     is_unlabelled = any(each.headline.endswith(NO_VERDICT) for each in summary.comparisons)
     lines.append(Text(NO_VERDICT if is_unlabelled else NO_TEST, style="dim"))
@@ -79,7 +80,7 @@ def _no_pairs(summary: Summary) -> str:
     name = source.name if source else "the records"
     if summary.health.records and not summary.health.bad_records:
         return (
-            f"No pairs selected: none of the {summary.health.records:,} in {_printable(name)} "
+            f"No pairs selected: none of the {summary.health.records:,} in {printable(name)} "
             "fits --route, --candidate, --since and --until."
         )
     hint = (
@@ -88,7 +89,7 @@ def _no_pairs(summary: Summary) -> str:
         else "with record.kafka in the config they are in the topic: kafka://HOST:PORT/TOPIC"
     )
     return (
-        f"No pairs in {_printable(name)}. Pairs are written while `understudy serve` mirrors "
+        f"No pairs in {printable(name)}. Pairs are written while `understudy serve` mirrors "
         f"requests (a candidate needs mirror above 0%); {hint}. `understudy demo` makes some."
     )
 
@@ -175,7 +176,7 @@ def _statuses(primary: Leg, candidate: Leg) -> Iterator[Row]:
     names = dict.fromkeys((*primary.statuses, *candidate.statuses))
     for name in names:
         if name != "ok":
-            yield f"  {_printable(name)}", *_counts(primary.statuses, candidate.statuses, name)
+            yield f"  {printable(name)}", *_counts(primary.statuses, candidate.statuses, name)
 
 
 def _counts(primary: dict[str, int], candidate: dict[str, int], name: str) -> tuple[str, str]:
@@ -274,18 +275,11 @@ def _health(summary: Summary) -> Iterator[RenderableType]:
 
 
 def _plain(value: str, style: str = "") -> Text:
-    return Text(_printable(value), style=style)
+    return Text(printable(value), style=style)
 
 
 def _indented(value: str) -> RenderableType:
     return Padding(_plain(value), (0, 0, 0, 2), expand=False)
-
-
-def _printable(value: str) -> str:
-    """Return `value` with control characters made visible: names come from outside."""
-    if value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def _instant(ts_ms: int) -> str:

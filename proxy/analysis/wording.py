@@ -62,6 +62,13 @@ def interval(proportion: Proportion) -> str:
     return f"{100 * proportion.low:.1f}-{100 * proportion.high:.1f}%"
 
 
+def printable(value: str) -> str:
+    """Return `value` with control characters made visible: names and answers come from outside."""
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
 def headline(
     name: str,
     pairs: int,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +61,7 @@ def summary(config: Config) -> dict[str, Any]:
         "workers": config.workers,
         "admin": {"listen": str(config.admin.listen), "needs_token": bool(config.admin.token)},
         "state_dir": config.state_dir,
-        "routes": [_route_summary(route) for route in config.routes],
+        "routes": [_route_summary(config, route) for route in config.routes],
         "pairs": {
             "sink": "local log" if kafka is None else "kafka",
             "where": _pairs_place(config),
@@ -89,11 +90,13 @@ def lines(config: Config) -> list[str]:
     return found
 
 
-def match_text(match: Match) -> str:
-    """Return which requests a match takes, in one line."""
+def match_text(match: Match, hidden: Collection[str]) -> str:
+    """Return which requests a match takes, in one line; `hidden` headers without their values."""
     path = match.path or (f"{match.path_prefix.rstrip('/')}/…" if match.path_prefix else "any path")
     words = ["|".join(match.methods), match.host + path if match.host else path]
-    words += [f"{name}: {value}" for name, value in match.headers.items()]
+    words += [
+        f"{name}: {'***' if name in hidden else value}" for name, value in match.headers.items()
+    ]
     return " ".join(word for word in words if word)
 
 
@@ -134,7 +137,7 @@ def _route_lines(config: Config, route: Route) -> list[str]:
     if route.compare.prediction:
         compare += f" on {route.compare.prediction}"
     found = [
-        f"{paint(f'route {route.name}', BOLD)}: {match_text(route.match)} ({route.protocol})",
+        f"{paint(f'route {route.name}', BOLD)}: {match_text(route.match, config.record.redact.headers)} ({route.protocol})",
         f"  primary {_backend_text(config, route.primary)}",
         *(f"  candidate {_candidate_text(config, each)}" for each in route.candidates),
     ]
@@ -182,10 +185,10 @@ def _pairs_place(config: Config) -> str:
     return f"kafka {', '.join(kafka.bootstrap_servers)}, topic {kafka.topic_prefix}.pairs.v1"
 
 
-def _route_summary(route: Route) -> dict[str, Any]:
+def _route_summary(config: Config, route: Route) -> dict[str, Any]:
     return {
         "name": route.name,
-        "match": match_text(route.match),
+        "match": match_text(route.match, config.record.redact.headers),
         "protocol": str(route.protocol),
         "primary": route.primary,
         "split_by": split_text(route.split),

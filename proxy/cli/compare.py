@@ -16,7 +16,8 @@ from proxy.analysis.aggregate import Labels, summarise
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import labels_beside
 from proxy.analysis.report import render
-from proxy.analysis.sources import MissingTopicError, Source, open_source
+from proxy.analysis.source import MissingTopicError, Source
+from proxy.analysis.sources import open_source
 from proxy.analysis.summary import Selection, as_json as summary_json
 from proxy.analysis.window import parse_instant_ms
 from proxy.cli import options

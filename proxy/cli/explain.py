@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -96,7 +97,7 @@ def explain(  # noqa: PLR0913 - one argument for each option of the command
     if as_json:
         print(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode())
         return
-    print(f"route     {answer.route}: {match_text(route.match)}")
+    print(f"route     {answer.route}: {match_text(route.match, resolved.record.redact.headers)}")
     print(f"key       {answer.key}")
     print(f"serves    {answer.serves}")
     print(f"mirrors   {', '.join(answer.mirrors) or 'nobody'}")
@@ -217,15 +218,17 @@ def _fields(headers: list[str]) -> dict[bytes, bytes]:
 
 def _refusals(config: Config, asked: Asked) -> list[tuple[str, str]]:
     """Return for each route the part of its match that does not hold."""
-    return [(route.name, _refusal(Matcher(route), asked)) for route in config.routes]
+    hidden = config.record.redact.headers
+    return [(route.name, _refusal(Matcher(route), asked, hidden)) for route in config.routes]
 
 
-def _refusal(matcher: Matcher, asked: Asked) -> str:
+def _refusal(matcher: Matcher, asked: Asked, hidden: Collection[str]) -> str:
     if matcher.methods and asked.method not in matcher.methods:
         return f"the method is not {' or '.join(matcher.route.match.methods)}"
     if matcher.host and host_name(asked.host) != matcher.host:
         return f"the host is not {matcher.route.match.host}"
     for name, value in matcher.headers:
         if asked.fields.get(name) != value:
-            return f"the header {name.decode()} is not {value.decode()!r}"
+            shown = "the one that is asked for" if name.decode() in hidden else repr(value.decode())
+            return f"the header {name.decode()} is not {shown}"
     return f"the path is not {matcher.route.match.path or matcher.route.match.path_prefix + '…'}"

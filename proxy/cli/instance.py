@@ -2,7 +2,8 @@
 
 Order: `--state-dir`, `--admin`, `UNDERSTUDY_ADMIN`, the instance whose state lies in the current
 folder, the config in the current folder. Whoever knows the state directory knows the ports (from
-`runtime.json`) and, if it may read the config there, the token.
+`runtime.json`). The token, which no file there holds, is that of `UNDERSTUDY_TOKEN`, or of the
+config in the current folder if that is the instance's.
 """
 
 from __future__ import annotations
@@ -92,11 +93,20 @@ def config_of(state_dir: Path) -> Config | None:
 
 
 def with_token(instance: Instance) -> Instance:
-    """Return `instance` with the token of its config, if it has none and we may read that."""
+    """Return `instance` with the token of the config in the current folder, if it has none yet."""
     if instance.token or instance.state_dir is None:
         return instance
-    config = config_of(instance.state_dir)
-    return instance if config is None else replace(instance, token=config.admin.token)
+    # Imported here because pydantic and YAML take longer than a kill may.
+    from proxy.config.load import load_config  # noqa: PLC0415
+
+    for path in map(Path, CONFIG_NAMES):
+        try:
+            config = load_config(path) if path.is_file() else None
+        except ConfigError:
+            continue  # edited just now; without a token the answer says what is missing
+        if config is not None and Path(config.state_dir) == instance.state_dir.absolute():
+            return replace(instance, token=config.admin.token)
+    return instance
 
 
 def _check_state_dir(folder: Path) -> None:

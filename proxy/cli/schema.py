@@ -1,4 +1,4 @@
-"""`understudy schema`: the JSON Schemas, as `config/` has them."""
+"""`understudy schema`: the JSON Schemas, as `config/` has them, and the pair's columns elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,20 @@ def schema(
             metavar="config|pair|label",
         ),
     ],
+    dialect: Annotated[
+        Literal["clickhouse", "duckdb", "flink", "spark"] | None,
+        typer.Option(
+            help="Declare the pair's columns for this program instead.",
+            metavar="clickhouse|duckdb|flink|spark",
+        ),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of the config, of the pair record or of a label."""
+    if dialect is not None:
+        if what != "pair":
+            raise typer.BadParameter(f"no columns for {what}; write `schema pair`")
+        dialects = importlib.import_module("proxy.pairs.dialects")
+        sys.stdout.write(dialects.statement(dialects.Dialect(dialect)))
+        return
     text: bytes = importlib.import_module(_SOURCES[what]).schema_text()
     sys.stdout.write(text.decode())

@@ -113,9 +113,8 @@ def _processes(status: dict[str, Any]) -> Table:
             process["last_end"],
         )  # fmt: skip
     for recorder in filter(None, status["recorders"]):
-        table.add_row(
-            f"recorder {recorder['recorder']} sink", "", recorder["state"], "", recorder["sink"]
-        )
+        state = Text(recorder["state"], "green" if recorder["state"] == "ok" else "bold red")
+        table.add_row(f"recorder {recorder['recorder']} sink", "", state, "", recorder["sink"])
     labels = status.get("labels", {})
     if labels.get("sink"):
         table.add_row("labels sink", "", labels["state"], "", labels["sink"])

@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from proxy.config.addresses import can_reach, collide, is_loopback
+from proxy.config.redact_checks import redact_checks
 from proxy.config.resolved import FULL_BP, Protocol, SplitKind
 from proxy.config.schema import ConfigFile, LimitsFile
 from proxy.config.schema_backend import BackendFile
@@ -44,6 +45,7 @@ def cross_check(file: ConfigFile) -> Found:
     for index, route in enumerate(file.routes):
         yield from _route(("routes", index), route, file)
         yield from _reachable(index, file.routes)
+    yield from redact_checks(file)
     if file.record.kafka is not None:
         yield from _kafka_options(("record", "kafka", "options"), file.record.kafka.options)
     if sum(len(route.candidates) for route in file.routes) > MAX_CANDIDATES:

@@ -16,7 +16,7 @@ from proxy.config.kinds import as_written, kind_at, model_in, unit_of
 from proxy.config.yaml_tree import Path
 
 #: Keys whose values are never repeated in a message.
-_SECRETS = frozenset({"token", "options", "headers", "set_headers"})
+_SECRETS = frozenset({"token", "options", "headers", "set_headers", "hash_key", "key"})
 
 _RANGES = {
     "greater_than": ("gt", "more than"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from proxy.config import resolved, yaml_tree
+from proxy.config import secrets, yaml_tree
 from proxy.config.cross_checks import cross_check
 from proxy.config.extras import missing_extras
 from proxy.config.faults import dotted, explain
@@ -59,22 +59,25 @@ def load_config(
 def write_resolved(config: Config) -> Path:
     """Write `config` to `state_dir/config/<version>.json` and return that path.
 
-    Folders are made with mode 0700, the file (it holds the admin token) with 0600. It is replaced
-    atomically, so a process that reads it meanwhile sees the old one or the new one.
+    Its secrets are left out: they are put into this process's environment, where `read_whole` of the
+    processes that it becomes or starts finds them (`proxy.config.secrets`). Folders are made with
+    mode 0700, the file with 0600. It is replaced atomically, so a process that reads it meanwhile
+    sees the old one or the new one.
 
     Raises:
-        StateError: it cannot be written; says why.
+        StateError: it cannot be written, or its secrets are too long; says why.
     """
     folder = Path(config.state_dir) / "config"
     path = folder / f"{config.version}.json"
     fresh = folder / f".{config.version}.{os.getpid()}.new"
+    data, os.environ[secrets.VARIABLE] = secrets.apart(config)
     try:
         for each in (Path(config.state_dir), folder):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(resolved.dumps(config))
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(path)

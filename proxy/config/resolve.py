@@ -28,6 +28,7 @@ from proxy.config.resolved import (
     Ramp,
     Record,
     Redact,
+    RedactRule,
     Rewrite,
     Route,
     Step,
@@ -45,6 +46,7 @@ from proxy.config.schema import (
     TlsFile,
 )
 from proxy.config.schema_backend import BackendFile, HealthFile, UpstreamTlsFile
+from proxy.config.schema_redact import RedactRuleFile
 from proxy.config.schema_route import CandidateFile, GuardFile, MatchFile, RampFile, RouteFile
 
 #: Envoy gives up a stream that is quiet for five minutes, and has no limit for all of it.
@@ -157,6 +159,8 @@ def _route(route: RouteFile) -> Route:
         ramp=None if route.ramp is None else _ramp(route.ramp),
         experiment_id=route.experiment_id or route.name,
         mirror_only=_guard(route.mirror_only),
+        bodies=route.record.bodies,
+        redact=_rules(route.record.redact.json_rules),
     )
 
 
@@ -222,8 +226,18 @@ def _record(record: RecordFile) -> Record:
         kafka=None if record.kafka is None else _kafka(record.kafka),
         bodies=record.bodies,
         hash=record.hash,
-        redact=Redact(tuple(name.lower() for name in redact.headers), redact.json_paths),
+        redact=Redact(
+            headers=tuple(name.lower() for name in redact.headers),
+            json=_rules(redact.json_rules),
+            query=redact.query,
+            key=redact.key,
+        ),
+        hash_key=record.hash_key,
     )
+
+
+def _rules(rules: tuple[RedactRuleFile, ...]) -> tuple[RedactRule, ...]:
+    return tuple(RedactRule(rule.path, rule.action) for rule in rules)
 
 
 def _kafka(kafka: KafkaFile) -> Kafka:

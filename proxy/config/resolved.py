@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import types
 import typing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +29,7 @@ from proxy.config.resolved_backend import (
     HealthCheck,
     UpstreamTls,
 )
+from proxy.config.resolved_record import Bodies, Redact, RedactAction, RedactRule
 from proxy.config.resolved_route import (
     FULL_BP,
     Breaker,
@@ -71,6 +72,8 @@ __all__ = [
     "Ramp",
     "Record",
     "Redact",
+    "RedactAction",
+    "RedactRule",
     "Rewrite",
     "Route",
     "Split",
@@ -83,15 +86,6 @@ __all__ = [
     "dumps",
     "loads",
 ]
-
-
-class Bodies(StrEnum):
-    """Which bodies a pair record keeps (DESIGN section 5)."""
-
-    RESPONSES = "responses"
-    PREDICTIONS = "predictions"
-    FULL = "full"
-    NONE = "none"
 
 
 class HashPolicy(StrEnum):
@@ -111,21 +105,26 @@ class Kafka:
 
 
 @dataclass(frozen=True, slots=True)
-class Redact:
-    """What never reaches a disk: header names (lower case) and JSON paths such as `a[*].b`."""
-
-    headers: tuple[str, ...]
-    json: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Record:
-    """What is recorded of a pair, and where it goes; `kafka` None means the local log."""
+    """What is recorded of a pair, and where it goes; `kafka` None means the local log.
+
+    Attributes:
+        hash_key: secret of `unit_hash`; empty: the one that is kept in `state_dir`.
+    """
 
     kafka: Kafka | None
     bodies: Bodies
     hash: HashPolicy
     redact: Redact
+    hash_key: str = field(default="", repr=False)
+
+    def bodies_of(self, route: Route) -> Bodies:
+        """Return which bodies are kept of a route's pairs: its own word, or the word for all."""
+        return self.bodies if route.bodies is None else route.bodies
+
+    def rules_of(self, route: Route) -> tuple[RedactRule, ...]:
+        """Return what is redacted in a route's bodies: the rules for all, and its own."""
+        return self.redact.json + route.redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +254,15 @@ def digest(config: Config) -> str:
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
     listener's TLS, numbers of processes), what is only told about them (logs, spans) and what is
-    secret (the token, the Kafka client's options, the values of headers that are set for a
-    candidate): the version is in every record, and a hash of a password can be guessed at leisure.
+    secret (the token, the Kafka client's options, the keys of hashes, the values of headers that
+    are set for a candidate): the version is in every record, and a hash of a password can be
+    guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
     for key in _NO_MATTER:
         plain.pop(key)
+    plain["record"].pop("hash_key")
+    plain["record"]["redact"].pop("key")
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")
     for route in plain["routes"]:

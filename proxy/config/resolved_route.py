@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from proxy.config.resolved_record import Bodies, RedactRule
+
 #: 100% in basis points.
 FULL_BP = 10_000
 
@@ -144,7 +146,12 @@ class Ramp:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A match, a primary and its candidates; `upgrades` are protocol names in lower case."""
+    """A match, a primary and its candidates; `upgrades` are protocol names in lower case.
+
+    Attributes:
+        bodies: kept of its pairs; None: what `Record` says. Ask `Record.bodies_of`.
+        redact: rules of its own, beside those for all routes. Ask `Record.rules_of`.
+    """
 
     name: str
     match: Match
@@ -158,3 +165,5 @@ class Route:
     ramp: Ramp | None
     experiment_id: str
     mirror_only: Guard = field(default_factory=Guard)
+    bodies: Bodies | None = None
+    redact: tuple[RedactRule, ...] = ()

@@ -17,6 +17,7 @@ from pydantic import Field
 from proxy.config.resolved import Address, Bodies, HashPolicy
 from proxy.config.schema_backend import BackendFile
 from proxy.config.schema_base import DAY_S, GIB, HOUR_S, KIB, MIB, Strict
+from proxy.config.schema_redact import RedactFile
 from proxy.config.schema_route import RouteFile
 from proxy.config.values import (
     BasisPoints,
@@ -27,7 +28,6 @@ from proxy.config.values import (
     HeaderName,
     HeaderValue,
     InstanceName,
-    JsonPath,
     KafkaOption,
     Listener,
     Name,
@@ -35,14 +35,12 @@ from proxy.config.values import (
     OptionText,
     OtlpEndpoint,
     Seconds,
+    SecretKey,
     TlsVersion,
     Token,
     TopicPrefix,
     Whole,
 )
-
-#: Never recorded unless the operator says otherwise: they carry credentials.
-SECRET_HEADERS = ("authorization", "cookie", "set-cookie", "proxy-authorization", "x-api-key")
 
 
 class AdminFile(Strict):
@@ -78,15 +76,6 @@ class KafkaFile(Strict):
     """Further client settings by Kafka's own names, such as security.protocol."""
 
 
-class RedactFile(Strict):
-    """What never reaches a disk."""
-
-    headers: tuple[HeaderName, ...] = SECRET_HEADERS
-    """Header names; a list given here replaces the default."""
-    json_paths: Annotated[tuple[JsonPath, ...], Field(alias="json", max_length=256)] = ()
-    """Paths in JSON bodies, such as inputs[*].parameters.ssn."""
-
-
 class RecordFile(Strict):
     """What is recorded of a pair, and where it goes."""
 
@@ -96,6 +85,8 @@ class RecordFile(Strict):
     """responses: both answers. predictions: only what was compared. full: the request too. none."""
     hash: HashPolicy = HashPolicy.AUTO
     """auto: hash bodies that are recorded whole. always: every body, at the worker's cost."""
+    hash_key: SecretKey = ""
+    """Secret of unit_hash; empty: made once and kept in state_dir. Replicas need the same one."""
     redact: RedactFile = RedactFile()
     """What never reaches a disk."""
 

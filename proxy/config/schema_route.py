@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from proxy.config.resolved import FULL_BP, Protocol, Split, SplitKind
+from proxy.config.resolved import FULL_BP, Bodies, Protocol, Split, SplitKind
 from proxy.config.schema_base import DAY_S, HOUR_S, MINUTE_S, Strict
+from proxy.config.schema_redact import RouteRedactFile
 from proxy.config.values import (
     BasisPoints,
     CandidateName,
@@ -140,6 +141,15 @@ class RampFile(Strict):
     """What must hold before the next step, and roll back when it surely does not."""
 
 
+class RouteRecordFile(Strict):
+    """What is recorded of one route's pairs, where it differs from `record`."""
+
+    bodies: Bodies | None = None
+    """As record.bodies, for this route; left out: what is said there."""
+    redact: RouteRedactFile = RouteRedactFile()
+    """What never reaches a disk of this route, beside what is said there."""
+
+
 class RouteFile(Strict):
     """A match, a primary and its candidates."""
 
@@ -167,3 +177,5 @@ class RouteFile(Strict):
     """The plan that moves the weight; left out: only operators move it."""
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Name of the experiment in records; left out: the route's name."""
+    record: RouteRecordFile = RouteRecordFile()
+    """What is recorded of its pairs, where it differs from `record`."""

@@ -72,6 +72,8 @@ _FIXED_HEADERS = frozenset(
 
 #: Shorter tokens fall to a patient guesser; `understudy init` suggests 32 random characters.
 MIN_TOKEN_LENGTH = 8
+#: A key is guessed offline, from one known pair of value and hash.
+MIN_KEY_BYTES = 16
 _MAX_NAME_LENGTH = 63
 
 
@@ -161,7 +163,12 @@ def _jmespath(value: str) -> str:
     return value
 
 
-def _json_path(value: str) -> str:
+def json_path(value: str) -> str:
+    """Return a path of the grammar of `proxy.pairs.paths`.
+
+    Raises:
+        ValueError: it is none; says how to write one.
+    """
     if not _JSON_PATH.fullmatch(value):
         raise ValueError(
             f"{value!r} is not a path; write keys as a.b, array elements as a[0] or a[*], and "
@@ -264,6 +271,22 @@ def _bearer_token(value: str) -> str:
     return value
 
 
+def _parameter_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~\[\]-]+", value):
+        raise ValueError(f"{value[:40]!r} is not a parameter's name, such as api_key")
+    return value
+
+
+def _secret_key(value: str) -> str:
+    # Never say the value, as above.
+    if value and len(value.encode()) < MIN_KEY_BYTES:
+        raise ValueError(
+            f"a key needs at least {MIN_KEY_BYTES} bytes, or hashes are guessed; make one with "
+            "`openssl rand -hex 32`"
+        )
+    return value
+
+
 def _unit(convert: Callable[[Any], float], schema: dict[str, Any]) -> tuple[Any, Any]:
     return BeforeValidator(convert), WithJsonSchema(schema)
 
@@ -294,7 +317,7 @@ Host = Annotated[str, *_text(_host)]
 UpgradeName = Annotated[str, *_text(_upgrade_name)]
 UrlPath = Annotated[str, *_text(_url_path, {"pattern": "^(/[^?#]*)?$"})]
 JmesPath = Annotated[str, *_text(_jmespath)]
-JsonPath = Annotated[str, *_text(_json_path)]
+JsonPath = Annotated[str, *_text(json_path)]
 Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]
 OtlpEndpoint = Annotated[str, *_text(_otlp_endpoint, {"pattern": "^https?://"})]
@@ -307,6 +330,8 @@ TlsVersion = Annotated[
     WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3]}),
 ]
 Token = Annotated[str, *_text(_bearer_token)]
+ParameterName = Annotated[str, *_text(_parameter_name)]
+SecretKey = Annotated[str, *_text(_secret_key)]
 KafkaOption = Annotated[str, *_text(_kafka_option)]
 OptionText = Annotated[
     str, BeforeValidator(_option_text), WithJsonSchema({"type": ["string", "number", "boolean"]})

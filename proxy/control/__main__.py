@@ -19,10 +19,13 @@ import uvicorn
 import uvloop
 from setproctitle import setproctitle
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
+from proxy.config.secrets import read_whole
 from proxy.control.app import build_app
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.snapshot import Observer
+from proxy.errors import StateError
+from proxy.log import emit
 from proxy.log_records import configure
 from proxy.telemetry import monotonic_s
 
@@ -93,7 +96,11 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped, which must not end us with it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    config = loads(arguments.config.read_bytes())
+    try:
+        config = read_whole(arguments.config)
+    except StateError as exc:
+        emit("control", "error", "cannot start", {"why": str(exc)})
+        return 1
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -199,13 +199,14 @@ _RECORDER_COUNTERS = {
 }
 #: `proxy.recorder.sink.Drop`, written again because control does not import the recorder: a rate
 #: needs the zero before the first drop.
-DROP_REASONS = ("rejected", "too_large", "journal_full")
+DROP_REASONS = ("rejected", "too_large", "refused", "journal_full")
 #: `proxy.recorder.spans.SpanDrop` and `proxy.recorder.sink.SinkState`, for the same reason; a test
 #: holds them together.
 SPAN_DROPS = ("queue_full", "not_taken", "not_made")
 SINK_STATES = (
-    "connecting", "ok", "retrying", "stuck", "topic_missing", "unauthorized", "misconfigured",
-    "disk_error", "closed",
+    "connecting", "ok", "broker_down", "stuck", "slow", "throttled", "topic_missing",
+    "unauthenticated", "unauthorized", "tls_failed", "retrying", "misconfigured", "disk_error",
+    "closed",
 )  # fmt: skip
 
 
@@ -243,7 +244,7 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 #: Why labels that were taken are not in the sink: of `DROP_REASONS`, those that can happen.
-LABEL_DROPS = ("rejected", "too_large")
+LABEL_DROPS = ("rejected", "too_large", "refused")
 
 
 def _labels(snapshot: Snapshot) -> Iterator[Metric]:

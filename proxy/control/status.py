@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from proxy import __version__
-from proxy.config.resolved import Candidate, Route
+from proxy.config.resolved import Candidate, Config, Route
 from proxy.control.recent import failing_legs
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.control.worker_pages import JOURNALED_BEFORE
@@ -34,7 +34,13 @@ STATE_WORDS = {
 LOSSES = (
     ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
     ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
-    ("recorder_dropped", "rejected", "were refused by the sink for good"),
+    ("recorder_dropped", "rejected", "could not be read out of the journal"),
+    ("recorder_dropped", "too_large", "are above the topic's max.message.bytes: raise it"),
+    (
+        "recorder_dropped",
+        "refused",
+        "were refused for good: look at the topic's message.timestamp.*",
+    ),
 )
 
 
@@ -197,7 +203,7 @@ def _route(snapshot: Snapshot, route: Route) -> dict[str, Any]:
     state = snapshot.state.routes.get(route.name, RouteState()) if snapshot.state else None
     return {
         "name": route.name,
-        "match": asdict(route.match),
+        "match": asdict(route.match) | {"headers": _headers(snapshot.config, route)},
         "protocol": route.protocol,
         "primary": route.primary,
         "split_by": {"kind": route.split.kind, "name": route.split.name},
@@ -210,6 +216,12 @@ def _route(snapshot: Snapshot, route: Route) -> dict[str, Any]:
         "latency": _latency(snapshot, route.name, "primary"),
         "candidates": [_candidate(snapshot, route, candidate) for candidate in route.candidates],
     }
+
+
+def _headers(config: Config, route: Route) -> dict[str, str]:
+    """Return the fields that a route looks at, without the values of those that are secret."""
+    hidden = config.record.redact.headers
+    return {name: "***" if name in hidden else value for name, value in route.match.headers.items()}
 
 
 def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[str, Any]:
@@ -287,7 +299,9 @@ def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> st
         return f"its statistics are {age_ms / 1000:.0f} s old: it hangs or is down"
     if recorder.get("state") not in QUIET_STATES or recorder.get("message"):
         state = str(recorder.get("state"))
-        return f"{state}: {recorder.get('message') or STATE_WORDS.get(state, 'it says no more')}"
+        remedy = f"; to mend it, {recorder['remedy']}" if recorder.get("remedy") else ""
+        words = recorder.get("message") or STATE_WORDS.get(state, "it says no more")
+        return f"{state}: {words}{remedy}"
     return None
 
 
@@ -296,7 +310,8 @@ def _label_troubles(snapshot: Snapshot) -> list[str]:
     state = snapshot.labels.get("state")
     if state is None or state in (*QUIET_STATES, "connecting", "closed"):
         return []
-    return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}"]
+    remedy = f"; to mend it, {snapshot.labels['remedy']}" if snapshot.labels.get("remedy") else ""
+    return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}{remedy}"]
 
 
 def _losses(snapshot: Snapshot) -> list[str]:

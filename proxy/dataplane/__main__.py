@@ -21,7 +21,8 @@ from typing import Any
 import setproctitle
 import uvicorn
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
+from proxy.config.secrets import read_whole
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.tls import Certificates, Loop
 from proxy.dataplane.worker import Worker
@@ -87,13 +88,13 @@ def main() -> int:
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
     configure(f"worker {arguments.index}")
-    config = loads(arguments.config.read_bytes())
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     try:
+        config = read_whole(arguments.config)
         with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(serve(config, arguments.index, listener))
-    except UnderstudyError as exc:  # a TLS file, that `serve` could read when it looked
+    except UnderstudyError as exc:  # a TLS file, that `serve` could read; secrets that got lost
         logging.getLogger("understudy.worker").error("%s", exc)  # noqa: TRY400 - no traceback for it
         return 1
     return 0

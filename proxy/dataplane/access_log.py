@@ -26,6 +26,7 @@ from proxy.telemetry import monotonic_s, wall_ns
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
+    from proxy.wire.path_mask import PathMask
     from proxy.wire.request_head import Refusal, RequestHead
 
 #: What may wait to be written: at 400 bytes a line, 50 ms of 50,000 requests a second.
@@ -47,11 +48,12 @@ class AccessLog:
     """The access log of one worker."""
 
     __slots__ = (
-        "_buffered_bytes", "_chance", "_descriptor", "_dropped", "_lines", "_poll", "_process",
+        "_buffered_bytes", "_chance", "_descriptor", "_dropped", "_lines", "_mask", "_poll", "_process",
         "_refused", "_share", "_slow_s", "_written",
     )  # fmt: skip
 
-    def __init__(self, log: Log, process: str, descriptor: int) -> None:
+    def __init__(self, log: Log, process: str, descriptor: int, mask: PathMask) -> None:
+        self._mask = mask
         self._process = process
         self._share = log.access_bp / FULL_BP
         self._slow_s = float("inf") if log.slow_s is None else log.slow_s
@@ -134,7 +136,7 @@ class AccessLog:
         return {
             "client": peer.decode("latin-1"),
             "method": None if head is None else head.method.decode("latin-1"),
-            "path": None if head is None else head.path.decode("latin-1"),
+            "path": None if head is None else self._mask.apply(head.path).decode("latin-1"),
         }
 
     def _is_sampled(self) -> bool:
@@ -174,11 +176,11 @@ class AccessLog:
         return taken == len(data) or taken < 0
 
 
-def open_access_log(log: Log, process: str) -> AccessLog | None:
+def open_access_log(log: Log, process: str, mask: PathMask) -> AccessLog | None:
     """Return the log that the config asks for, on stderr; None when it is off."""
     if log.access_bp == 0 and log.slow_s is None:
         return None
-    return AccessLog(log, process, _STDERR)
+    return AccessLog(log, process, _STDERR, mask)
 
 
 def _status(exchange: Exchange, refusal: Refusal | None) -> int | None:

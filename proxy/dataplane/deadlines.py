@@ -1,8 +1,9 @@
 """How long a client may take, and how many there may be.
 
-One sweep per second looks at every connection: it asks where the connection is (`Stage`) and acts
-when it has been there for too long without getting on. A request pays one attribute for it
-(`_has_read`), not a timer; a deadline is late by at most two sweeps.
+Every connection is looked at once per second: it is asked where it is (`Stage`), and ended when it
+has been there for too long without getting on. A request pays one attribute for it (`_has_read`),
+not a timer; a deadline is late by at most two sweeps. A sweep is spread over its second, a share of
+the connections at a time: all of a thousand at once would hold a user's request up for 2 ms.
 
 Which stage a connection is in, and how it ends, is the connection's to know.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -84,6 +86,8 @@ _CLIENTS_SHARE: Final = 0.75
 _ROOM_SHARE: Final = 1 / 16
 #: How long nobody looks for room again after there was none.
 _FULL_S: Final = 0.1
+#: In how many parts a sweep is made.
+_PARTS: Final = 20
 
 
 class Client(Protocol):
@@ -125,6 +129,9 @@ class Clients:
         self._dropped: set[Client] = set()
         self._full_until_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        #: Whom the sweep under way looks at, and which part of them is next.
+        self._round: tuple[Client, ...] = ()
+        self._part = 0
         self._expired_count = self._dropped_count = self._refused_count = 0
 
     def statistics(self) -> ClientsStatistics:
@@ -162,12 +169,20 @@ class Clients:
             client.give_up()
 
     def sweep(self, now_s: float) -> None:
-        """End the connections that have been stuck for longer than they may.
+        """Look at every connection at once.
 
         Args:
             now_s: monotonic seconds.
         """
-        for client, (old_stage, old_mark, since_s) in tuple(self._stuck.items()):
+        self._look(tuple(self._stuck), now_s)
+
+    def _look(self, clients: Sequence[Client], now_s: float) -> None:
+        """End those of `clients` that have been stuck for longer than they may."""
+        for client in clients:
+            seen = self._stuck.get(client)
+            if seen is None:  # it has closed since the sweep began
+                continue
+            old_stage, old_mark, since_s = seen
             stage, mark = client.stage()
             if stage is not old_stage or mark != old_mark:
                 self._stuck[client] = stage, mark, now_s
@@ -205,8 +220,12 @@ class Clients:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.deadlines.sweep_s, self._tick)
+        self._timer = loop.call_later(self.deadlines.sweep_s / _PARTS, self._tick)
 
     def _tick(self) -> None:
+        """Look at the next part of the connections; after the last one begin anew."""
         self._arm()
-        self.sweep(monotonic_s())
+        if self._part == 0:
+            self._round = tuple(self._stuck)
+        self._look(self._round[self._part :: _PARTS], monotonic_s())
+        self._part = (self._part + 1) % _PARTS

@@ -40,6 +40,7 @@ class Exchange:
     Attributes:
         captured: the request body for mirrors, or None when it was too large to keep.
         pending: pieces of the request body that the serving leg has not been given.
+        key: the split key, for the record's `unit_hash`.
         is_probed: the client has been asked whether it is still there.
         live: legs under way; -1 once the exchange has ended.
         peer_host: the client's address; its connection's may be another client's by the end.
@@ -55,9 +56,9 @@ class Exchange:
     __slots__ = (
         "_is_chunked", "captured", "captured_bytes", "client", "context", "decision", "head",
         "held", "is_aborted", "is_begun", "is_probed", "is_rescued", "is_retried", "is_settled",
-        "is_whole", "keep_limit", "legs", "live", "may_repeat", "peer_host", "pending", "plan",
+        "is_whole", "keep_limit", "key", "legs", "live", "may_repeat", "peer_host", "pending", "plan",
         "ready_s", "received_bytes", "replicate", "request_id", "serving", "shared", "skip", "span_id",
-        "trace_id", "unit", "wall_us", "worker",
+        "trace_id", "wall_us", "worker",
     )  # fmt: skip
 
     def __init__(self, client: ClientConnection, context: RouteContext, head: RequestHead) -> None:
@@ -84,7 +85,7 @@ class Exchange:
         self.is_begun = self._is_chunked = self.is_settled = self.is_probed = False
         self.pending: list[bytes] = []
         self.serving: ServingLeg | None = None
-        self.shared = self.unit = b""
+        self.shared = self.key = b""
         self.skip: Skip | None = None
         self.may_repeat = True
         worker.cells[context.cells.routed] += 1
@@ -247,7 +248,8 @@ class Exchange:
         if not context.has_pairs:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision
-        self.unit = unit = unit_of(self.plan, key)
+        self.key = key
+        unit = b"" if self.plan.is_fixed else unit_of(self.plan, key)
         head = self.head
         self.may_repeat = head.method in context.repeatable or context.guard.may_repeat(
             head.method, head.path, head.fields

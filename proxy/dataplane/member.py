@@ -25,16 +25,18 @@ class Member:
         endpoint: as the config has it.
         addresses: where it is dialled, in this order; one unless its name stands for two families.
         in_flight: calls under way.
-        waiting: those of them that have no connection yet, in the order in which they came.
+        waiting: those of them that have no connection yet, in the order in which they came, and
+            whether an idle one would do.
         connecting: attempts to open a connection, under way.
+        connected_s: when the last such attempt succeeded (monotonic).
         part: of the calls that it would get, how many it gets; see `Standing`.
         is_retired: its name no longer stands for it; it gets no more calls.
         is_checking, check_due_s: the active check under way, and when the next one is due.
     """
 
     __slots__ = (
-        "_idle", "addresses", "check_due_s", "connecting", "endpoint", "in_flight", "is_checking",
-        "is_retired", "part", "standing", "waiting",
+        "_idle", "addresses", "check_due_s", "connected_s", "connecting", "endpoint", "in_flight",
+        "is_checking", "is_retired", "part", "standing", "waiting",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, addresses: tuple[str, ...], standing: Standing) -> None:
@@ -42,10 +44,10 @@ class Member:
         self.addresses = addresses
         self.standing = standing
         self.in_flight = self.connecting = 0
-        self.waiting: dict[Leg, None] = {}
+        self.waiting: dict[Leg, bool] = {}
         self.part = 1.0
         self.is_retired = self.is_checking = False
-        self.check_due_s = 0.0
+        self.check_due_s = self.connected_s = 0.0
         self._idle: list[UpstreamConnection] = []
 
     @property
@@ -74,11 +76,20 @@ class Member:
         return None
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Take back a connection that can serve another leg; it is read, so that its end shows."""
+        """Take back a connection that can serve another leg, and give it to one that waits.
+
+        An idle one is read, so that its end shows.
+        """
         if self.is_retired:
             connection.transport.close()
             return
         connection.resume()
+        if self.waiting and not connection.transport.is_closing():
+            for leg, may_reuse in self.waiting.items():
+                if may_reuse:
+                    del self.waiting[leg]
+                    leg.attach(connection, is_reused=True)
+                    return
         connection.idle_since_s = monotonic_s()
         self._idle.append(connection)
 

@@ -16,12 +16,16 @@ import orjson
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
 from proxy.routing.decide import PRIMARY, Decision
+from proxy.routing.split import recorded_hash
 from proxy.state.stats_page import HTTP_ERROR, OK, Outcome
 from proxy.wire.trace_context import TraceParent, is_sampled
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import Leg
+    from proxy.pairs.redact import Redactor
+    from proxy.wire.path_mask import PathMask
+    from proxy.wire.request_head import RequestHead
     from proxy.wire.response_head import ResponseHead
     from proxy.wire.stream_times import StreamTimes
 
@@ -96,9 +100,11 @@ def _quoted(value: bytes | None) -> bytes:
     return b"null" if value is None else orjson.dumps(value.decode("latin-1"))
 
 
-def _place(method: bytes, path: bytes, content_type: bytes | None) -> bytes:
-    key = method, path, content_type
-    return _PIECES.get(key) or _keep(key, _PLACE % (method, _quoted(path), _quoted(content_type)))
+def _place(method: bytes, path: bytes, content_type: bytes | None, mask: PathMask) -> bytes:
+    key = method, path, content_type, mask
+    return _PIECES.get(key) or _keep(
+        key, _PLACE % (method, _quoted(mask.apply(path)), _quoted(content_type))
+    )
 
 
 def _joined(trace: TraceParent) -> bytes:
@@ -106,37 +112,63 @@ def _joined(trace: TraceParent) -> bytes:
     return _JOINED_TRACE % (trace.parent_id, sampled)
 
 
-def _whole(role: str, status: Outcome, head: ResponseHead) -> bytes:
+def _whole(role: str, status: Outcome, head: ResponseHead, coding: bytes | None) -> bytes:
     """Return status and types of an answer that is whole: its HTTP status says how it ended."""
-    key = role, head.status, head.content_type, head.content_encoding
-    return _PIECES.get(key) or _keep(key, _ended(role, status, head))
+    key = role, head.status, head.content_type, coding
+    return _PIECES.get(key) or _keep(key, _ended(role, status, head, coding))
 
 
-def _ended(role: str, status: Outcome, head: ResponseHead | None) -> bytes:
+def _ended(role: str, status: Outcome, head: ResponseHead | None, coding: bytes | None) -> bytes:
     if head is None:
         return _ENDED[role] % (status.value.encode(), *(b"null",) * 3)
     return _ENDED[role] % (
         status.value.encode(),
         b"%d" % head.status,
         _quoted(head.content_type),
-        _quoted(head.content_encoding),
+        _quoted(coding),
     )
 
 
 _MAX_DECISIONS: Final = 64
+#: States of bodies, as `proxy.pairs.record.BodyState` has them.
+_FULL: Final = b"full"
+_REDACTED: Final = b"redacted"
 #: The end of a server-sent event; a tail begins in the middle of one.
 _EVENT_END: Final = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+
+class Writer:
+    """Who writes a route's lines: the worker's run, and what keeps secrets out of them.
+
+    Attributes:
+        hash_key: secret of `unit_hash`.
+        mask: for paths.
+        redactor: for bodies; None where nothing is redacted.
+    """
+
+    __slots__ = ("hash_key", "instance", "mask", "redactor")
+
+    def __init__(
+        self, instance: str, hash_key: str, mask: PathMask, redactor: Redactor | None
+    ) -> None:
+        self.instance = instance
+        self.hash_key = hash_key
+        self.mask = mask
+        self.redactor = redactor
 
 
 class LineMaker:
     """Makes the lines of one candidate of one route."""
 
-    __slots__ = ("_constant", "_decisions", "_hash_all", "_with_bodies", "_with_request", "number")
+    __slots__ = (
+        "_constant", "_decisions", "_hash_all", "_hash_requests", "_mask", "_redactor", "_unit",
+        "_with_bodies", "_with_request", "number",
+    )  # fmt: skip
 
-    def __init__(self, config: Config, route: Route, number: int, instance: str) -> None:
+    def __init__(self, config: Config, route: Route, number: int, writer: Writer) -> None:
         candidate = route.candidates[number]
         constant = {
-            "instance": instance,
+            "instance": writer.instance,
             "config_version": config.version,
             "route": route.name,
             "candidate": candidate.name,
@@ -146,9 +178,16 @@ class LineMaker:
         self.number = number
         self._decisions: dict[int, tuple[Decision, bool, bytes]] = {}
         self._constant = orjson.dumps(constant)[:-1] + b","
-        self._with_bodies = config.record.bodies is not Bodies.NONE
-        self._with_request = config.record.bodies is Bodies.FULL
-        self._hash_all = config.record.hash is HashPolicy.ALWAYS
+        bodies = config.record.bodies_of(route)
+        self._with_bodies = bodies is not Bodies.NONE
+        self._with_request = bodies is Bodies.FULL
+        self._mask = writer.mask
+        self._unit = recorded_hash(writer.hash_key, route.name)
+        self._redactor = redactor = writer.redactor
+        # The hash of a short secret is as good as the secret: it can be guessed at leisure. So there
+        # is none where something is redacted, and none of what an operator keeps nothing of.
+        self._hash_all = redactor is None and config.record.hash is HashPolicy.ALWAYS
+        self._hash_requests = redactor is None and self._with_bodies
 
     def line(self, exchange: Exchange, seq: int) -> bytes:
         """Return the journal line of this candidate for an ended exchange."""
@@ -163,9 +202,9 @@ class LineMaker:
             exchange.trace_id,
             exchange.span_id,
             _OWN_TRACE if trace is None else _joined(trace),
-            exchange.unit[:8].hex().encode(),
+            self._unit_hash(exchange.key),
             self._decided(exchange, decision),
-            _place(head.method, head.path, head.fields.get(b"content-type")),
+            _place(head.method, head.path, head.fields.get(b"content-type"), self._mask),
             exchange.received_bytes,
             *self._request_body(exchange),
             self._leg("primary", legs.get(PRIMARY), exchange),
@@ -177,6 +216,11 @@ class LineMaker:
             made += b',"replicate_backend":%b' % backend
             made += self._leg("replicate", replicate, exchange)
         return made + b"}"
+
+    def _unit_hash(self, key: bytes) -> bytes:
+        hashed = self._unit.copy()
+        hashed.update(key)
+        return hashed.hexdigest().encode()
 
     def _decided(self, exchange: Exchange, decision: Decision) -> bytes:
         """Return what the decision says; there are few decisions, each shared by many exchanges."""
@@ -206,15 +250,13 @@ class LineMaker:
         if captured is None or not exchange.is_whole:
             return b"null", b"null", b"null"
         digest = body = encoding = b"null"
-        redactor = exchange.worker.redactor
-        if redactor is None and (
-            self._hash_all or exchange.received_bytes <= HASHED_REQUEST_BYTES
-        ):  # with redaction no hash: that of a short secret can be guessed
+        if self._hash_all or (
+            self._hash_requests and exchange.received_bytes <= HASHED_REQUEST_BYTES
+        ):
             digest = b'"%b"' % _sha256(captured)
         if self._with_request and exchange.received_bytes <= exchange.keep_limit:
-            whole = b"".join(captured)
-            content_type = _latin(exchange.head.fields.get(b"content-type"))
-            kept = whole if redactor is None else redactor.apply(whole, content_type)
+            whole, redactor = b"".join(captured), self._redactor
+            kept = whole if redactor is None else _redacted_request(redactor, whole, exchange.head)
             if kept is not None:
                 body, encoding = _text(kept)
         return digest, body, encoding
@@ -222,11 +264,11 @@ class LineMaker:
     def _leg(self, role: str, leg: Leg | None, exchange: Exchange) -> bytes:
         if leg is None:
             return _NO_LEG[role]
-        body, state, encoding = self._body(leg, exchange)
+        body, state, encoding = self._body(leg)
         status, head, begun_s = leg.status, leg.head, leg.begun_s
         if head is None or not (status is OK or status is HTTP_ERROR):
             made = _BROKEN[role] % (
-                _ended(role, status, head),
+                _ended(role, status, head, _coding(head, body, state)),
                 b"null" if leg.error is None else orjson.dumps(leg.error),
                 _micros(exchange.ready_s, leg.sent_s),
                 _micros(begun_s, leg.first_s),
@@ -234,9 +276,12 @@ class LineMaker:
                 b"%d" % leg.response_bytes if head else b"null",
                 *(body, state, encoding, leg.chunks),
             )
-            return made if leg.times is None else made + self._stream(role, leg, exchange)
+            return made if leg.times is None else made + self._stream(role, leg)
+        coding = head.content_encoding
+        if self._redactor is not None:
+            coding = _coding(head, body, state)
         made = _WHOLE[role] % (
-            _whole(role, status, head),
+            _whole(role, status, head, coding),
             (leg.sent_s - exchange.ready_s) * 1e6,
             (leg.first_s - begun_s) * 1e6,
             (leg.end_s - begun_s) * 1e6,
@@ -247,17 +292,17 @@ class LineMaker:
             leg.chunks,
         )
         if leg.times is not None:
-            made += self._stream(role, leg, exchange)
-        if self._hash_all and state == b"full" and exchange.worker.redactor is None:
+            made += self._stream(role, leg)
+        if self._hash_all and state == _FULL:
             made += b',"%b_response_sha256":"%b"' % (role.encode(), _sha256(leg.kept))
         return made
 
-    def _stream(self, role: str, leg: Leg, exchange: Exchange) -> bytes:
+    def _stream(self, role: str, leg: Leg) -> bytes:
         """Return what is only said of an answer that came in pieces: its times, and its end."""
         assert leg.times is not None
         made = _stream_times(role, leg, leg.times)
         # What is cut cannot be redacted, nor inflated.
-        if leg.tail and exchange.worker.redactor is None:
+        if leg.tail and self._redactor is None:
             assert leg.head is not None
             begin = _EVENT_END.search(leg.tail)
             if begin is not None and leg.head.content_encoding is None:
@@ -265,21 +310,43 @@ class LineMaker:
                 made += b',"%b_tail":%b' % (role.encode(), orjson.dumps(text))
         return made
 
-    def _body(self, leg: Leg, exchange: Exchange) -> tuple[bytes, bytes, bytes]:
+    def _body(self, leg: Leg) -> tuple[bytes, bytes, bytes]:
         """Return (text, state, encoding) of an answer's body, text and encoding as JSON values."""
         if not self._with_bodies or leg.head is None:
             return b"null", b"omitted", b"null"
         body = leg.kept[0] if len(leg.kept) == 1 else b"".join(leg.kept)
         is_whole = leg.kept_bytes == leg.response_bytes
-        redactor = exchange.worker.redactor
-        if redactor is None:
-            text, encoding = _text(body)
-            return text, b"full" if is_whole else b"truncated", encoding
-        redacted = redactor.apply(body, _latin(leg.head.content_type)) if is_whole else None
-        if redacted is None:
-            return b"null", b"omitted", b"null"
-        text, encoding = _text(redacted)
-        return text, b"full" if redacted is body else b"redacted", encoding
+        if self._redactor is not None:
+            return _redacted_answer(self._redactor, body, leg.head, is_whole=is_whole)
+        text, encoding = _text(body)
+        return text, _FULL if is_whole else b"truncated", encoding
+
+
+def _redacted_request(redactor: Redactor, body: bytes, head: RequestHead) -> bytes | None:
+    """Return a request's body as it may be written; None: not at all."""
+    fields = head.fields
+    return redactor.apply(
+        body, _latin(fields.get(b"content-type")), _latin(fields.get(b"content-encoding"))
+    )
+
+
+def _redacted_answer(
+    redactor: Redactor, body: bytes, head: ResponseHead, *, is_whole: bool
+) -> tuple[bytes, bytes, bytes]:
+    """Return (text, state, encoding) of an answer's body as it may be written."""
+    redacted = None
+    if is_whole:
+        redacted = redactor.apply(body, _latin(head.content_type), _latin(head.content_encoding))
+    if redacted is None:
+        return b"null", _REDACTED, b"null"
+    text, encoding = _text(redacted)
+    return text, _FULL if redacted is body else _REDACTED, encoding
+
+
+def _coding(head: ResponseHead | None, body: bytes, state: bytes) -> bytes | None:
+    """Return the content coding of what is written: what was redacted has been inflated."""
+    is_inflated = state == _REDACTED and body != b"null"
+    return None if head is None or is_inflated else head.content_encoding
 
 
 def _text(body: bytes) -> tuple[bytes, bytes]:

@@ -35,6 +35,11 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 #: The endpoint failed, not the model: the gateways and servers in front of it say so.
 GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
+#: Connections to one member that are opened at a time. A thousand users who come at once must not
+#: overflow its queue of connections (many servers keep 128 or 511): Linux would drop their SYNs,
+#: and send them again after a second, which is our deadline. Those over it wait for one of these,
+#: or for a connection that has become idle.
+MAX_DIALS: Final = 64
 #: The answer that makes a call a tunnel.
 SWITCHED: Final = 101
 
@@ -135,11 +140,8 @@ class Pool:
             self._reused += 1
             leg.attach(connection, is_reused=True)
         else:
-            member.waiting[leg] = None
-            # One that waited and has ended leaves an attempt behind: this leg takes that over.
-            if is_fresh or member.connecting < len(member.waiting):
-                member.connecting += 1
-                self._spawn(self._connect(member))
+            member.waiting[leg] = not is_fresh
+            self._dial(member)
 
     def leave(self, leg: Leg) -> None:
         """Count a leg out, and judge its member by it."""
@@ -229,6 +231,12 @@ class Pool:
 
     # Connections.
 
+    def _dial(self, member: Member) -> None:
+        """Open connections for those who wait; who waited and has ended leaves an attempt to others."""
+        while member.connecting < min(len(member.waiting), MAX_DIALS):
+            member.connecting += 1
+            self._spawn(self._connect(member))
+
     async def _connect(self, member: Member) -> None:
         """Open a connection for the leg that has waited longest; without one, it idles."""
         connection, error, fault = None, "", Fault.REFUSED
@@ -237,17 +245,16 @@ class Pool:
             connection, error, fault = await self._open(member)
         finally:
             member.connecting -= 1
-        leg = member.first_waiting()
         if connection is None:
-            if leg is None:
-                return
-            if leg.begun_s > begun_s:  # it took over another's attempt, and has not had its time
-                member.waiting[leg] = None
-                member.connecting += 1
-                self._spawn(self._connect(member))
-            else:
-                leg.fail(Outcome.CONNECT_ERROR, error, fault)
-            return
+            self._connect_failed(member, begun_s, error, fault)
+        else:
+            member.connected_s = monotonic_s()
+            self._give(member, connection)
+        self._dial(member)
+
+    def _give(self, member: Member, connection: UpstreamConnection) -> None:
+        """Give a new connection, to `member` or in its place to another, to a leg that waits."""
+        leg = member.first_waiting()
         if leg is None:
             connection.member.release(connection)
             return
@@ -256,6 +263,16 @@ class Pool:
             connection.member.in_flight += 1
             leg.member = connection.member
         leg.attach(connection, is_reused=False)
+
+    def _connect_failed(self, member: Member, begun_s: float, error: str, fault: Fault) -> None:
+        """Fail the legs that waited for this attempt from its beginning, unless others get through.
+
+        Then they wait on, within their deadlines: one lost packet in a crowd is no outage.
+        """
+        if member.connected_s > begun_s:
+            return
+        for leg in [leg for leg in member.waiting if leg.begun_s <= begun_s]:
+            leg.fail(Outcome.CONNECT_ERROR, error, fault)
 
     async def _open(self, member: Member) -> tuple[UpstreamConnection | None, str, Fault]:
         """Return a connection to a member, or else to another one; None, and why there is none.

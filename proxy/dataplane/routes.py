@@ -13,7 +13,8 @@ from proxy.config import resolved
 from proxy.config.resolved import Bodies, Route
 from proxy.dataplane.copy_gate import CopyGate
 from proxy.dataplane.counters import RouteCells
-from proxy.dataplane.pairing import LineMaker
+from proxy.dataplane.pairing import LineMaker, Writer
+from proxy.dataplane.redaction import redactor_of
 from proxy.routing.decide import PRIMARY, make_plan
 from proxy.routing.guard import Guard
 from proxy.routing.match import Router
@@ -56,8 +57,11 @@ class RouteContext:
         self.pools = {n: worker.pools[c.backend] for n, c in enumerate(route.candidates)}
         self.pools[PRIMARY] = worker.pools[route.primary]
         self.roles = {n: c.name for n, c in enumerate(route.candidates)} | {PRIMARY: "primary"}
+        writer = Writer(
+            worker.instance, worker.hash_key, worker.path_mask, redactor_of(config, route)
+        )
         self.makers = tuple(
-            LineMaker(config, route, n, worker.instance) for n in range(len(route.candidates))
+            LineMaker(config, route, n, writer) for n in range(len(route.candidates))
         )
         self.guard = Guard(route.mirror_only)
         self.repeatable = self.guard.repeatable
@@ -73,7 +77,7 @@ class RouteContext:
         self.waits_for_body = needs_body(route.split) and bool(route.candidates)
         self.has_pairs = bool(route.candidates)
         self.capture_limit = config.limits.mirror_body_bytes if self.has_pairs else 0
-        keeps = self.has_pairs and config.record.bodies is not Bodies.NONE
+        keeps = self.has_pairs and config.record.bodies_of(route) is not Bodies.NONE
         self.keep_limit = config.limits.record_body_bytes if keeps else 0
         self.upgrades = frozenset(name.encode() for name in route.upgrades)
         self.plan = make_plan(route, worker.state)

@@ -28,12 +28,13 @@ from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
 from proxy.errors import StateError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
-from proxy.pairs.redact import Redactor, compile_paths
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
+from proxy.state.hash_key import kept_key
 from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
+from proxy.wire.path_mask import PathMask
 
 if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
@@ -49,6 +50,8 @@ class Worker:
     Attributes:
         instance: unique per start of a worker; `seq` counts within it.
         access_log: None when it is off.
+        hash_key: secret of the records' `unit_hash`.
+        path_mask: for paths that are recorded or logged.
         clients: the client connections, and how long they may take.
         trusted_proxies: whose word on the client's address is taken.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
@@ -75,9 +78,9 @@ class Worker:
             state_dir / "journal" / f"worker-{index}",
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
         )
-        paths = config.record.redact.json
-        self.redactor: Redactor | None = compile_paths(paths) if paths else None
-        self.access_log = open_access_log(config.log, f"worker {index}")
+        self.hash_key = config.record.hash_key or _own_key(state_dir)
+        self.path_mask = PathMask(config.record.redact.query)
+        self.access_log = open_access_log(config.log, f"worker {index}", self.path_mask)
         self.clients = Clients(deadlines_of(config.limits))
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.shadows: set[Leg] = set()
@@ -263,3 +266,12 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the data plane failed", exc_info=task.exception())
+
+
+def _own_key(state_dir: Path) -> str:
+    """Return the key in `state_dir`; where it cannot be kept there, one for the life of this worker."""
+    try:
+        return kept_key(state_dir)
+    except StateError as exc:
+        logger.error("hash key: %s; unit_hash of this run is like no other", exc)  # noqa: TRY400 - no traceback for a full disk
+        return os.urandom(32).hex()

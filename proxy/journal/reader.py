@@ -1,8 +1,13 @@
 """The recorder's end of the journal: whole lines out, in bounded windows, from a durable position.
 
-It decides what has been read, what is damage and when a segment may be removed. It never decides
-that a pair is delivered: `commit` is called with a position only after the sink has acknowledged
-everything before it, so a crash in between reads those lines again, never fewer.
+It decides what is read next and when a segment may be removed. It never decides that a pair is
+delivered: `commit` is called with a position only after the sink has acknowledged everything before
+it, so a crash in between reads those lines again, never fewer.
+
+Two cursors read: one the oldest lines and, while it is far behind (after an outage of the sink), one
+the newest segment, so that fresh evidence does not wait for hours of old. Each segment that is read
+out of turn has an offset of its own, up to which it is done; the first cursor enters it there. When
+the first reaches the segment of the second, the second is over.
 """
 
 from __future__ import annotations
@@ -10,14 +15,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
-
-from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
-from proxy.journal.scan import next_frame
+from proxy.journal.cursor import Batch, Cursor
 from proxy.journal.segments import (
     READER_LOCK,
     Position,
@@ -32,26 +33,8 @@ from proxy.journal.segments import (
 #: Compressed bytes read at once; about 2 MiB of JSON pairs.
 WINDOW_BYTES = 256 * 1024
 
-# A frame that does not compress is a little larger than its content.
-_MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one `read` found.
-
-    Attributes:
-        lines: the lines, in the order they were written, without newlines.
-        position: everything before it is in this batch or an earlier one; pass it to `commit`.
-        content_bytes: size of the lines, newlines included; below what was asked for, it says
-            that there is no more for now.
-        skipped_bytes: damage that was stepped over, compressed bytes.
-    """
-
-    lines: list[bytes] = field(default_factory=list)
-    position: Position = field(default_factory=Position)
-    content_bytes: int = 0
-    skipped_bytes: int = 0
+#: Ended segments behind the one that is read, from which on the newest are read beside the oldest.
+BEHIND_SEGMENTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +59,8 @@ class JournalReader:
 
     Attributes:
         committed: the durable position.
-        accounts: the totals that were committed with it, over all starts.
+        ahead: of later segments, up to which offset they are durably done, too.
+        accounts: the totals that were committed with both, over all starts.
 
     Raises:
         StateError: another process reads this journal, or the directory cannot be used.
@@ -84,16 +68,17 @@ class JournalReader:
 
     def __init__(self, directory: Path, *, window_bytes: int = WINDOW_BYTES) -> None:
         self._directory = directory
-        self._base_window_bytes = self._window_bytes = window_bytes
-        self._zstd = zstandard.ZstdDecompressor()
+        self._window_bytes = window_bytes
         self._lock = take_lock(directory, READER_LOCK)
         shipped = load_shipped(directory)
         self.committed = shipped.position
+        self.ahead = dict(shipped.ahead)
         self.accounts = dict(shipped.accounts)
-        self._cursor = shipped.position
-        # What has been loaded from the cursor on, and how much of it lies behind the cursor by now.
-        self._window = b""
-        self._taken = 0
+        # Up to where segments have been read out of turn, and where those that are over end.
+        self._read_ahead = dict(shipped.ahead)
+        self._ends: dict[int, int] = {}
+        self._oldest = self._cursor(shipped.position)
+        self._newest: Cursor | None = None
         self._lines = 0
         self._skipped_bytes = 0
 
@@ -107,24 +92,58 @@ class JournalReader:
             OSError: a segment exists and cannot be read.
         """
         batch = Batch()
-        while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
-            pass
-        batch.position = self._cursor
-        self._lines += len(batch.lines)
-        self._skipped_bytes += batch.skipped_bytes
-        return batch
+        self._oldest.read(batch, max_bytes)
+        reached = batch.position.segment
+        if self._newest is not None and reached >= self._newest.position.segment:
+            self._newest = None
+        for known in (self._read_ahead, self._ends):
+            for number in [n for n in known if n < reached]:
+                del known[number]
+        return self._counted(batch)
 
-    def commit(self, position: Position, accounts: Mapping[str, int] | None = None) -> None:
-        """Make `position` durable, with the totals that hold at it; remove segments before it.
+    def read_newest(self, max_bytes: int) -> Batch | None:
+        """Return the next lines of the newest segment, None unless `read` is far behind it.
+
+        Far means `BEHIND_SEGMENTS`. All lines of a batch are of one segment. It may be empty.
+
+        Raises:
+            OSError: a segment exists and cannot be read.
+        """
+        self._look_ahead()
+        if self._newest is None:
+            return None
+        before = self._newest.position
+        batch = Batch(is_ahead=True)
+        self._newest.read(batch, max_bytes)
+        if batch.position.segment != before.segment:
+            self._ends[before.segment] = before.offset
+        self._read_ahead[batch.position.segment] = batch.position.offset
+        return self._counted(batch)
+
+    def commit(
+        self,
+        position: Position,
+        accounts: Mapping[str, int] | None = None,
+        ahead: Mapping[int, int] | None = None,
+    ) -> None:
+        """Make `position` durable, with the totals that hold at it; remove segments that are done.
+
+        Args:
+            position: of the latest batch of `read` that is delivered.
+            accounts: the totals; None leaves them.
+            ahead: of each later segment the offset of its latest batch of `read_newest` that is
+                delivered; None leaves them.
 
         Raises:
             OSError: the disk refuses; the old position and accounts are still in force.
         """
         fresh = self.accounts if accounts is None else dict(accounts)
-        store_shipped(self._directory, Shipped(position, fresh))
-        self.committed, self.accounts = position, fresh
+        places = self.ahead if ahead is None else ahead
+        places = {n: offset for n, offset in places.items() if n > position.segment}
+        store_shipped(self._directory, Shipped(position, fresh, places))
+        self.committed, self.accounts, self.ahead = position, fresh, places
         for number in segment_numbers(self._directory):
-            if number < position.segment:
+            if number < position.segment or self._is_over(number):
                 with suppress(FileNotFoundError):
                     segment_path(self._directory, number).unlink()
 
@@ -143,84 +162,25 @@ class JournalReader:
                     backlog += segment_path(self._directory, number).stat().st_size
                 if number == self.committed.segment:
                     backlog -= self.committed.offset
+                backlog -= self.ahead.get(number, 0)
         return ReaderStatistics(self._lines, self._skipped_bytes, max(0, backlog), self.committed)
 
-    def _take(self, batch: Batch, max_bytes: int) -> bool:
-        """Move the cursor once, over frames, damage or a segment's end; False at the end for now."""
-        taken = self._take_frames(batch, max_bytes)
-        if taken:
-            self._advance(taken)
-            self._window_bytes = self._base_window_bytes
-            return True
-        # Looked up before the file is read: a segment with a newer one beside it has ended, so
-        # what is read of it afterwards is all there will ever be.
-        newer = next((n for n in segment_numbers(self._directory) if n > self._cursor.segment), 0)
-        known_bytes = len(self._window) - self._taken
-        self._window, self._taken = self._load(), 0
-        if len(self._window) > known_bytes:
-            return True  # there is more of it than was just looked through
-        if len(self._window) == self._window_bytes:
-            self._widen_or_skip(batch)
-        elif newer:
-            batch.skipped_bytes += len(self._window)
-            self._cursor = Position(newer, 0)
-            self._window = b""
-        else:
-            return False
-        return True
+    def _cursor(self, position: Position) -> Cursor:
+        return Cursor(self._directory, position, self._window_bytes, self._read_ahead)
 
-    def _take_frames(self, batch: Batch, max_bytes: int) -> int:
-        """Take whole frames of the window while there is room; return how many bytes they are."""
-        window, at = self._window, self._taken
-        while batch.content_bytes < max_bytes and at < len(window):
-            frame = next_frame(window, at, self._zstd)
-            if frame is None:
-                break
-            batch.skipped_bytes += frame.start - at
-            batch.lines += _lines(frame.content)
-            batch.content_bytes += len(frame.content)
-            at = frame.end
-        return at - self._taken
+    def _look_ahead(self) -> None:
+        """Let the second cursor begin at the newest segment when all others are far behind it."""
+        foremost = self._newest or self._oldest
+        later = [n for n in segment_numbers(self._directory) if n > foremost.position.segment]
+        if len(later) >= BEHIND_SEGMENTS:
+            self._newest = self._cursor(Position(later[-1], self._read_ahead.get(later[-1], 0)))
 
-    def _advance(self, step: int) -> None:
-        """Move the cursor inside the window."""
-        self._cursor = Position(self._cursor.segment, self._cursor.offset + step)
-        self._taken += step
+    def _is_over(self, number: int) -> bool:
+        """Return whether a segment that was read out of turn is durably done to its end."""
+        end = self._ends.get(number)
+        return end is not None and self.ahead.get(number) == end
 
-    def _load(self) -> bytes:
-        """Return the window at the cursor; empty when the segment is gone or has no more."""
-        try:
-            path = segment_path(self._directory, self._cursor.segment)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
-        try:
-            return os.pread(descriptor, self._window_bytes, self._cursor.offset)
-        finally:
-            os.close(descriptor)
-
-    def _widen_or_skip(self, batch: Batch) -> None:
-        """Handle a full window without a whole frame: a large frame, or damage."""
-        window = self._window
-        try:
-            frame_end(window, 0)
-            is_frame = len(window) < _MAX_WINDOW_BYTES
-        except CorruptFrameError:
-            is_frame = False
-        if is_frame:
-            self._window_bytes = min(2 * self._window_bytes, _MAX_WINDOW_BYTES)
-            return
-        # Three bytes are kept: they may be the beginning of a magic number.
-        step = find_frame(window, 1) or len(window) - 3
-        batch.skipped_bytes += step
-        self._advance(step)
-
-
-def _lines(content: bytes) -> list[bytes]:
-    """Return the lines of a frame without newlines; empty ones are left out.
-
-    BytesIO looks for newlines by memchr, `bytes.split` byte by byte: a fifth of its time.
-    """
-    if content[-1:] != b"\n":
-        content += b"\n"
-    return [line[:-1] for line in BytesIO(content) if line != b"\n"]
+    def _counted(self, batch: Batch) -> Batch:
+        self._lines += len(batch.lines)
+        self._skipped_bytes += batch.skipped_bytes
+        return batch

@@ -42,10 +42,23 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """What `shipped.json` says: the position, and the totals that hold exactly at it."""
+    """What `shipped.json` says: what is done, and the totals that hold exactly there.
+
+    Attributes:
+        position: everything before it is done.
+        accounts: the totals.
+        ahead: of later segments, up to which offset they are done, too.
+    """
 
     position: Position = Position()
     accounts: Mapping[str, int] = field(default_factory=dict)
+    ahead: Mapping[int, int] = field(default_factory=dict)
+
+    def offset_in(self, number: int) -> int | None:
+        """Return up to where segment `number` is done; None when all of it is."""
+        if number == self.position.segment:
+            return self.position.offset
+        return None if number < self.position.segment else self.ahead.get(number, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,7 @@ def load_shipped(directory: Path) -> Shipped:
         return Shipped(
             Position(int(found["segment"]), int(found["offset"])),
             {str(key): int(value) for key, value in found["accounts"].items()},
+            {int(key): int(value) for key, value in found.get("ahead", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Shipped()
@@ -97,6 +111,7 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
         "segment": position.segment,
         "offset": position.offset,
         "accounts": dict(shipped.accounts),
+        "ahead": {str(number): offset for number, offset in shipped.ahead.items()},
     }
     replace_file(directory / SHIPPED, orjson.dumps(content))
 

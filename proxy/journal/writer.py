@@ -22,7 +22,6 @@ from proxy.journal.scan import count_lines
 from proxy.journal.segments import (
     WRITER_LOCK,
     Dropped,
-    Position,
     load_dropped,
     load_shipped,
     segment_numbers,
@@ -249,10 +248,10 @@ class JournalWriter:
         self._segment_pairs = {n: c for n, c in self._segment_pairs.items() if n in sizes}
 
     def _drop(self, number: int) -> None:
-        shipped = load_shipped(self._directory).position
+        done = load_shipped(self._directory).offset_in(number)
         path = segment_path(self._directory, number)
         try:
-            lost = self._unshipped_pairs(path, number, shipped)
+            lost = self._unshipped_pairs(path, number, done)
             path.unlink()
         except FileNotFoundError:
             return  # shipped and removed by the reader since we looked
@@ -261,11 +260,12 @@ class JournalWriter:
             self._dropped = Dropped(self._dropped.pairs + lost, self._dropped.segments + 1)
             store_dropped(self._directory, self._dropped)
 
-    def _unshipped_pairs(self, path: Path, number: int, shipped: Position) -> int:
-        if number < shipped.segment:
+    def _unshipped_pairs(self, path: Path, number: int, done: int | None) -> int:
+        """Return how many pairs of a segment lie behind `done`; None says that all is shipped."""
+        if done is None:
             return 0
-        if number > shipped.segment and number in self._segment_pairs:
+        if not done and number in self._segment_pairs:
             return self._segment_pairs[number]
         # Begun to be shipped, or written by a predecessor: the frames themselves must be asked.
         # This takes about 10 ms per 10 MB of segment, and happens only when the budget is full.
-        return count_lines(path, shipped.offset if number == shipped.segment else 0)
+        return count_lines(path, done)

@@ -103,9 +103,9 @@ class Expander:
         """
         self._route = route.name
         self.numbers = {each.name: number for number, each in enumerate(route.candidates)}
-        self._bodies = record.bodies
-        self._keeps_bodies = record.bodies in (Bodies.RESPONSES, Bodies.FULL)
-        self._redacts = bool(record.redact.json)
+        self._bodies = record.bodies_of(route)
+        self._keeps_bodies = self._bodies in (Bodies.RESPONSES, Bodies.FULL)
+        self._redacts = bool(record.rules_of(route))
         self._reader = Reader(route)
         self._identities = Identities()
         # A field that may not be null and is not replaced makes the record unwritable.

@@ -39,12 +39,13 @@ class InflateError(ValueError):
     """The body cannot be decoded; its text is `UNKNOWN`, `DAMAGED` or `TOO_LARGE`."""
 
 
-def inflate(body: bytes, content_encoding: str) -> bytes:
+def inflate(body: bytes, content_encoding: str, most_bytes: int = LIMIT_BYTES) -> bytes:
     """Return `body` without its content codings (gzip, deflate, br, zstd, identity).
 
     Args:
         body: the body as it was on the wire.
         content_encoding: the header's value: codings in the order they were applied.
+        most_bytes: of what comes out, where that is less than `LIMIT_BYTES`.
 
     Raises:
         InflateError: an unknown coding, damaged or cut data, or too much of it.
@@ -53,7 +54,7 @@ def inflate(body: bytes, content_encoding: str) -> bytes:
     codings = [word for word in codings if word not in ("", "identity")]
     if len(codings) > LIMIT_CODINGS:
         raise InflateError(UNKNOWN)
-    limit_bytes = min(LIMIT_BYTES, LIMIT_RATIO * len(body))
+    limit_bytes = min(most_bytes, LIMIT_BYTES, LIMIT_RATIO * len(body))
     if not body:
         return body
     try:

@@ -107,7 +107,8 @@ def _exchange_fields() -> list[Field]:
         _must("assign_prob", number, "Probability that this leg serves the split key."),
         _must("sample_prob", number, "Probability that this pair is recorded."),
         _must("sample_weight", number, "1 / sample_prob, for inverse probability weighting."),
-        _must("unit_hash", string, "Keyed hash of the split key: the same unit, the same hash."),
+        _must("unit_hash", string, "Hash of the split key under a secret key: the same unit, "
+              "the same hash, in one route."),
         _must("segments", Kind.MAP, "Allow-listed labels of the request."),
         _must("method", string, "Request method."),
         _must("path", string, "Request path without its query."),
@@ -115,7 +116,8 @@ def _exchange_fields() -> list[Field]:
               choices=tuple(str(protocol) for protocol in Protocol)),
         Field("content_type", string, "Content-Type of the request."),
         _must("request_bytes", integer, "Length of the request body.", "bytes"),
-        Field("request_sha256", string, "SHA-256 of the whole, unredacted request body.",
+        Field("request_sha256", string, "SHA-256 of the whole request body; null where bodies are "
+              "redacted, because that of a short secret can be guessed.",
               pattern=_HEX64),
         Field("request_body", string, "The request body, with record.bodies: full."),
         Field("request_body_encoding", string, "How request_body is written.",
@@ -138,7 +140,7 @@ def _leg_fields(side: str) -> list[Field]:
             Field("ttfb_ms", number, "Dispatch to the first byte of the answer.", "ms"),
             Field("latency_ms", number, "Dispatch to the last byte of the answer.", "ms"),
             Field("response_bytes", integer, "Length of the answer's body as received.", "bytes"),
-            Field("response_sha256", string, "SHA-256 of the whole, unredacted body.",
+            Field("response_sha256", string, "SHA-256 of the whole body; null of a redacted one.",
                   pattern=_HEX64),
             Field("content_type", string, "Content-Type of the answer."),
             Field("content_encoding", string, "Content-Encoding of the answer."),

@@ -16,13 +16,14 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
+from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
 from proxy.log_records import configure
 from proxy.recorder.labels import LabelShipper
 from proxy.recorder.loop import Recorder
-from proxy.recorder.memory import keep_freed_memory
+from proxy.recorder.memory import keep_freed_memory, leave_garbage
 from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
@@ -45,9 +46,11 @@ async def run(config: Config, index: int) -> None:
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
+    recorder = Recorder(config, index, sink, spans)
+    leave_garbage()
     labels = LabelShipper(config) if index == 0 else None
     if labels is None:
-        await Recorder(config, index, sink, spans).run(stop)
+        await recorder.run(stop)
         return
     labels.start()
     try:
@@ -55,7 +58,7 @@ async def run(config: Config, index: int) -> None:
             # Labels are shipped to their end beside the pairs, not after them.
             group.create_task(_pass_on(stop, labels))
             try:
-                await Recorder(config, index, sink, spans).run(stop)
+                await recorder.run(stop)
             finally:
                 stop.set()
     finally:
@@ -100,8 +103,8 @@ def main() -> int:
     configure(name)
     keep_freed_memory()
     step_back()
-    config = loads(arguments.config.read_bytes())
     try:
+        config = read_whole(arguments.config)
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
         emit(name, "error", "cannot start", {"why": str(exc)})

@@ -1,7 +1,7 @@
 """The Kafka sink: batches of pairs in, acknowledgements out, through one aiokafka client.
 
-It decides when a client is beyond repair and what the operator is told. It is imported only when
-Kafka is configured.
+It decides when a client is beyond repair and which pairs no broker will take; what the operator is
+told is decided in `kafka_trouble`. It is imported only when Kafka is configured.
 
 One task owns the client, and each call has a deadline of our own, because aiokafka's do not cover
 what happens with a broker that freezes: an idempotent batch is retried for ever (its future stays
@@ -10,6 +10,9 @@ and 1013). Nor does the client survive a batch that the broker refuses: the next
 number then has a gap, which the broker takes for loss. So there is one answer to every failure:
 throw the client away and send what was not acknowledged through a new one. That may write a batch
 twice, under the same `pair_id`s, and never loses one.
+
+A batch that the broker refuses for good is cut in two, until what it refuses is alone in its batch:
+that pair is dropped and counted by reason, and its neighbours arrive.
 """
 
 from __future__ import annotations
@@ -32,30 +35,18 @@ from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_log import ClientLog
 from proxy.recorder.kafka_messages import headers_block, partitions_of
 from proxy.recorder.kafka_options import client_settings
+from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
+from proxy.recorder.kafka_watch import AnswerWatch
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes per batch. The broker's default `message.max.bytes` is 1 MiB, compressed.
 BATCH_BYTES = 960 * 1024
 MIN_BATCH_BYTES = 16 * 1024
+#: A pair below this part of a batch is not what makes it too large.
+_ORDINARY = 4
+_OK = SinkStatus(SinkState.OK)
 
-_UNAUTHORIZED = (
-    errors.TopicAuthorizationFailedError,
-    errors.ClusterAuthorizationFailedError,
-    errors.TransactionalIdAuthorizationFailed,
-    errors.AuthenticationFailedError,
-    errors.AuthenticationMethodNotSupported,
-    errors.SaslAuthenticationFailed,
-    errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError,
-)
-# TimeoutError is ours, and what the client logs of a connection that nobody answers.
-_SILENT = (TimeoutError, errors.KafkaTimeoutError, errors.RequestTimedOutError)
-_TOO_LARGE = (
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
-    errors.RecordTooLargeError,
-)
 # AssertionError is what the client raises when the topic changes under its feet.
 _CLIENT_ERRORS = (errors.KafkaError, OSError, TimeoutError, AssertionError)
 
@@ -70,6 +61,7 @@ class Deadlines:
             leader election (6 to 10 s), which the client itself sees through.
         close_s: until a client that is thrown away has let go.
         request_s: one request; a frozen broker is noticed after this.
+        slow_s: an acknowledgement that takes longer makes the broker a slow one.
         backoff_s, backoff_limit_s: first and longest pause between attempts.
     """
 
@@ -77,6 +69,7 @@ class Deadlines:
     deliver_s: float = 20.0
     close_s: float = 1.0
     request_s: float = 10.0
+    slow_s: float = 3.0
     backoff_s: float = 0.25
     backoff_limit_s: float = 5.0
 
@@ -111,6 +104,10 @@ class _Batch:
         return self.future.exception()
 
 
+#: Pairs that share batches with each other only.
+_Group = Sequence[Message]
+
+
 class KafkaSink:
     """Ships pairs to `<topic_prefix>.pairs.v1` (another stream: there), acknowledged by all in-sync replicas.
 
@@ -127,6 +124,7 @@ class KafkaSink:
         self._servers = list(kafka.bootstrap_servers)
         self._topic = stream.topic or f"{kafka.topic_prefix}.{stream.suffix}"
         self._headers = stream.headers
+        self._target = Target(", ".join(self._servers), self._topic)
         self._settings: dict[str, Any] = {
             "client_id": f"understudy-recorder-{os.getpid()}",
             "request_timeout_ms": int(self._deadlines.request_s * 1000),
@@ -145,8 +143,9 @@ class KafkaSink:
         self._partitions = 0
         self._next_attempt_s = 0.0
         self._log = ClientLog()
-        self._state = SinkState.CONNECTING
-        self._message = f"looking for {', '.join(self._servers)}"
+        self._answers = AnswerWatch()
+        self._status = SinkStatus(SinkState.CONNECTING, f"looking for {self._target.servers}")
+        self._waiting_since_s: float | None = None
         self._counters: Counter[str] = Counter(clients=0, batches=0, failures=0)
 
     @property
@@ -157,10 +156,15 @@ class KafkaSink:
     @property
     def status(self) -> SinkStatus:
         """How the broker is doing; while batches wait, what the client itself complains of."""
-        trouble = self._log.latest
-        if self._state is SinkState.OK and trouble:
-            return SinkStatus(SinkState.RETRYING, trouble)
-        return SinkStatus(self._state, self._message)
+        if self._status.state is not SinkState.OK:
+            return self._status
+        if self._log.latest:
+            causes = self._log.causes
+            error = causes[-1] if causes else errors.KafkaError(self._log.latest)
+            return diagnose(error, causes, self._log.latest, self._target)
+        if self._waiting_since_s is not None:
+            return self._pace(monotonic_s() - self._waiting_since_s)
+        return self._status
 
     async def prepare(self) -> None:
         """Connect when there is no client, or one that complains, so that `status` is true.
@@ -180,11 +184,11 @@ class KafkaSink:
 
     async def write(self, pairs: Sequence[Message]) -> Delivery:
         """Return when every pair is acknowledged, or dropped because no broker would take it."""
-        pending: Sequence[Message] = pairs
+        pending: list[_Group] = [pairs]
         dropped: Counter[Drop] = Counter()
         pause_s = self._deadlines.backoff_s
         while pending:
-            before = len(pending)
+            before = pending
             try:
                 if self._producer is None:
                     await self._connect()
@@ -194,8 +198,8 @@ class KafkaSink:
             if not pending:
                 break
             await self._discard()
-            # Progress of any kind, also a smaller batch size, deserves a prompt next attempt.
-            pause_s = self._deadlines.backoff_s if len(pending) < before else pause_s
+            # Progress of any kind, also smaller batches, deserves a prompt next attempt.
+            pause_s = self._deadlines.backoff_s if _is_progress(before, pending) else pause_s
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self._deadlines.backoff_limit_s)
         return Delivery(len(pairs) - dropped.total(), dict(dropped))
@@ -204,11 +208,16 @@ class KafkaSink:
         """Let the client go; nothing of ours is pending between writes."""
         await self._discard()
         self._log.close()
-        self._state, self._message = SinkState.CLOSED, ""
+        self._status = SinkStatus(SinkState.CLOSED)
 
     def statistics(self) -> Mapping[str, int]:
         """Return the sink's counters: clients built, batches acknowledged, failures."""
-        return {**self._counters, "partitions": self._partitions, "batch_bytes": self._batch_bytes}
+        return {
+            **self._counters,
+            "partitions": self._partitions,
+            "batch_bytes": self._batch_bytes,
+            "throttled_ms": self._answers.throttled_ms,
+        }
 
     async def _connect(self) -> None:
         """Build a client and learn the topic's partitions.
@@ -226,30 +235,41 @@ class KafkaSink:
         )
         async with asyncio.timeout(self._deadlines.connect_s):
             await self._producer.start()
+            client = self._producer.client
+            client.send = self._answers.around(client.send)
             self._partitions = len(await self._producer.partitions_for(self._topic))
-        self._succeed()
+        self._succeed(0.0)
 
-    async def _deliver(self, pairs: Sequence[Message], dropped: Counter[Drop]) -> Sequence[Message]:
-        """Send `pairs` as batches; return those that must be sent again, by a new client."""
+    async def _deliver(self, groups: list[_Group], dropped: Counter[Drop]) -> list[_Group]:
+        """Send all pairs as batches; return what must be sent again, by a new client."""
         async with asyncio.timeout(self._deadlines.connect_s):
             # Known to the client already, unless the topic was deleted or has grown.
             self._partitions = len(await self._producer.partitions_for(self._topic))
-        batches = list(self._batches(pairs))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._deadlines.deliver_s):
-                await self._send(batches)
-        again: list[Message] = []
+        batches = [batch for group in groups for batch in self._batches(group)]
+        self._waiting_since_s = began_s = monotonic_s()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._deadlines.deliver_s):
+                    await self._send(batches)
+        finally:
+            self._waiting_since_s = None
+        again: list[_Group] = []
+        unsent: list[Message] = []
         for batch in batches:
             error = batch.error()
             if error is None:
                 self._counters["batches"] += 1
-            elif isinstance(error, _TOO_LARGE):
-                again += self._shrink(batch, dropped)
+            elif (reason := self._is_hopeless(batch, error)) is not None:
+                again += self._split(batch, reason, dropped)
             else:
-                self._fail(error)
-                again += batch.records.pairs
+                # What follows a refused batch has a gap before it: that is no news.
+                if not isinstance(error, errors.OutOfOrderSequenceNumber):
+                    self._fail(error)
+                unsent += batch.records.pairs
+        if unsent:
+            again.append(unsent)
         if not again:
-            self._succeed()
+            self._succeed(monotonic_s() - began_s)
         return again
 
     async def _send(self, batches: list[_Batch]) -> None:
@@ -273,7 +293,7 @@ class KafkaSink:
             for queue in queues.values():
                 group.create_task(send(queue))
 
-    def _batches(self, pairs: Sequence[Message]) -> Iterator[_Batch]:
+    def _batches(self, pairs: _Group) -> Iterator[_Batch]:
         """Yield the pairs as batches, each of one partition, in the order given."""
         filling: dict[int, _Batch] = {}
         keys = [pair.request_id.encode() for pair in pairs]
@@ -289,40 +309,43 @@ class KafkaSink:
                 batch.records.append(pair, key)
         yield from filling.values()
 
-    def _shrink(self, batch: _Batch, dropped: Counter[Drop]) -> list[Message]:
-        """Return the pairs of a batch the broker found too large; a single one is given up."""
-        self._counters["failures"] += 1
-        if len(batch.records.pairs) == 1:
-            dropped[Drop.TOO_LARGE] += 1
-            return []
-        self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
-        return batch.records.pairs
+    def _is_hopeless(self, batch: _Batch, error: BaseException) -> Drop | None:
+        """Return why no broker will ever take this batch; None when it may."""
+        if isinstance(error, TOO_LARGE):
+            return Drop.TOO_LARGE
+        if isinstance(error, REFUSED) or self._answers.is_invalid(batch.partition):
+            return Drop.REFUSED
+        return None
 
-    def _succeed(self) -> None:
-        """Forget all trouble."""
+    def _split(self, batch: _Batch, reason: Drop, dropped: Counter[Drop]) -> list[_Group]:
+        """Return the halves of a batch that the broker refused; a single pair is given up."""
+        self._counters["failures"] += 1
+        pairs = batch.records.pairs
+        if len(pairs) == 1:
+            dropped[reason] += 1
+            return []
+        largest = max(len(pair.value) for pair in pairs)
+        if reason is Drop.TOO_LARGE and largest <= self._batch_bytes // _ORDINARY:
+            # No pair is to blame: the topic takes no batches of this size.
+            self._batch_bytes = max(MIN_BATCH_BYTES, self._batch_bytes // 2)
+        middle = len(pairs) // 2
+        return [pairs[:middle], pairs[middle:]]
+
+    def _succeed(self, took_s: float) -> None:
+        """Forget all trouble, but that it took long."""
         self._log.clear()
-        self._state, self._message = SinkState.OK, ""
+        self._status = self._pace(took_s)
+
+    def _pace(self, took_s: float) -> SinkStatus:
+        """Return how a broker is doing that has answered, or has been asked, for `took_s`."""
+        if self._answers.throttle_ms:
+            return throttled(self._answers.throttle_ms, self._target)
+        return slow(took_s, self._target) if took_s > self._deadlines.slow_s else _OK
 
     def _fail(self, error: BaseException) -> None:
         """Take note of a failure: what the operator is told until it is over."""
         self._counters["failures"] += 1
-        causes = [error, *self._log.causes]
-        detail = str(error) or type(error).__name__
-        if any(isinstance(cause, _UNAUTHORIZED) for cause in causes):
-            self._state = SinkState.UNAUTHORIZED
-            self._message = f"{', '.join(self._servers)} refuses us: {self._log.latest or detail}"
-        elif any(isinstance(cause, _SILENT) for cause in causes):
-            self._state = SinkState.STUCK
-            self._message = f"no answer in time, trying a new client: {self._log.latest or detail}"
-        elif isinstance(error, errors.UnknownTopicOrPartitionError) and not self._log.causes:
-            self._state = SinkState.TOPIC_MISSING
-            self._message = (
-                f"topic {self._topic} does not exist and the broker does not create it; "
-                "run `understudy topics create`"
-            )
-        else:
-            self._state = SinkState.RETRYING
-            self._message = self._log.latest or detail
+        self._status = diagnose(error, self._log.causes, self._log.latest, self._target)
 
     async def _discard(self) -> None:
         """Throw the client away, with everything it may still be doing."""
@@ -336,6 +359,11 @@ class KafkaSink:
             async with asyncio.timeout(self._deadlines.close_s):
                 await producer.client.close()
         await _end_client_tasks(self._deadlines.close_s)
+
+
+def _is_progress(before: Sequence[_Group], after: Sequence[_Group]) -> bool:
+    """Return whether fewer pairs are pending, or the same in more and so smaller batches."""
+    return sum(map(len, after)) < sum(map(len, before)) or len(after) > len(before)
 
 
 async def _end_client_tasks(timeout_s: float) -> None:

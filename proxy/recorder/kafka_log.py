@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import Final
 
 _MAX_CAUSES = 8
+#: Said of every connection with SASL and without TLS: the operator's choice, not a trouble.
+_NO_TROUBLE: Final = "Sending username and password in the clear"
 
 
 class ClientLog(logging.Handler):
@@ -29,14 +32,17 @@ class ClientLog(logging.Handler):
         self._logger.propagate = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message and the exceptions it was made of."""
+        """Keep the message and the exceptions it was made of; some are logged as their class."""
         if record.thread != self._thread:
             return
-        self.latest = record.getMessage()
-        found = [arg for arg in record.args or () if isinstance(arg, BaseException)]
-        if record.exc_info and record.exc_info[1] is not None:
+        message = record.getMessage()
+        if message == _NO_TROUBLE:
+            return
+        self.latest = message
+        found = [_error(arg) for arg in record.args or ()]
+        if record.exc_info:
             found.append(record.exc_info[1])
-        self.causes = [*self.causes, *found][-_MAX_CAUSES:]
+        self.causes = [*self.causes, *(each for each in found if each is not None)][-_MAX_CAUSES:]
 
     def clear(self) -> None:
         """Forget: what was said before is over."""
@@ -48,3 +54,12 @@ class ClientLog(logging.Handler):
         self._logger.removeHandler(self)
         self._logger.propagate = True
         super().close()
+
+
+def _error(argument: object) -> BaseException | None:
+    """Return the exception that a log line's argument is, or the class of."""
+    if isinstance(argument, BaseException):
+        return argument
+    if isinstance(argument, type) and issubclass(argument, BaseException):
+        return argument()
+    return None

@@ -23,8 +23,9 @@ import orjson
 
 from proxy.config.resolved import Config
 from proxy.errors import StateError, UnderstudyError
+from proxy.journal.cursor import Batch
 from proxy.journal.label_journal import DISK_SHARE, label_journal
-from proxy.journal.reader import Batch, JournalReader
+from proxy.journal.reader import JournalReader
 from proxy.pairs.label import Label, LabelError, read_line
 from proxy.recorder.local_log import LocalLog
 from proxy.recorder.sink import LABELS_TOPIC, Delivery, Message, SinkStatus
@@ -190,6 +191,7 @@ class LabelShipper:
                 "sink": sink.name,
                 "state": sink.status.state,
                 "message": sink.status.message or self._message,
+                "remedy": sink.status.remedy,
                 READ: accounts.get(READ, 0),
                 ACKNOWLEDGED: accounts.get(ACKNOWLEDGED, 0),
                 "dropped": {

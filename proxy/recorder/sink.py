@@ -64,29 +64,40 @@ class SinkState(StrEnum):
 
     CONNECTING = "connecting"
     OK = "ok"
-    RETRYING = "retrying"
+    BROKER_DOWN = "broker_down"
     STUCK = "stuck"
+    SLOW = "slow"
+    THROTTLED = "throttled"
     TOPIC_MISSING = "topic_missing"
+    UNAUTHENTICATED = "unauthenticated"
     UNAUTHORIZED = "unauthorized"
+    TLS_FAILED = "tls_failed"
+    RETRYING = "retrying"
     MISCONFIGURED = "misconfigured"
     DISK_ERROR = "disk_error"
     CLOSED = "closed"
 
 
 class Drop(StrEnum):
-    """Why a pair that was journaled is not in the sink."""
+    """Why a pair that was journaled is not in the sink.
+
+    `rejected`: its line cannot be expanded. `too_large`, `refused`: the broker will never take it;
+    it was split out of its batch. `journal_full`: the disk budget was used up before it was read.
+    """
 
     REJECTED = "rejected"
     TOO_LARGE = "too_large"
+    REFUSED = "refused"
     JOURNAL_FULL = "journal_full"
 
 
 @dataclass(frozen=True, slots=True)
 class SinkStatus:
-    """A sink's state and a sentence about it; the sentence is empty when all is well."""
+    """A sink's state, what is wrong and why, and how to mend it; empty when all is well."""
 
     state: SinkState
     message: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ class RecorderStatistics:
             "sink": self.sink,
             "state": self.status.state,
             "message": self.status.message or self.message,
+            "remedy": self.status.remedy,
             "journaled_read": self.accounts.get(READ, 0),
             "acknowledged": self.accounts.get(ACKNOWLEDGED, 0),
             "dropped": dropped,

@@ -121,7 +121,7 @@ def make_plan(route: Route, state: ControlState | None) -> Plan:
 
 
 def unit_of(plan: Plan, key: bytes) -> bytes:
-    """Return the 24-byte hash of a split key under the route's salt; its first 8 are logged."""
+    """Return the 24-byte hash of a split key under the route's salt; nothing of it is recorded."""
     return unit_digest(plan.salted, key)
 
 
@@ -131,7 +131,7 @@ def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> D
     Args:
         plan: the route under the control state of now.
         key: the split key.
-        unit: `unit_of(plan, key)`.
+        unit: `unit_of(plan, key)`; of no matter where the plan `is_fixed`.
         may_repeat: the route's guard lets the request be sent twice; else it goes to one backend.
     """
     if plan.is_fixed and may_repeat:

@@ -14,6 +14,7 @@ from proxy.wire.fields import (
     HOP_BY_HOP,
     MAX_REMEMBERED,
     PRIVATE,
+    TOKEN,
     is_worth_remembering,
     split_field,
 )
@@ -92,6 +93,8 @@ class _FieldLine:
         self.forwarded = forwarded
 
 
+_NAME: Final = re.compile(rb"%b[ \t]{0,8}" % TOKEN)
+
 #: What is known of lines seen before, by the whole line.
 _LINES: Final[dict[bytes, _FieldLine]] = {}
 
@@ -109,7 +112,7 @@ def read_response_head(block: bytes) -> ResponseHead | str:
     start = _STATUS_LINE.fullmatch(lines[0])
     if start is None:
         if lines[0] or not block.strip(b"\r\n"):
-            return f"malformed status line {lines[0][:64]!r}"
+            return f"malformed status line of {len(lines[0])} bytes"
         return read_response_head(block[2:])  # an empty line left over from the answer before
     del lines[0]
     is_http11 = start[1] == b"1"
@@ -123,7 +126,7 @@ def read_response_head(block: bytes) -> ResponseHead | str:
         if kind == _PLAIN:
             out.append(line.forwarded)
         elif kind == _BAD:
-            return f"malformed field line {text[:64]!r}"
+            return f"malformed field line {_name_of(text)}"
         elif kind != _DROP:
             value = line.value
             # Only equal lengths may be sent twice: chunks in chunks would be another body.
@@ -135,17 +138,28 @@ def read_response_head(block: bytes) -> ResponseHead | str:
     return _read_framing(head, special, is_http11=is_http11) or _read_others(head, special)
 
 
+def _name_of(text: bytes) -> str:
+    """Return what a malformed line may be told by: its name, never its value.
+
+    What is said goes into logs and records, and the value may be a session's cookie.
+    """
+    name, colon, _ = text.partition(b":")
+    if not colon or _NAME.fullmatch(name) is None:
+        return f"of {len(text)} bytes"
+    return f"of {name.strip().decode()}"
+
+
 def _read_framing(head: ResponseHead, special: dict[int, bytes], *, is_http11: bool) -> str:
     """Read the framing of the body; return what is wrong with it, or nothing."""
     length = special.get(_LENGTH)
     if length is not None:
         if not (length.isdigit() and len(length) <= 18):
-            return f"Content-Length {length[:64]!r}"
+            return f"malformed or repeated Content-Length of {len(length)} bytes"
         head.length = int(length)
     coding = special.get(_CODING)
     if coding is not None:
         if length is not None or not is_http11 or coding.lower() != b"chunked":
-            return f"Transfer-Encoding {coding[:64]!r} with another framing or not understood"
+            return "Transfer-Encoding with another framing or not understood"
         head.is_chunked = True
     return ""
 

@@ -44,6 +44,7 @@ def test_a_worker_imports_nothing_that_it_does_not_need(
     """A real worker process, served a mirrored request, then SIGTERM: exit 0 and a short list."""
     modules = _modules_of_a_worker(tmp_path, backend)
     assert "proxy.dataplane.exchange" in modules
+    assert "proxy.pairs.redact" not in modules, "nothing is redacted there"
     packages = {name.partition(".")[0] for name in modules}
     assert packages & FORBIDDEN == set()
     ours = {name.split(".")[1] for name in modules if name.startswith("proxy.")}

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from proxy.analysis.aggregate import summarise
-from proxy.analysis.kafka_source import KafkaSource, Topic, parse_topic
+from proxy.analysis.kafka_source import KafkaSource, Span, Topic, parse_topic
 from proxy.analysis.sources import open_source
 from proxy.errors import SourceError
 from tests.support.kafka import broker, create_topic
@@ -114,15 +114,20 @@ def test_a_reading_that_is_given_up_leaves_no_connection(kafka_bootstrap: str, t
 def test_a_broker_that_freezes_midway_is_an_error_and_not_a_hang(
     kafka_cache: Path, tmp_path: Path
 ) -> None:
-    """The error says how far the reading came."""
+    """The error says how far the reading came; one that waits for more notices, too."""
     with broker(kafka_cache, tmp_path / "kafka") as found:
         create_topic(found.bootstrap, "t", partitions=1)
         produce(found.bootstrap, "t", [pair(n, "x" * 20_000) for n in range(1, 3001)])
         reading = iter(KafkaSource(Topic((found.bootstrap,), "t"), call_s=2, stall_s=2))
         next(reading)
+        span = Span(after={0: 2_999}, is_endless=True)
+        endless = iter(KafkaSource(Topic((found.bootstrap,), "t"), span, call_s=2, stall_s=2))
+        assert next(endless)["seq"] == 3_000
         found.freeze()
         with pytest.raises(SourceError, match=r"stopped answering after [\d,]+ of 3,000 records"):
             list(reading)
+        with pytest.raises(SourceError, match="the broker did not answer in 2 s"):
+            next(endless)
 
 
 def test_no_broker_is_an_error_that_names_the_address() -> None:

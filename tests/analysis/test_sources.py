@@ -154,10 +154,10 @@ def test_a_name_that_means_nothing_is_an_error_that_says_so(name: str, reason: s
         open_source(name)
 
 
-def test_a_parquet_file_is_refused_by_name(tmp_path: Path) -> None:
-    """Instead of a thousand bad lines."""
+def test_a_damaged_parquet_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """Instead of a thousand bad lines; a Parquet file is whole or it is nothing."""
     (tmp_path / "a.parquet").write_bytes(b"PAR1....")
-    with pytest.raises(SourceError, match="Parquet"):
+    with pytest.raises(SourceError, match=r"cannot read the Parquet file .*a\.parquet"):
         numbers(open_source(str(tmp_path / "a.parquet")))
 
 

@@ -21,6 +21,7 @@ from benchmarks.paced import PacedLoad, parse_paced
 from benchmarks.programs import event_reader, events
 from benchmarks.programs.event_reader import Events, Heard
 from benchmarks.programs.faulty import Fault
+from benchmarks.programs.open_loop import p99_of_seconds
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
 
@@ -47,6 +48,14 @@ def test_open_loop_sends_what_is_planned(fleet: Fleet) -> None:
     assert (result.requests, result.errors) == (100, {})
     assert result.quantiles_us[0.5] < 0.2e6
     assert result.late_p99_us is not None
+
+
+def test_a_stall_spoils_the_figure_of_one_second() -> None:
+    """Each whole second has a 99th percentile of its own; what is over at the end has none."""
+    quick, stalled = [1.0] * 100, [1.0] * 90 + [50.0] * 10
+    latencies = [round(value) for value in (*quick, *stalled, *quick, *quick[:30])]
+    assert p99_of_seconds(latencies, 100) == [1.0, 50.0, 1.0]
+    assert p99_of_seconds(latencies[:99], 100) == []
 
 
 def test_open_loop_counts_what_is_never_answered(fleet: Fleet) -> None:

@@ -75,17 +75,26 @@ def test_the_folder_of_a_dead_instance_is_not_taken_for_a_running_one(tmp_path: 
         find_instance("", None)
 
 
-def test_the_token_comes_from_the_environment_or_the_state_directory(
+def test_the_token_comes_from_the_environment_or_the_config_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may read the resolved config there has the token anyway."""
+    """No file of the state directory holds it; another instance's config does not count."""
     state_dir = tmp_path / "state"
-    config = small_config(state_dir, token="from-config")
+    config = small_config(state_dir)
     write_config(config)
-    assert with_token(find_instance("", state_dir)).token == "from-config"
+    text = (
+        "admin: {token: from-config}\nbackends: {a: {endpoints: ['http://127.0.0.1:1']}}\n"
+        "routes: [{name: all, primary: a}]\n"
+    )
+    for path, expected in (("elsewhere", ""), ("state", "from-config")):
+        Path("understudy.yaml").write_text(f"state_dir: {path}\n{text}")
+        assert with_token(find_instance("", state_dir)).token == expected
     assert config_of(state_dir) == config
     monkeypatch.setenv("UNDERSTUDY_TOKEN", "from-env")
     assert with_token(find_instance("", state_dir)).token == "from-env"
+    Path("understudy.yaml").write_text("admin: [")
+    monkeypatch.delenv("UNDERSTUDY_TOKEN")
+    assert with_token(find_instance("", state_dir)).token == ""
     assert config_of(tmp_path) is None
 
 

@@ -158,7 +158,7 @@ def test_replicas_of_one_config_have_one_version(smallest: Path) -> None:
 
 
 def test_the_resolved_config_is_written_for_its_owner_only(smallest: Path, tmp_path: Path) -> None:
-    """It holds the admin token, and other processes read back the same config."""
+    """Other processes read back the same config."""
     config = load_config(smallest, {})
     path = write_resolved(config)
     assert path == tmp_path / "state" / "config" / f"{config.version}.json"
@@ -236,3 +236,40 @@ def test_what_is_only_told_is_no_part_of_the_version(smallest: Path) -> None:
     assert config.version == version
     assert (config.log.access_bp, config.log.slow_s) == (500, 0.25)
     assert loads(dumps(config)) == config
+
+
+KEYS = {"REDACT": "key-of-the-redaction", "HASH": "key-of-the-unit-hash"}
+REDACTION = """
+record:
+  bodies: full
+  hash_key: "${HASH}"
+  redact: {json: [a.ssn, {path: b, action: mask}, {path: c, action: hash}], key: "${REDACT}"}
+"""
+
+
+def test_rules_of_redaction_are_paths_or_say_what_to_do(smallest: Path) -> None:
+    """A path alone is dropped; a route adds its own, and may keep other bodies."""
+    own = "record: {bodies: none, redact: {json: [d]}}"
+    smallest.write_text(SMALLEST.replace("primary:", f"{own}\n    primary:", 1) + REDACTION)
+    config = load_config(smallest, KEYS)
+    route = config.routes[0]
+    assert [(rule.path, str(rule.action)) for rule in config.record.rules_of(route)] == [
+        ("a.ssn", "drop"),
+        ("b", "mask"),
+        ("c", "hash"),
+        ("d", "drop"),
+    ]
+    assert config.record.bodies_of(route) is Bodies.NONE
+    assert config.record.bodies is Bodies.FULL
+    assert loads(dumps(config)) == config
+
+
+def test_keys_of_hashes_are_in_no_version_and_no_repr(smallest: Path) -> None:
+    """A version is in every record, and a repr ends in a log."""
+    smallest.write_text(SMALLEST + REDACTION)
+    config = load_config(smallest, KEYS)
+    other = load_config(smallest, {name: key[::-1] for name, key in KEYS.items()})
+    assert config.version == other.version
+    assert (config.record.redact.key, config.record.hash_key) == tuple(KEYS.values())
+    for key in KEYS.values():
+        assert key not in repr(config)

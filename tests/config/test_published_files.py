@@ -17,7 +17,7 @@ from proxy.config import json_schema, kinds, yaml_tree
 from proxy.config.load import load_config
 from proxy.config.schema import ConfigFile
 from proxy.config.schema_route import CompareFile
-from proxy.config.values import KAFKA_OPTIONS, _json_path
+from proxy.config.values import KAFKA_OPTIONS, json_path
 from proxy.errors import ConfigError
 from proxy.pairs import paths
 from proxy.recorder.kafka_options import NAMES, client_settings
@@ -31,6 +31,7 @@ EXAMPLES = {
     "backends.first_byte_timeout",
     "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.candidates.timeout", "routes.ramp",
     "routes.experiment_id", "routes.ramp.gates.budget", "record.kafka", "log.slow", "telemetry.otlp",
+    "record.redact.json", "routes.record.bodies", "routes.record.redact.json",
 }  # fmt: skip
 #: Shown as comments, because they fit only one comparator.
 COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}
@@ -154,7 +155,7 @@ def test_the_schema_takes_the_redaction_paths_there_are(path: str) -> None:
             return False
         return True
 
-    assert can(_json_path) == can(paths.parse)
+    assert can(json_path) == can(paths.parse)
 
 
 def test_the_schema_file_is_plain_json() -> None:

@@ -226,10 +226,10 @@ async def test_readiness_asks_for_a_living_worker_only(
     """A recorder in trouble is a problem told, not an instance taken out of rotation."""
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()) == (200, {"ready": True, "problems": []})
-    instance.write_recorder(state="retrying", message="no broker")
+    instance.write_recorder(state="broker_down", message="no broker", remedy="start it")
     answer = await client.get("/readyz")
     assert answer.status_code == 200
-    assert answer.json()["problems"] == ["recorder 0: retrying: no broker"]
+    assert answer.json()["problems"] == ["recorder 0: broker_down: no broker; to mend it, start it"]
     instance.write_recorder(updated_ms=0)
     assert "hangs or is down" in (await client.get("/readyz")).json()["problems"][0]
     instance.write_runtime(0)

@@ -15,6 +15,7 @@ import pytest
 from proxy.config.resolved import Log
 from proxy.dataplane.access_log import MAX_BUFFERED_BYTES, AccessLog, open_access_log
 from proxy.log import MAX_LINE_BYTES
+from proxy.wire.path_mask import PathMask
 from tests.support.dataplane import (
     Options,
     Plane,
@@ -26,6 +27,7 @@ from tests.support.dataplane import (
 from tests.support.upstreams import Request, Upstream, answer, echo, unused_port
 
 ALL = Log(10_000, None)
+MASK = PathMask(("token",))
 
 
 class Pipe:
@@ -63,7 +65,7 @@ async def _lines(pipe: Pipe, count: int) -> list[dict[str, Any]]:
 
 
 def _log_to(plane: Plane, pipe: Pipe, log: Log = ALL) -> AccessLog:
-    made = AccessLog(log, "worker 0", pipe.writer)
+    made = AccessLog(log, "worker 0", pipe.writer, MASK)
     plane.worker.access_log = made
     return made
 
@@ -189,15 +191,15 @@ async def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, pipe: Pipe) 
 
 def test_a_share_of_requests_is_logged(pipe: Pipe) -> None:
     """By chance, so that no pattern of the traffic can hide."""
-    log = AccessLog(Log(2_500, None), "worker 0", pipe.writer)
+    log = AccessLog(Log(2_500, None), "worker 0", pipe.writer, MASK)
     assert 2_000 < sum(log._is_sampled() for _ in range(10_000)) < 3_000
 
 
 def test_off_is_no_log_at_all() -> None:
     """A request looks at one attribute."""
-    assert open_access_log(Log(), "worker 0") is None
-    assert open_access_log(Log(1, None), "worker 0") is not None
-    assert open_access_log(Log(0, 1.0), "worker 0") is not None
+    assert open_access_log(Log(), "worker 0", MASK) is None
+    assert open_access_log(Log(1, None), "worker 0", MASK) is not None
+    assert open_access_log(Log(0, 1.0), "worker 0", MASK) is not None
 
 
 async def test_each_line_names_the_client_of_its_own_request(tmp_path: Path, pipe: Pipe) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.config.resolved import Bodies, Split, SplitKind
+from proxy.config.resolved import Bodies, RedactRule, Split, SplitKind
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, set_weight
 from proxy.state.stats_page import LATENCY_BOUNDS_US, Lost, Outcome, Skip
@@ -424,7 +424,7 @@ async def test_a_json_field_can_be_the_split_key(tmp_path: Path) -> None:
 
 async def test_secrets_are_dropped_before_the_disk(tmp_path: Path) -> None:
     """Redacted paths are in no byte of the state directory; what is not JSON is left out."""
-    options = Options(bodies=Bodies.FULL, redact_json=("patient.ssn",))
+    options = Options(bodies=Bodies.FULL, redact=(RedactRule("patient.ssn"),))
     secret = b'{"patient": {"ssn": "078-05-1120", "age": 5}}'
     async with (
         Upstream(echo) as primary,
@@ -436,7 +436,7 @@ async def test_secrets_are_dropped_before_the_disk(tmp_path: Path) -> None:
         assert (await plane.request(b"POST", b"/", body=secret))[2] == secret
         (line,) = await plane.pairs(1)
     assert "078-05-1120" not in str(line)
-    assert (line["primary_body_state"], line["candidate_body_state"]) == ("redacted", "omitted")
+    assert (line["primary_body_state"], line["candidate_body_state"]) == ("redacted", "redacted")
     assert '"age"' in line["request_body"]
 
 

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 from hypothesis import Phase, given, settings, strategies as st
 
+from proxy.config.resolved import RedactRule
 from proxy.wire.stream_times import MEDIAN_ERROR
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
 from tests.support.ledgers import check_ledger
@@ -255,19 +256,19 @@ _END = (
 )
 
 
-@pytest.mark.parametrize("redact_json", [(), ("a",)])
+@pytest.mark.parametrize("redact", [(), (RedactRule("a"),)])
 async def test_the_end_of_a_stream_over_the_limit_is_journaled_beside_its_start(
-    tmp_path: Path, redact_json: tuple[str, ...]
+    tmp_path: Path, redact: tuple[RedactRule, ...]
 ) -> None:
     """So that the recorder learns what it counted; not where a part could not be redacted."""
     line = await _recorded(
         tmp_path,
         _paused(*[TOKEN * 100] * 4, _END, pause_s=0.002),
         limits={"record_body_bytes": 10_000},
-        redact_json=redact_json,
+        redact=redact,
     )
-    if redact_json:
-        assert line["candidate_body_state"] == "omitted"
+    if redact:
+        assert line["candidate_body_state"] == "redacted"
         assert "candidate_tail" not in line
         return
     assert line["candidate_body_state"] == "truncated"

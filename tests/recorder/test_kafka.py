@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import pytest
 
 from proxy.config.resolved import Kafka
-from proxy.journal.segments import load_shipped
-from proxy.recorder.kafka import Deadlines, KafkaSink
+from proxy.journal.segments import Shipped, load_shipped
+from proxy.recorder.kafka import BATCH_BYTES
 from proxy.recorder.sink import Delivery, Drop, SinkState
+from proxy.telemetry import wall_ns
+from tests.recorder.kafka_sinks import library_tasks, opened, until
 from tests.recorder.support import (
     config_for,
     journal,
@@ -26,58 +25,7 @@ from tests.recorder.support import (
     wait_for_acknowledged,
 )
 from tests.support.deadline import wait_for
-from tests.support.kafka import Broker, broker, consume, create_topic
-
-#: Short enough to see a frozen broker within a test.
-SHORT = Deadlines(
-    connect_s=4, deliver_s=2, close_s=0.5, request_s=1, backoff_s=0.1, backoff_limit_s=0.5
-)
-
-SASL = {
-    "security.protocol": "SASL_PLAINTEXT",
-    "sasl.mechanism": "PLAIN",
-    "sasl.username": "alice",
-    "sasl.password": "alice-secret",
-}
-
-
-@pytest.fixture(scope="module")
-def own_broker(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Give a broker that a test may stop and freeze; it creates no topic by itself."""
-    settings = {"auto.create.topics.enable": "false"}
-    with broker(kafka_cache, tmp_path_factory.mktemp("own") / "data", settings) as found:
-        yield found
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Return a topic prefix that no other test uses."""
-    return f"test-{uuid.uuid4().hex[:12]}"
-
-
-@asynccontextmanager
-async def opened(
-    bootstrap: str, prefix: str, options: dict[str, str] | None = None
-) -> AsyncIterator[KafkaSink]:
-    """Give a sink with short deadlines, closed at the end."""
-    sink = KafkaSink(Kafka((bootstrap,), prefix, options or {}), SHORT)
-    try:
-        yield sink
-    finally:
-        async with asyncio.timeout(5):
-            await sink.close()
-
-
-async def until(sink: KafkaSink, *states: SinkState) -> None:
-    """Return when the sink is in one of `states`."""
-    async with asyncio.timeout(15):
-        while sink.status.state not in states:  # noqa: ASYNC110 - a state is no event
-            await asyncio.sleep(0.02)
-
-
-def library_tasks() -> list[str]:
-    """Return the tasks of aiokafka that are still there."""
-    return [str(task) for task in asyncio.all_tasks() if "aiokafka" in str(task)]
+from tests.support.kafka import Broker, consume, create_topic
 
 
 @pytest.mark.kafka
@@ -110,15 +58,19 @@ def test_every_journaled_pair_arrives_once(
 def test_an_idle_recorder_knows_its_broker(
     kafka_bootstrap: str, prefix: str, tmp_path: Path
 ) -> None:
-    """`status` says ok, or why not, before the first pair."""
+    """`status` says ok, or why not, before the first pair; it stops in time with pairs in hand."""
     config = config_for(tmp_path, kafka=Kafka((kafka_bootstrap,), prefix, {}))
     with recorder(config) as process:
         wait_for(lambda: statistics(config).get("state") == "ok", "the broker to be found")
         assert stop(process) == (0, b"")
     nobody = config_for(tmp_path, kafka=Kafka(("127.0.0.1:1",), prefix, {}))
+    journal(nobody, range(500))
     with recorder(nobody) as process:
-        wait_for(lambda: statistics(nobody).get("state") == "retrying", "a word about it")
+        wait_for(lambda: statistics(nobody).get("state") == "broker_down", "a word about it")
+        assert "127.0.0.1:1" in statistics(nobody)["message"]
+        assert "start it" in statistics(nobody)["remedy"]
         assert stop(process) == (0, b"")
+    assert load_shipped(tmp_path / "journal" / "worker-0") == Shipped(), "it has given nothing up"
 
 
 @pytest.mark.kafka
@@ -139,33 +91,6 @@ def test_a_killed_recorder_loses_nothing(kafka_bootstrap: str, prefix: str, tmp_
     messages = consume(kafka_bootstrap, f"{prefix}.pairs.v1", 8_000)
     ids = [orjson.loads(message.value() or b"")["pair_id"] for message in messages]
     assert len(set(ids)) == 8_000
-
-
-@pytest.mark.real_kafka
-def test_a_broker_that_comes_later_gets_everything(
-    own_broker: Broker, prefix: str, tmp_path: Path
-) -> None:
-    """The recorder waits, says so, and stops in time when asked to meanwhile."""
-    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
-    own_broker.kill()
-    config = config_for(tmp_path, kafka=Kafka((own_broker.bootstrap,), prefix, {}))
-    journal(config, range(500))
-    try:
-        with recorder(config) as process:
-            wait_for(lambda: statistics(config).get("state") == "retrying", "a word about it")
-            assert own_broker.bootstrap in statistics(config)["message"].replace("', ", ":")
-            assert stop(process) == (0, b"")
-        with recorder(config) as process:
-            wait_for(lambda: statistics(config).get("state") == "retrying", "a word about it")
-            own_broker.start()
-            found = wait_for_acknowledged(config, 500, timeout_s=30)
-            assert stop(process) == (0, b"")
-    finally:
-        if not own_broker.is_running:
-            own_broker.start()
-    assert found["acknowledged"] == 500
-    messages = consume(own_broker.bootstrap, f"{prefix}.pairs.v1", 500)
-    assert len({message.key() for message in messages}) == 500
 
 
 @pytest.mark.real_kafka
@@ -203,7 +128,7 @@ async def test_a_missing_topic_is_named_and_used_once_it_exists(
         writing = group.create_task(sink.write([pair(1)]))
         await until(sink, SinkState.TOPIC_MISSING)
         assert f"{prefix}.pairs.v1" in sink.status.message
-        assert "topics create" in sink.status.message
+        assert "topics create" in sink.status.remedy
         create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
         assert await writing == Delivery(1)
         assert sink.status.state is SinkState.OK
@@ -222,6 +147,9 @@ async def test_a_pair_that_no_broker_takes_is_dropped_and_counted(
         async with asyncio.timeout(20):
             assert await sink.write(pairs) == Delivery(101, {Drop.TOO_LARGE: 1})
         assert await sink.write([pair(502)]) == Delivery(1)
+        assert sink.statistics()["batch_bytes"] == BATCH_BYTES, (
+            "the pair was to blame, not its batch"
+        )
     messages = consume(own_broker.bootstrap, topic, 102)
     assert {m.key() for m in messages} == {
         p.request_id.encode() for p in [*pairs[:100], pair(501), pair(502)]
@@ -229,28 +157,33 @@ async def test_a_pair_that_no_broker_takes_is_dropped_and_counted(
 
 
 @pytest.mark.real_kafka
-async def test_a_refused_password_is_said_to_be_one(
-    kafka_cache: Path, prefix: str, tmp_path: Path
+async def test_a_topic_of_small_messages_gets_small_batches(
+    own_broker: Broker, prefix: str
 ) -> None:
-    """And the right one works: SASL settings go by the names Kafka gives them."""
-    jaas = (
-        "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        'username="alice" password="alice-secret" user_alice="alice-secret";'
-    )
-    settings = {
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "sasl.enabled.mechanisms": "PLAIN",
-        "sasl.mechanism.inter.broker.protocol": "PLAIN",
-        "listener.name.plaintext.plain.sasl.jaas.config": jaas,
-    }
-    with broker(kafka_cache, tmp_path / "data", settings, SASL) as found:
-        wrong = SASL | {"sasl.password": "wrong"}
-        async with opened(found.bootstrap, prefix, wrong) as sink, asyncio.TaskGroup() as group:
-            writing = group.create_task(sink.write([pair(1)]))
-            await until(sink, SinkState.UNAUTHORIZED)
-            assert "wrong" not in sink.status.message
-            writing.cancel()
-        async with opened(found.bootstrap, prefix, SASL) as sink:
-            async with asyncio.timeout(20):
-                assert await sink.write([pair(1)]) == Delivery(1)
+    """Then no pair is to blame: nothing is dropped, and the next batch is as small."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic, 1, {"max.message.bytes": "150000"})
+    pairs = [pair(n)._replace(value=os.urandom(2_000)) for n in range(300)]
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(20):
+        assert await sink.write(pairs) == Delivery(300)
+        built = sink.statistics()["clients"]
+        assert await sink.write(pairs[:150]) == Delivery(150)
+        assert sink.statistics()["clients"] == built
+    assert len(consume(own_broker.bootstrap, topic, 450)) >= 450
+
+
+@pytest.mark.real_kafka
+async def test_a_pair_that_the_topic_refuses_does_not_block_the_rest(
+    own_broker: Broker, prefix: str
+) -> None:
+    """Such as one from before an outage that is older than the topic takes."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic, 1, {"message.timestamp.before.max.ms": "3600000"})
+    now_ms = wall_ns() // 1_000_000
+    fresh = [pair(number)._replace(ts_ms=now_ms) for number in range(40)]
+    pairs = [*fresh[:20], pair(100), *fresh[20:]]
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(20):
+        assert await sink.write(pairs) == Delivery(40, {Drop.REFUSED: 1})
+        assert sink.status.state is SinkState.OK
+    messages = consume(own_broker.bootstrap, topic, 40)
+    assert {m.key() for m in messages} == {p.request_id.encode() for p in fresh}

@@ -140,9 +140,14 @@ async def test_commits_are_few_and_an_idle_stream_has_none_left(
     commits: list[Position] = []
     commit = JournalReader.commit
 
-    def noting(reader: JournalReader, position: Position, accounts: Mapping[str, int]) -> None:
+    def noting(
+        reader: JournalReader,
+        position: Position,
+        accounts: Mapping[str, int],
+        ahead: Mapping[int, int],
+    ) -> None:
         commits.append(position)
-        commit(reader, position, accounts)
+        commit(reader, position, accounts, ahead)
 
     monkeypatch.setattr(JournalReader, "commit", noting)
     sink = SlowSink()
@@ -151,3 +156,21 @@ async def test_commits_are_few_and_an_idle_stream_has_none_left(
     async with running(config, sink):
         await until(lambda: acknowledged(config) == 50)
     assert len(commits) == 1
+
+
+async def test_the_newest_pairs_get_every_second_window_of_a_backlog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage, today's evidence does not wait for yesterday's; the accounts are exact."""
+    monkeypatch.setattr(loop, "WINDOW_BYTES", 1)
+    monkeypatch.setattr(loop, "COMMIT_BYTES", 1)
+    config = config_for(tmp_path)
+    for start in range(0, 60, 20):  # each writer begins a segment of its own
+        journal(config, range(start, start + 20))
+    sink = SlowSink()
+    for _ in range(6):
+        sink.permits.release()
+    async with running(config, sink):
+        await until(lambda: acknowledged(config) == 60)
+    firsts = [write[0] for write in sink.writes]
+    assert firsts == [f"request-{number}" for number in (0, 40, 10, 50, 20, 30)]

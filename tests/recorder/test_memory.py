@@ -19,3 +19,12 @@ def test_glibc_is_told_to_keep_freed_memory() -> None:
 def test_what_is_kept_is_bounded() -> None:
     """An idle recorder is small."""
     assert KEPT_BYTES <= 16 * 1024 * 1024
+
+
+def test_python_looks_for_garbage_rarely() -> None:
+    """What the start has made is not looked at again."""
+    code = (
+        "import gc; from proxy.recorder.memory import leave_garbage; leave_garbage(); "
+        "print(gc.get_threshold()[0] >= 50_000, gc.get_freeze_count() > 1_000)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "True True\n"

@@ -47,7 +47,8 @@ class Crowd:
         failures: all others, in order.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, every_s: float = 0.0) -> None:
+        """Ask at `address`, each user once every `every_s` or as fast as answers come."""
         host, _, port = address.rpartition(":")
         self.answers: dict[int, bytes] = {}
         self.times_s: dict[int, float] = {}
@@ -55,6 +56,7 @@ class Crowd:
         self.is_over = False
         self._place = host, int(port)
         self._numbers = count()
+        self._every_s = every_s
 
     async def go_on(self, requests: int = 200) -> None:
         """Wait until so many more requests have been answered."""
@@ -87,7 +89,9 @@ class Crowd:
             if what:
                 self.failures.append(Failure(number, port, begun_s, what))
                 return
-            self.times_s[number] = monotonic_s() - begun_s
+            took_s = self.times_s[number] = monotonic_s() - begun_s
+            if self._every_s:
+                await asyncio.sleep(max(0.0, self._every_s - took_s))
 
     async def _ask(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int
@@ -105,9 +109,11 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(address: str, *, users: int = 16) -> AsyncIterator[Crowd]:
-    """Let `users` users ask until the block ends."""
-    people = Crowd(address)
+async def crowd(
+    address: str, *, users: int = 16, rate_per_s: float | None = None
+) -> AsyncIterator[Crowd]:
+    """Let `users` users ask until the block ends, at `rate_per_s` together or as fast as they can."""
+    people = Crowd(address, users / rate_per_s if rate_per_s else 0.0)
     async with asyncio.TaskGroup() as group:
         for _ in range(users):
             group.create_task(people.user())

@@ -26,6 +26,7 @@ from proxy.config.resolved import (
     Guard,
     Protocol,
     Redact,
+    RedactRule,
     Route,
     Split,
     SplitKind,
@@ -55,7 +56,8 @@ class Options:
     primary_in_flight: int = 1024
     replicate_bp: int = 0
     bodies: Bodies = Bodies.RESPONSES
-    redact_json: tuple[str, ...] = ()
+    redact: tuple[RedactRule, ...] = ()
+    redact_key: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)
     deadlines: dict[str, dict[str, float]] = field(default_factory=dict)
     upgrades: tuple[str, ...] = ("websocket",)
@@ -109,7 +111,11 @@ def plane_config(
         trusted_proxies=options.trusted_proxies,
         backends={name: backend(name, port) for name, port in ports.items()},
         routes=(route,),
-        record=replace(base.record, bodies=options.bodies, redact=Redact((), options.redact_json)),
+        record=replace(
+            base.record,
+            bodies=options.bodies,
+            redact=Redact((), options.redact, key=options.redact_key),
+        ),
         limits=replace(base.limits, **{"request_body_bytes": 2**26, **options.limits}),
     )
     config = config if options.adapt is None else options.adapt(config)

@@ -14,6 +14,7 @@ from proxy.config.resolved import (
     Protocol,
     Record,
     Redact,
+    RedactRule,
     Route,
     Split,
     SplitKind,
@@ -41,7 +42,7 @@ def route(protocol: Protocol = Protocol.JSON, compare: Compare = EXACT) -> Route
 
 def record_settings(bodies: Bodies = Bodies.RESPONSES, redact_json: tuple[str, ...] = ()) -> Record:
     """Return settings of the local log."""
-    return Record(None, bodies, HashPolicy.AUTO, Redact((), redact_json))
+    return Record(None, bodies, HashPolicy.AUTO, Redact((), tuple(map(RedactRule, redact_json))))
 
 
 def leg(side: str, body: bytes | None, **changes: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer
@@ -102,11 +102,12 @@ def _resolve(cache_dir: Path, jars: Path) -> None:
 class Broker:
     """One real broker that can be stopped, killed, frozen and started again on its own port.
 
-    `settings` are added to the broker's properties; `client` to those of the client that asks
-    whether it is up.
+    `settings` are added to the broker's properties; `format_options` to the words that format its
+    storage (users of SCRAM are made there); `listeners` are further ones, protocols by name.
 
     Attributes:
         bootstrap: `host:port` for clients.
+        addresses: the same of every listener, by name.
     """
 
     def __init__(
@@ -114,14 +115,17 @@ class Broker:
         cache_dir: Path,
         data_dir: Path,
         settings: Mapping[str, str] | None = None,
-        client: Mapping[str, str] | None = None,
+        format_options: Sequence[str] = (),
+        listeners: Mapping[str, str] | None = None,
     ) -> None:
         self._classpath = resolve_jars(cache_dir)
         self._data_dir = data_dir
         self._settings = dict(settings or {})
-        self._client = dict(client or {})
+        self._format_options = tuple(format_options)
+        self._protocols = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.bootstrap = ""
+        self.addresses: dict[str, str] = {}
 
     def create(self) -> None:
         """Format fresh storage and start; a port taken by another in between is tried again.
@@ -132,9 +136,12 @@ class Broker:
         for attempt in range(_START_ATTEMPTS):
             shutil.rmtree(self._data_dir, ignore_errors=True)
             self._data_dir.mkdir(parents=True)
-            port, controller_port = _free_ports()
-            self.bootstrap = f"127.0.0.1:{port}"
-            self._configure(port, controller_port)
+            controller, *ports = _free_ports(1 + len(self._protocols))
+            self.addresses = {
+                name: f"127.0.0.1:{port}" for name, port in zip(self._protocols, ports, strict=True)
+            }
+            self.bootstrap = self.addresses["PLAINTEXT"]
+            self._configure(f"127.0.0.1:{controller}")
             self._format()
             try:
                 self.start()
@@ -150,6 +157,11 @@ class Broker:
         Raises:
             BrokerError: it did not come up within `START_TIMEOUT_S`.
         """
+        self.launch()
+        self.wait_until_up()
+
+    def launch(self) -> None:
+        """Begin to start. It dies with the thread that does this, so that must be the main one."""
         with (self._data_dir / "server.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [*_die_with_parent(), *self._java("kafka.Kafka"), str(self._properties)],
@@ -158,9 +170,18 @@ class Broker:
                 cwd=self._data_dir,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> None:
+        """Return when a broker that was launched answers.
+
+        Raises:
+            BrokerError: it did not come up within `START_TIMEOUT_S`.
+        """
+        process = self._process
+        assert process is not None, "it was not launched"
         deadline = monotonic_s() + START_TIMEOUT_S
-        while not _answers(self.bootstrap, self._client):
-            if self._process.poll() is not None:
+        while not _answers(self.bootstrap):
+            if process.poll() is not None:
                 raise BrokerError(f"the broker exited: {self._tail()}")
             if monotonic_s() > deadline:
                 self.kill()
@@ -171,6 +192,20 @@ class Broker:
     def is_running(self) -> bool:
         """Whether it was started and has not ended; a frozen one runs."""
         return self._process is not None and self._process.poll() is None
+
+    def command(self, main: str, *words: str) -> str:
+        """Run one of Kafka's own commands, by the name of its class, and return what it says.
+
+        Raises:
+            BrokerError: it failed.
+        """
+        done = subprocess.run(
+            [*self._java(main), "--bootstrap-server", self.bootstrap, *words],
+            capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise BrokerError(f"{main} failed: {done.stdout}{done.stderr}")
+        return done.stdout
 
     def kill(self) -> None:
         """End it at once, as a power cut would; harmless when it is not running."""
@@ -195,15 +230,17 @@ class Broker:
     def _properties(self) -> Path:
         return self._data_dir / "server.properties"
 
-    def _configure(self, port: int, controller_port: int) -> None:
+    def _configure(self, controller: str) -> None:
+        addresses = {"CONTROLLER": controller, **self.addresses}
+        protocols = {"CONTROLLER": "PLAINTEXT", **self._protocols}
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": ",".join(f"{name}://{where}" for name, where in addresses.items()),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(map(":".join, protocols.items())),
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(self._data_dir / "log"),
             "num.partitions": "4",
             "offsets.topic.num.partitions": "1",
@@ -227,6 +264,7 @@ class Broker:
             "format",
             f"--cluster-id={uuid.uuid4().hex[:22]}",
             f"--config={self._properties}",
+            *self._format_options,
         ]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False
@@ -250,10 +288,11 @@ def broker(
     cache_dir: Path,
     data_dir: Path,
     settings: Mapping[str, str] | None = None,
-    client: Mapping[str, str] | None = None,
+    format_options: Sequence[str] = (),
+    listeners: Mapping[str, str] | None = None,
 ) -> Iterator[Broker]:
     """Run a real broker that the test may stop, freeze or restart; see `Broker`."""
-    found = Broker(cache_dir, data_dir, settings, client)
+    found = Broker(cache_dir, data_dir, settings, format_options, listeners)
     try:
         found.create()
         yield found
@@ -278,10 +317,20 @@ def mock_broker() -> Iterator[str]:
     owner.flush(1)
 
 
-def create_topic(bootstrap: str, topic: str, partitions: int = 4) -> None:
+def create_topic(
+    bootstrap: str, topic: str, partitions: int = 4, config: Mapping[str, str] | None = None
+) -> None:
     """Create a topic; return when it is there."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.create_topics([NewTopic(topic, partitions, 1)]).values():
+    fresh = NewTopic(topic, partitions, 1, config=dict(config or {}))
+    for future in admin.create_topics([fresh]).values():
+        future.result(timeout=20)
+
+
+def delete_topic(bootstrap: str, topic: str) -> None:
+    """Delete a topic; return when the broker has taken the order."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for future in admin.delete_topics([topic]).values():
         future.result(timeout=20)
 
 
@@ -318,24 +367,23 @@ def consume(
     raise AssertionError(f"{len(messages)} of {enough} messages in {topic} after {timeout_s} s")
 
 
-def _answers(bootstrap: str, client: Mapping[str, str]) -> bool:
+def _answers(bootstrap: str) -> bool:
     """Return whether a broker answers a metadata request; a closed port is the cheap no."""
     host, _, port = bootstrap.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()
-        AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **client}).list_topics(
-            timeout=2
-        )
+        AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=2)
     except (OSError, KafkaException):
         return False
     return True
 
 
-def _free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
 
 
 def _die_with_parent() -> list[str]:

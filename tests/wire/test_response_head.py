@@ -108,3 +108,24 @@ def test_plain_answers_are_whole_and_escaped() -> None:
     assert data.endswith(b'{"error": "say \\"no\\""}\n')
     assert b"connection: close\r\n" in data
     assert plain_answer(400, 'say "no"', has_body=False).endswith(b"length: 24\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"set-cookie: s3cret\0", "of set-cookie"),
+        (b" s3cret: x", "of 10 bytes"),
+        (b"s3cret", "of 6 bytes"),
+        (b"x s3cret: x", "of 11 bytes"),
+        (b"content-length: s3cret", "Content-Length of 6 bytes"),
+        (b"transfer-encoding: s3cret", "Transfer-Encoding"),
+    ],
+    ids=repr,
+)
+def test_what_is_wrong_is_told_without_a_value(line: bytes, told: str) -> None:
+    """It goes into logs and records, and the value may be a session's cookie."""
+    found = read_response_head(b"HTTP/1.1 200 OK\r\n" + line)
+    assert isinstance(found, str)
+    assert told in found
+    assert "s3cret" not in found
+    assert "s3cret" not in str(read_response_head(b"HTTP/1.1 s3cret"))

@@ -1,0 +1,146 @@
+"""Each trouble with a real broker has a word of its own, a reason and a remedy, and passes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from confluent_kafka import admin
+
+from proxy.recorder.kafka import KafkaSink
+from proxy.recorder.sink import Delivery, SinkState
+from tests.recorder.kafka_sinks import SHORT, opened, until
+from tests.recorder.support import pair
+from tests.support.authority import Authority
+from tests.support.kafka import Broker, create_topic
+from tests.support.kafka_security import PASSWORD, USER, sasl
+
+pytestmark = pytest.mark.real_kafka
+
+
+async def refused(sink: KafkaSink, state: SinkState) -> tuple[str, str]:
+    """Write until the sink is in `state`; return what it says then, and the remedy."""
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(sink.write([pair(1)]))
+        await until(sink, state)
+        writing.cancel()
+    return sink.status.message, sink.status.remedy
+
+
+def allow(broker: Broker, topic: str) -> None:
+    """Let alice write to `topic`."""
+    client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
+    kinds: Any = admin  # its stubs do not export all that it has
+    rules = [
+        kinds.AclBinding(
+            kinds.ResourceType.TOPIC, topic, kinds.ResourcePatternType.LITERAL, f"User:{USER}", "*",
+            operation, kinds.AclPermissionType.ALLOW,
+        )
+        for operation in (kinds.AclOperation.WRITE, kinds.AclOperation.DESCRIBE)
+    ]  # fmt: skip
+    for future in client.create_acls(rules).values():
+        future.result(timeout=10)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+async def test_who_one_is_and_what_one_may_are_told_apart(
+    own_broker: Broker, prefix: str, mechanism: str
+) -> None:
+    """A wrong password, then a right one without rights, then with them."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic)
+    address = own_broker.addresses["SASL"]
+    async with opened(address, prefix, sasl(mechanism, "wr0ng")) as sink:
+        message, remedy = await refused(sink, SinkState.UNAUTHENTICATED)
+        assert address in message
+        assert "wr0ng" not in message
+        assert "sasl.password" in remedy
+    async with opened(address, prefix, sasl(mechanism)) as sink:
+        message, remedy = await refused(sink, SinkState.UNAUTHORIZED)
+        assert topic in message
+        assert f"--topic {topic}" in remedy
+        assert PASSWORD not in message + remedy
+        allow(own_broker, topic)
+        async with asyncio.timeout(10):
+            assert await sink.write([pair(1)]) == Delivery(1)
+        assert sink.status.state is SinkState.OK
+
+
+async def test_a_certificate_that_is_not_trusted_is_said_to_be_one(
+    own_broker: Broker, prefix: str, authority: Authority
+) -> None:
+    """And TLS works when it is, alone and under SASL."""
+    topic = f"{prefix}.pairs.v1"
+    create_topic(own_broker.bootstrap, topic)
+    allow(own_broker, topic)
+    tls = {"security.protocol": "SSL"}
+    trusting = {"ssl.ca.location": str(authority.ca_file)}
+    async with opened(own_broker.addresses["TLS"], prefix, tls) as sink:
+        message, remedy = await refused(sink, SinkState.TLS_FAILED)
+        assert "certificate" in message.lower()
+        assert "ssl.ca.location" in remedy
+    async with opened(own_broker.bootstrap, prefix, tls | trusting) as sink:
+        _, remedy = await refused(sink, SinkState.BROKER_DOWN)  # no TLS is spoken there
+        assert "security.protocol" in remedy
+    both = sasl("SCRAM-SHA-256") | {"security.protocol": "SASL_SSL"} | trusting
+    for listener, options in (("TLS", tls | trusting), ("SASLTLS", both)):
+        async with opened(own_broker.addresses[listener], prefix, options) as sink:
+            assert await sink.write([pair(1)]) == Delivery(1)
+            assert sink.status.state is SinkState.OK
+
+
+async def test_a_broker_that_is_not_there_is_told_from_one_that_is_silent(prefix: str) -> None:
+    """A closed port is known at once; an open one that says nothing after a deadline."""
+    async with opened("127.0.0.1:1", prefix) as sink:
+        message, remedy = await refused(sink, SinkState.BROKER_DOWN)
+        assert "127.0.0.1:1" in message
+        assert "bootstrap_servers" in remedy
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        async with opened(f"{host}:{port}", prefix) as sink:
+            await refused(sink, SinkState.STUCK)
+
+
+async def test_a_slow_broker_is_told_while_it_is_slow(own_broker: Broker, prefix: str) -> None:
+    """One that stands still for a while is slow first; nothing is sent again for it."""
+    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
+    patient = replace(SHORT, slow_s=0.2, deliver_s=10, request_s=10)
+    async with opened(own_broker.bootstrap, prefix, deadlines=patient) as sink:
+        await sink.write([pair(1)])
+        own_broker.freeze()
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(sink.write([pair(2)]))
+                await until(sink, SinkState.SLOW)
+                own_broker.thaw()
+        finally:
+            own_broker.thaw()
+        assert writing.result() == Delivery(1)
+        assert "followers" in sink.status.remedy, "until one is quick again"
+        await sink.write([pair(3)])
+        assert sink.status.state is SinkState.OK
+        assert sink.statistics()["clients"] == 1
+
+
+async def test_a_quota_is_named(own_broker: Broker, prefix: str) -> None:
+    """Held back by its quota, everything arrives, and `status` says why it takes long."""
+    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1", 1)
+    limit = ("--alter", "--add-config", "producer_byte_rate=2000")
+    own_broker.command(
+        "kafka.admin.ConfigCommand", *limit, "--entity-type", "clients", "--entity-name", prefix
+    )
+    async with opened(own_broker.bootstrap, prefix, {"client.id": prefix}) as sink:
+        async with asyncio.timeout(10):
+            noise = [pair(n)._replace(value=os.urandom(200)) for n in range(300)]
+            assert await sink.write(noise) == Delivery(300)
+        assert sink.status.state is SinkState.THROTTLED
+        assert "producer_byte_rate" in sink.status.remedy
+        assert sink.statistics()["throttled_ms"] > 0
