@@ -34,8 +34,8 @@ def schema(
 ) -> None:
     """Print the JSON Schema of the config, of the pair record or of a label."""
     if dialect is not None:
-        if what == "config":
-            raise typer.BadParameter("the config has no columns; write `schema pair`")
+        if what != "pair":
+            raise typer.BadParameter(f"no columns for {what}; write `schema pair`")
         dialects = importlib.import_module("proxy.pairs.dialects")
         sys.stdout.write(dialects.statement(dialects.Dialect(dialect)))
         return

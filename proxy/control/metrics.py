@@ -244,7 +244,7 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 #: Why labels that were taken are not in the sink: of `DROP_REASONS`, those that can happen.
-LABEL_DROPS = ("rejected", "too_large")
+LABEL_DROPS = ("rejected", "too_large", "refused")
 
 
 def _labels(snapshot: Snapshot) -> Iterator[Metric]:

@@ -310,7 +310,8 @@ def _label_troubles(snapshot: Snapshot) -> list[str]:
     state = snapshot.labels.get("state")
     if state is None or state in (*QUIET_STATES, "connecting", "closed"):
         return []
-    return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}"]
+    remedy = f"; to mend it, {snapshot.labels['remedy']}" if snapshot.labels.get("remedy") else ""
+    return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}{remedy}"]
 
 
 def _losses(snapshot: Snapshot) -> list[str]:

@@ -191,6 +191,7 @@ class LabelShipper:
                 "sink": sink.name,
                 "state": sink.status.state,
                 "message": sink.status.message or self._message,
+                "remedy": sink.status.remedy,
                 READ: accounts.get(READ, 0),
                 ACKNOWLEDGED: accounts.get(ACKNOWLEDGED, 0),
                 "dropped": {

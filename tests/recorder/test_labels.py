@@ -21,7 +21,7 @@ from proxy.journal.segments import load_shipped
 from proxy.pairs.label import read_line
 from tests.recorder.support import config_for, journal, recorder, stop, wait_for_acknowledged
 from tests.support.deadline import wait_for
-from tests.support.kafka import broker, consume, create_topic
+from tests.support.kafka import Broker, consume, create_topic
 
 GIB = 2**30
 
@@ -177,33 +177,31 @@ def test_labels_go_to_their_topic_by_request_id(kafka_bootstrap: str, tmp_path: 
 
 @pytest.mark.real_kafka
 def test_a_dead_broker_costs_no_label_and_holds_up_nobody(
-    kafka_cache: Path, tmp_path: Path
+    own_broker: Broker, prefix: str, tmp_path: Path
 ) -> None:
     """Labels wait; a missing topic of labels keeps no pair; afterwards all are there.
 
     `UNDERSTUDY_CHAOS_S=1` also kills the broker midway.
     """
-    prefix = "late"
-    settings = {"auto.create.topics.enable": "false"}
-    with broker(kafka_cache, tmp_path / "kafka", settings) as found:
-        create_topic(found.bootstrap, f"{prefix}.pairs.v1")
-        config = config_for(tmp_path / "state", kafka=Kafka((found.bootstrap,), prefix, {}))
-        take(config, range(100))
-        journal(config, range(100))
-        with recorder(config) as process:
-            assert wait_for_acknowledged(config, 100, 30)["state"] == "ok"
-            wait_for(lambda: said(config).get("state") == "topic_missing", "its word", 30)
-            assert load_shipped(label_journal(Path(config.state_dir))).position.offset == 0
-            create_topic(found.bootstrap, f"{prefix}.labels.v1")
-            wait_for_labels(config, 100, 30)
-            count = 100
-            if os.environ.get("UNDERSTUDY_CHAOS_S"):  # restarting the broker takes half a minute
-                found.kill()
-                take(config, range(100, 200))
-                wait_for(lambda: said(config)["backlog_bytes"] > 0, "a backlog", 30)
-                found.start()
-                count = 200
-                wait_for_labels(config, count, 60)
-            assert stop(process)[0] == 0
-        labels = consume(found.bootstrap, f"{prefix}.labels.v1", count)
+    found = own_broker
+    create_topic(found.bootstrap, f"{prefix}.pairs.v1")
+    config = config_for(tmp_path / "state", kafka=Kafka((found.bootstrap,), prefix, {}))
+    take(config, range(100))
+    journal(config, range(100))
+    with recorder(config) as process:
+        assert wait_for_acknowledged(config, 100, 30)["state"] == "ok"
+        wait_for(lambda: said(config).get("state") == "topic_missing", "its word", 30)
+        assert load_shipped(label_journal(Path(config.state_dir))).position.offset == 0
+        create_topic(found.bootstrap, f"{prefix}.labels.v1")
+        wait_for_labels(config, 100, 30)
+        count = 100
+        if os.environ.get("UNDERSTUDY_CHAOS_S"):  # restarting the broker takes half a minute
+            found.kill()
+            take(config, range(100, 200))
+            wait_for(lambda: said(config)["backlog_bytes"] > 0, "a backlog", 30)
+            found.start()
+            count = 200
+            wait_for_labels(config, count, 60)
+        assert stop(process)[0] == 0
+    labels = consume(found.bootstrap, f"{prefix}.labels.v1", count)
     assert {value(m)["label"] for m in labels} == set(range(count))

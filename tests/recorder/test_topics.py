@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -14,53 +11,23 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
 from proxy.config.resolved import Kafka
-from proxy.doctor.findings import Level, worst
+from proxy.doctor.findings import Level
 from proxy.doctor.kafka import kafka_findings
 from proxy.recorder.kafka_cluster import Access, ClusterError, connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics, topics
 from tests.support.deadline import wait_for
-from tests.support.kafka import Broker, broker
+from tests.support.kafka import Broker
+from tests.support.kafka_security import sasl
 
-ADMIN = {
-    "security.protocol": "SASL_PLAINTEXT",
-    "sasl.mechanism": "PLAIN",
-    "sasl.username": "admin",
-    "sasl.password": "admin-secret",
-}
-#: May do nothing at all.
-BOB = ADMIN | {"sasl.username": "bob", "sasl.password": "bob-secret"}
-
-
-@pytest.fixture(scope="module")
-def guarded(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """Give a broker that knows admin, who may do everything, and bob, who may do nothing."""
-    jaas = (
-        "org.apache.kafka.common.security.plain.PlainLoginModule required "
-        'username="admin" password="admin-secret" '
-        'user_admin="admin-secret" user_bob="bob-secret";'
-    )
-    settings = {
-        "sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.sasl.plain.sasl.jaas.config": jaas,
-        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        "super.users": "User:admin;User:ANONYMOUS",
-        "auto.create.topics.enable": "false",
-    }
-    data = tmp_path_factory.mktemp("acl") / "data"
-    with broker(kafka_cache, data, settings, listeners={"SASL": "SASL_PLAINTEXT"}) as found:
-        yield found
+#: Everybody on the open listener may do everything; alice, at first, nothing at all.
+ADMIN: dict[str, str] = {}
+ALICE = sasl("PLAIN")
 
 
 @pytest.fixture
-def bootstrap(guarded: Broker) -> str:
-    """Return the broker's address."""
-    return guarded.addresses["SASL"]
-
-
-@pytest.fixture
-def prefix() -> str:
-    """Return a topic prefix that no other test uses."""
-    return f"topics-{uuid.uuid4().hex[:12]}"
+def bootstrap(own_broker: Broker) -> str:
+    """Return the address of the open listener."""
+    return own_broker.bootstrap
 
 
 async def make(
@@ -82,7 +49,7 @@ async def make(
 def settings(bootstrap: str, topic: str) -> dict[str, str]:
     """Return the settings of a topic as another client sees them."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
-    admin = AdminClient({"bootstrap.servers": bootstrap, **ADMIN})
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     (future,) = admin.describe_configs([resource]).values()
     return {name: entry.value for name, entry in future.result(20).items()}
 
@@ -119,7 +86,7 @@ async def test_what_exists_is_never_changed_and_what_differs_is_said(
     bootstrap: str, prefix: str
 ) -> None:
     """With the command that mends it; what was not asked for may be as it is."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, **ADMIN})
+    admin = AdminClient({"bootstrap.servers": bootstrap})
     fresh = [NewTopic(f"{prefix}.pairs.v1", 2, 1), NewTopic(f"{prefix}.state.v1", 1, 1)]
     for future in admin.create_topics(fresh).values():
         future.result(20)
@@ -146,26 +113,28 @@ async def test_more_replicas_than_brokers_is_said_in_numbers(bootstrap: str, pre
 
 
 @pytest.mark.real_kafka
-async def test_rights_are_told_before_anything_needs_them(bootstrap: str, prefix: str) -> None:
+async def test_rights_are_told_before_anything_needs_them(
+    own_broker: Broker, bootstrap: str, prefix: str
+) -> None:
     """A user without rights creates nothing, and is told so; whether it may write is known, too."""
-    found = await make(bootstrap, prefix, Asked(), user=BOB)
+    guarded = own_broker.addresses["SASL"]
+    found = await make(guarded, prefix, Asked(), user=ALICE)
     assert {each.fate for each in found.values()} == {Fate.FAILED}
     assert "needs the right Create" in found["pairs.v1"].message
-    assert (await make(bootstrap, prefix, Asked()))["pairs.v1"].fate is (Fate.CREATED)
+    assert (await make(bootstrap, prefix, Asked()))["pairs.v1"].fate is Fate.CREATED
     topic = f"{prefix}.pairs.v1"
-    for user, access in ((ADMIN, Access.ALLOWED), (BOB, Access.DENIED)):
-        async with connect(Kafka((bootstrap,), prefix, user)) as cluster:
+    for address, user, access in (
+        (bootstrap, ADMIN, Access.ALLOWED), (guarded, ALICE, Access.DENIED),
+    ):  # fmt: skip
+        kafka = Kafka((address,), prefix, user)
+        async with connect(kafka) as cluster:
             assert await cluster.can_write(topic) is access
-            assert (topic in await cluster.topics()) == (user is ADMIN)
-    found_by_doctor = {
-        user["sasl.username"]: await kafka_findings(Kafka((bootstrap,), prefix, user))
-        for user in (ADMIN, BOB)
-    }
-    assert worst(found_by_doctor["admin"]) is not Level.FAULT
-    denied = [each for each in found_by_doctor["bob"] if each.level is Level.FAULT]
-    assert [(each.subject, each.what) for each in denied] == [(topic, "we may not write to it")]
+            assert (topic in await cluster.topics()) == (access is Access.ALLOWED)
+        faults = [each for each in await kafka_findings(kafka) if each.level is Level.FAULT]
+        told = [(topic, "we may not write to it")] if access is Access.DENIED else []
+        assert [(each.subject, each.what) for each in faults] == told
     with pytest.raises(ClusterError, match="refuses us") as caught:
-        async with connect(Kafka((bootstrap,), prefix, ADMIN | {"sasl.password": "guessed"})):
+        async with connect(Kafka((guarded,), prefix, sasl("PLAIN", "guessed"))):
             pass
     assert caught.value.is_refusal
     assert "guessed" not in str(caught.value)
@@ -179,7 +148,7 @@ async def test_asking_whether_one_may_write_writes_nothing(bootstrap: str, prefi
     async with connect(Kafka((bootstrap,), prefix, ADMIN)) as cluster:
         assert await cluster.can_write(topic) is Access.ALLOWED
         assert await cluster.can_write(f"{prefix}.none.v1") is Access.NO_TOPIC
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": prefix, **ADMIN})
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": prefix})
     try:
         # A broker that has just made a topic leads it a moment later.
         ends = wait_for(lambda: watermarks(consumer, topic), "the topic's ends")
