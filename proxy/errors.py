@@ -62,3 +62,7 @@ class SourceError(UnderstudyError):
 
 class ExportError(UnderstudyError):
     """Pairs could not be written to a file; nothing of it is left."""
+
+
+class ReportError(UnderstudyError):
+    """A report that was asked for cannot be made or written; says why and how to mend it."""

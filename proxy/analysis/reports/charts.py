@@ -129,7 +129,7 @@ def _forest(chart: page.Forest) -> Drawing:
     for row, each in enumerate(chart.intervals):
         _interval(drawing, each, x, top=row * _ROW + 6)
     has_margins = any(each.margin is not None for each in chart.intervals)
-    words = "candidate better ← → worse" + ("; thick dashes: margin" if has_margins else "")
+    words = "fewer with the candidate ← → more" + ("; thick: margin" if has_margins else "")
     drawing.shapes.append(Label(WIDTH / 2, bottom + 36, words, "middle", "tick"))
     return drawing
 
@@ -137,7 +137,7 @@ def _forest(chart: page.Forest) -> Drawing:
 def _interval(drawing: Drawing, each: page.Interval, x: Scale, *, top: float) -> None:
     look = "flagged" if each.is_flagged else "interval"
     y = top + 28
-    name = f"{each.name}: worse than allowed" if each.is_flagged else each.name
+    name = f"{each.name}: over its margin" if each.is_flagged else each.name
     drawing.shapes.append(Label(x.start, top + 13, name, "start", f"name {look}"))
     if each.margin is not None:
         drawing.shapes.append(Line(x(each.margin), y - 10, x(each.margin), y + 10, "margin"))
@@ -157,11 +157,12 @@ def _quantiles(chart: page.QuantilePlot) -> Drawing:
     """Draw milliseconds over quantiles; each nine takes the same room, as the tail matters."""
     points = [point for curve in chart.curves for point in curve.points if 0 <= point[0] < 1]
     times = [y for _, y in points]
-    is_log = min(times, default=0) > 0 and max(times) / min(times) > 8
+    is_log = 1e-6 < min(times, default=0.0) < max(times, default=0.0) / 8
     low, high = (min(times), max(times)) if is_log else around([0.0, *times], 0.03)
     low, high = (low / 1.1, high * 1.1) if is_log else (max(low, 0.0), high)
     y = Scale(low, high, 190, 26, is_log=is_log)
-    x = Scale(0.0, max(map(_nines, (q for q, _ in points)), default=1.0), _LEFT, WIDTH - _RIGHT - 8)
+    nines = max((_nines(quantile) for quantile, _ in points), default=0.0)
+    x = Scale(0.0, max(nines, 1.0), _LEFT, WIDTH - _RIGHT - 8)
     drawing = Drawing(chart.title, _curves_in_words(chart.curves), 236)
     _horizontal(drawing, y, y.ticks(4), lambda tick: f"{tick:,g}")
     for quantile in (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999):
@@ -294,7 +295,7 @@ def _short(text: str, characters: int) -> str:
 
 def _in_words(each: page.Interval) -> str:
     margin = "" if each.margin is None else f", margin {100 * each.margin:.3g}%"
-    flag = ", worse than allowed" if each.is_flagged else ""
+    flag = ", over its margin" if each.is_flagged else ""
     return f"{each.name} {100 * each.low:+.2f}% to {100 * each.high:+.2f}%{margin}{flag}"
 
 

@@ -70,15 +70,15 @@ def latency_blocks(title: str, found: Object) -> tuple[Block, ...]:
 
 
 def segments(candidate: Object) -> Iterator[Section]:
-    """Yield parts of the traffic, those that are worse first by name, then all of them."""
+    """Yield parts of the traffic, those over their margin first by name, then all of them."""
     found = objects_of(candidate.get("segments"))
     if not found:
         return
     flagged = [_segment_name(each) for each in found if each.get("flagged") is True]
     lead = (
-        f"Worse than allowed: {', '.join(flagged)}. The overall figure hides it."
+        f"Over the margin: {', '.join(flagged)}. The figure over all traffic hides that."
         if flagged
-        else "No segment is found to be worse than allowed."
+        else "No segment is found to be over the margin."
     )
     margins = _margins(candidate)
     note = Note(
@@ -123,7 +123,7 @@ def _gates(candidate: Object) -> Iterator[Block]:
         words.gate(text_of(gate.get("metric")), number_of(gate.get("budget_ms"))) for gate in gates
     )
     yield Note(
-        "How many more of 100 requests go worse with the candidate than with the primary. A gate is "
+        "How many more of 100 requests count against the candidate than against the primary. A gate is "
         "passed when the whole interval is left of its margin, and says stop when all of it is right "
         f"of it. These bounds hold however often one looks. Counted are, for {counted}."
     )
@@ -239,7 +239,7 @@ def _segment_row(segment: Object) -> tuple[str, ...]:
         words.points(segment.get("mean")),
         words.bounds(segment.get("low"), segment.get("high")),
         words.evidence(segment.get("e")),
-        "worse" if segment.get("flagged") is True else "",
+        "over margin" if segment.get("flagged") is True else "",
     )
 
 

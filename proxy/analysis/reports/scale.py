@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+#: Values below this are drawn as 0: their ratios overflow.
+_LEAST = 1e-100
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -64,5 +67,8 @@ def around(values: Iterable[float], room: float = 0.06) -> tuple[float, float]:
     """Return ends with some room around `values`; never the same twice."""
     found = list(values)
     low, high = min(found), max(found)
-    spread = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    spread = high - low
+    if spread <= size * 1e-9 or size < _LEAST:
+        spread = max(size, _LEAST)
     return low - room * spread, high + room * spread

@@ -1,6 +1,8 @@
 """How verdicts, shares and names of the document are said. Pure.
 
-A loss difference is said in points: of 100 requests, how many more go worse with the candidate.
+A loss difference is said in per cent of all requests: how many more of them speak against the
+candidate than against the primary. Without labels a candidate differs more or less; it is never said
+to be better or worse.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def outcome(value: Any) -> str:
     """Return a gate's outcome for people, what is unknown as it is."""
     words = {
         "promote": "within margin",
-        "halt": "worse than margin",
+        "halt": "over margin",
         "continue": "undecided",
         "no_data": "no data",
     }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from difflib import SequenceMatcher
+
+from rapidfuzz.distance import Indel
 
 from proxy.analysis.reports.document import Object, answer_of, number_of, objects_of, text_of
 from proxy.analysis.reports.page import Block, Disagreement, Part, Section
@@ -12,11 +13,9 @@ from proxy.analysis.wording import number
 
 #: Answers above this are folded.
 LONG_CHARACTERS = 300
-#: Words beyond which answers are only compared at their ends: difflib's time grows as the square.
-MAX_WORDS = 1_500
-
-#: Words, numbers whole, white space, and every other sign alone.
-_WORDS = re.compile(r"[+-]?\d[\w.+-]*|\w+|\s+|[^\w\s]")
+#: Words, numbers whole, and every other sign alone, each with the white space behind it, which would
+#: else be found on both sides of any two texts.
+_WORDS = re.compile(r"(?:[+-]?\d[\w.+-]*|\w+|[^\w\s])\s*|\s+")
 
 
 def worst(candidate: Object) -> Iterator[Section]:
@@ -30,34 +29,12 @@ def worst(candidate: Object) -> Iterator[Section]:
 def marked(primary: str, candidate: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Return both texts in parts; those that the other does not have are marked."""
     first, second = _WORDS.findall(primary), _WORDS.findall(candidate)
-    if len(first) + len(second) > 2 * MAX_WORDS:
-        return _ends(primary, candidate)
     left, right = [], []
-    matcher = SequenceMatcher(None, first, second, autojunk=False)
-    for tag, i, j, k, m in matcher.get_opcodes():
-        is_different = tag != "equal"
-        left.append(Part("".join(first[i:j]), is_different))
-        right.append(Part("".join(second[k:m]), is_different))
+    for step in Indel.opcodes(first, second):
+        is_different = step.tag != "equal"
+        left.append(Part("".join(first[step.src_start : step.src_end]), is_different))
+        right.append(Part("".join(second[step.dest_start : step.dest_end]), is_different))
     return _without_empty(left), _without_empty(right)
-
-
-def _ends(primary: str, candidate: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """Mark everything between the first and the last place where the texts differ."""
-    shortest = min(len(primary), len(candidate))
-    start = next((n for n in range(shortest) if primary[n] != candidate[n]), shortest)
-    rest = shortest - start
-    same = next((n for n in range(rest) if primary[-n - 1] != candidate[-n - 1]), rest)
-    left, right = (
-        _without_empty(
-            [
-                Part(text[:start], is_different=False),
-                Part(text[start : len(text) - same], is_different=True),
-                Part(text[len(text) - same :], is_different=False),
-            ]
-        )
-        for text in (primary, candidate)
-    )
-    return left, right
 
 
 def _without_empty(parts: list[Part]) -> tuple[Part, ...]:
