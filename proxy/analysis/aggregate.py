@@ -1,59 +1,37 @@
 """One pass over pairs, in memory that does not grow with their number.
 
 Decides which records count (pair records of a known version, each once, inside the selection) and
-hands them, in batches of rows, to the `proxy.analysis.tally` of their route and candidate.
+hands them, in batches, to the `proxy.analysis.tally` of their route and candidate. Aggregates of the
+parts of a source add up, so that several processes can read it (`proxy.analysis.parallel`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from proxy.analysis.batch import BadRowError, Batch, Waiting, Wanted, batch_of
+from proxy.analysis.judging import DEFAULTS, Judging
 from proxy.analysis.label_store import LabelStore
-from proxy.analysis.labelled import Asked, LabelledTally, asked
-from proxy.analysis.rows import EQUAL, KEY_FIELDS, Row, fault_of, row_fault, row_of
+from proxy.analysis.labelled import LabelledTally
+from proxy.analysis.rows import KEY_FIELDS, completed, counted_of, fault_of, row_fault, row_of
 from proxy.analysis.seen import SeenPairs
-from proxy.analysis.sources import Record, Source, SourceStatistics
-from proxy.analysis.summary import FORMAT, Gaps, Health, LabelsRead, Selection, Summary
-from proxy.analysis.tally import BadRowError, PairTally
+from proxy.analysis.source import Record
+from proxy.analysis.summary import Selection
+from proxy.analysis.tally import PairTally
 from proxy.comparison.correctness import TOLERANCE
 from proxy.pairs.record import SCHEMA_VERSION
 
 #: Large enough to spread the cost of numpy's calls, small enough to stay in the cache.
-BATCH_ROWS: Final = 256
+BATCH_ROWS: Final = 1024
 #: Routes and candidates in one report. Real ones are a handful.
 MAX_GROUPS: Final = 256
-#: Instances named in the report.
-MAX_GAPS: Final = 5
 
 _KEY_COUNT = len(KEY_FIELDS)
 
 
-def summarise(
-    records: Iterable[Record],
-    selection: Selection | None = None,
-    *,
-    labels: Labels | None = None,
-    on_batch: Callable[[], object] | None = None,
-) -> Summary:
-    """Return the comparison of all candidates in `records`.
-
-    Args:
-        records: pair records, such as `open_source` gives; read once.
-        selection: which of them to take; all by default.
-        labels: to hold predictions against; all have been read.
-        on_batch: called after every few hundred records, to show progress.
-
-    Raises:
-        SourceError: the source cannot be read.
-    """
-    aggregate = Aggregate(selection or Selection(), labels)
-    for count, record in enumerate(records, 1):
-        aggregate.add(record)
-        if on_batch is not None and count % BATCH_ROWS == 0:
-            on_batch()
-    return aggregate.summary(records.statistics() if isinstance(records, Source) else None)
+EVERYTHING: Final = Selection()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,68 +43,150 @@ class Labels:
     tolerance: float = TOLERANCE
 
 
-class _Group:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is asked of a reading.
+
+    Attributes:
+        selection: which pairs to take.
+        judging: how candidates are judged; it says which calls are late.
+        labels: to hold predictions against; all have been read.
+    """
+
+    selection: Selection = EVERYTHING
+    judging: Judging = DEFAULTS
+    labels: Labels | None = None
+
+
+class Group:
     """A candidate of a route: what was counted, and the rows that wait to be."""
 
-    __slots__ = ("asked", "differing", "labelled", "rows", "tally")
+    __slots__ = ("labelled", "tally", "waiting", "wanted")
 
-    def __init__(self, worst: int, labels: Labels | None) -> None:
-        self.tally = PairTally(worst=worst)
-        self.labelled = None if labels is None else LabelledTally(labels.store, labels.tolerance)
-        self.asked: list[Asked] = []
-        self.rows: list[Row] = []
-        self.differing: list[tuple[Row, Record]] = []
+    def __init__(self, worst: int, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.tally = PairTally(worst=worst, budget_s=wanted.budget_s)
+        self.labelled = LabelledTally()
+        self.waiting = Waiting()
+
+    def merge(self, later: Group) -> None:
+        """Count everything in `later`, whose pairs come after these in the source."""
+        self.tally.merge(later.tally)
+        self.labelled.merge(later.labelled)
 
 
 class Aggregate:
-    """The running counts of one reading."""
+    """The running counts of one reading, or of a part of it.
 
-    def __init__(self, selection: Selection, labels: Labels | None = None) -> None:
-        self._selection = selection
-        self._labels = labels
+    Attributes:
+        seen: the pairs read.
+        groups: what was counted, by route and candidate.
+        records, selected, bad, not_tabulated: records read; pairs counted; records that are no
+            pairs, with `bad_example`; pairs of candidates beyond `MAX_GROUPS`.
+    """
+
+    def __init__(self, reading: Reading, known: SeenPairs | None = None) -> None:
+        """Start without pairs; those in `known` count as seen, elsewhere."""
+        self.seen = SeenPairs()
+        self.groups: dict[tuple[str, str], Group] = {}
+        self.records = 0
+        self.selected = 0
+        self.not_tabulated = 0
+        self.bad = 0
+        self.bad_example: str | None = None
+        self._reading = reading
+        self._known = known
+        selection = reading.selection
         self._is_everything = selection == Selection(worst=selection.worst)
-        self._seen = SeenPairs()
-        self._groups: dict[tuple[str, str], _Group] = {}
         self._waiting = 0
-        self._records = 0
-        self._selected = 0
-        self._not_tabulated = 0
-        self._bad = 0
-        self._bad_example: str | None = None
 
     def add(self, record: Record) -> None:
         """Count `record` if it is a pair, new and selected."""
-        self._records += 1
+        self.records += 1
         try:
             row = row_of(record)
-            version, instance, candidate, seq, route, ts_ms = row[:_KEY_COUNT]
-            is_numbered = type(instance) is str and type(seq) is int and 0 <= seq < 2**63
+            counted = counted_of(record)
+        except KeyError:
+            self._add_incomplete(record)
+            return
+        version, instance, candidate, seq, route, ts_ms = row[:_KEY_COUNT]
+        is_numbered = type(instance) is str and type(seq) is int and 0 <= seq < 2**63
+        try:
             if version != SCHEMA_VERSION or not is_numbered:
-                self._reject(fault_of(record))
-            elif self._seen.is_new(instance, candidate, seq) and (
-                self._is_everything or self._is_selected(route, candidate, ts_ms)
+                self.reject(fault_of(record))
+            elif self._is_new(instance, candidate, seq) and (
+                self._is_everything or self.is_selected(route, candidate, ts_ms)
             ):
-                self._enqueue((route, candidate), row, record)
-        except (KeyError, TypeError):
-            self._reject(fault_of(record))
+                group = self.group(route, candidate)
+                if group is not None:
+                    self._enqueue(group, row, counted, record)
+        except TypeError:
+            self.reject(fault_of(record))
 
-    def summary(self, source: SourceStatistics | None = None) -> Summary:
-        """Return what has been counted so far; `source` says where it came from."""
-        self._flush()
-        comparisons = tuple(
-            group.tally.comparison(
-                route, candidate, None if group.labelled is None else group.labelled.correctness()
+    def merge(self, later: Aggregate) -> None:
+        """Count everything in `later`, which is flushed and of what comes next in the source."""
+        self.seen.merge(later.seen)
+        for key, theirs in later.groups.items():
+            mine = self.groups.get(key)
+            if mine is not None:
+                mine.merge(theirs)
+            elif len(self.groups) < MAX_GROUPS:
+                self.groups[key] = theirs
+            else:
+                self.not_tabulated += theirs.tally.pairs
+        self.records += later.records
+        self.selected += later.selected
+        self.not_tabulated += later.not_tabulated
+        self.bad += later.bad
+        if self.bad_example is None:
+            self.bad_example = later.bad_example
+
+    def flush(self) -> None:
+        """Count the rows that wait."""
+        for group in self.groups.values():
+            if group.waiting.rows:
+                waiting, group.waiting = group.waiting, Waiting()
+                self._count(group, waiting)
+        self._waiting = 0
+
+    def group(self, route: Any, candidate: Any) -> Group | None:
+        """Return the group of a candidate; None, and counted, where there are too many.
+
+        Raises:
+            TypeError: the names are none.
+        """
+        group = self.groups.get((route, candidate))
+        if group is None:
+            if not (isinstance(route, str) and isinstance(candidate, str)):
+                raise TypeError("a route and a candidate have names")
+            if len(self.groups) >= MAX_GROUPS:
+                self.not_tabulated += 1
+                return None
+            wanted = Wanted(
+                budget_s=self._reading.judging.budget_of(route, candidate),
+                has_labels=self._reading.labels is not None,
             )
-            for (route, candidate), group in sorted(self._groups.items())
-            if group.tally.pairs
-        )
-        health = self._health(source)
-        return Summary(
-            FORMAT, source, self._selection, health, comparisons, _labels_read(self._labels)
-        )
+            group = Group(self._reading.selection.worst, wanted)
+            self.groups[route, candidate] = group
+        return group
 
-    def _is_selected(self, route: str, candidate: str, ts_ms: int) -> bool:
-        wanted = self._selection
+    def count(self, group: Group, batch: Batch) -> None:
+        """Count a batch of a group."""
+        group.tally.add(batch)
+        labels = self._reading.labels
+        if labels is not None:
+            group.labelled.add(batch.labelled, group.tally.judged, labels.store, labels.tolerance)
+        self.selected += batch.size
+
+    def reject(self, fault: str | None) -> None:
+        """Count a record that is no pair, and why."""
+        self.bad += 1
+        if self.bad_example is None:
+            self.bad_example = fault
+
+    def is_selected(self, route: str, candidate: str, ts_ms: int) -> bool:
+        """Return whether the selection takes a pair."""
+        wanted = self._reading.selection
         return (
             (not wanted.route or route == wanted.route)
             and (not wanted.candidate or candidate == wanted.candidate)
@@ -134,79 +194,55 @@ class Aggregate:
             and (wanted.until_ms is None or ts_ms < wanted.until_ms)
         )
 
-    def _enqueue(self, key: tuple[Any, Any], row: Row, record: Record) -> None:
-        group = self._groups.get(key)
-        if group is None:
-            if not (isinstance(key[0], str) and isinstance(key[1], str)):
-                self._reject(fault_of(record))
-                return
-            if len(self._groups) >= MAX_GROUPS:
-                self._not_tabulated += 1
-                return
-            group = self._groups[key] = _Group(self._selection.worst, self._labels)
-        group.rows.append(row)
-        if group.labelled is not None:
-            group.asked.append(asked(record))
-        if row[EQUAL] is False:
-            group.differing.append((row, record))
+    def _is_new(self, instance: str, candidate: str, seq: int) -> bool:
+        if not self.seen.is_new(instance, candidate, seq):
+            return False
+        if self._known is None or not self._known.holds(instance, candidate, seq):
+            return True
+        self.seen.duplicates += 1
+        return False
+
+    def _add_incomplete(self, record: Record) -> None:
+        """Count a record that leaves out what is not required, such as a narrow Parquet file's."""
+        whole = completed(record)
+        if whole is None:
+            self.reject(fault_of(record))
+        else:
+            self.records -= 1
+            self.add(whole)
+
+    def _enqueue(self, group: Group, row: Any, counted: Any, record: Record) -> None:
+        waiting = group.waiting
+        if record["equal"] is False and group.tally.worst.takes(record["abs_diff"]):
+            waiting.differing.append((len(waiting.rows), record))
+        waiting.rows.append(row)
+        waiting.counted.append(counted)
         self._waiting += 1
         if self._waiting >= BATCH_ROWS:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
-        for group in self._groups.values():
-            if group.rows:
-                self._count(group)
-                group.rows, group.differing, group.asked = [], [], []
-        self._waiting = 0
-
-    def _count(self, group: _Group) -> None:
-        rows, differing = group.rows, group.differing
+    def _count(self, group: Group, waiting: Waiting) -> None:
         try:
-            group.tally.add(rows, [record for _, record in differing])
+            batch = batch_of(waiting, group.tally.last_versions, group.wanted)
         except BadRowError:
             # Looking at every field costs more than counting, so only a batch that does not
             # count is looked at.
-            faults = [row_fault(row) for row in rows]
+            faults = [*map(row_fault, waiting.rows, waiting.counted)]
             for fault in filter(None, faults):
-                self._reject(fault)
-            rows = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
-            if rows:
-                group.tally.add(rows, [r for row, r in differing if row_fault(row) is None])
-            whole = zip(group.asked, faults, strict=False)
-            group.asked = [each for each, fault in whole if fault is None]
-        if group.labelled is not None:
-            group.labelled.add(group.asked)
-        self._selected += len(rows)
+                self.reject(fault)
+            good = waiting.without([fault is not None for fault in faults])
+            if not good.rows:
+                return
+            batch = batch_of(good, group.tally.last_versions, group.wanted)
+        self.count(group, batch)
 
-    def _reject(self, fault: str | None) -> None:
-        self._bad += 1
-        if self._bad_example is None:
-            self._bad_example = fault
-
-    def _health(self, source: SourceStatistics | None) -> Health:
-        gaps = self._seen.gaps()
-        knows_gaps = self._seen.is_exact and not (source and source.is_window)
-        return Health(
-            records=self._records,
-            bad_records=self._bad,
-            bad_example=self._bad_example,
-            duplicates=self._seen.duplicates,
-            selected=self._selected,
-            not_tabulated=self._not_tabulated,
-            instances=len(gaps),
-            missing=sum(gap.missing for gap in gaps) if knows_gaps else None,
-            gaps=tuple(
-                Gaps(gap.instance, gap.pairs, gap.missing)
-                for gap in gaps[:MAX_GAPS]
-                if gap.missing and knows_gaps
-            ),
-            is_exact=self._seen.is_exact,
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_known": None, "_reading": Reading()}
 
 
-def _labels_read(labels: Labels | None) -> LabelsRead | None:
-    if labels is None:
-        return None
-    store = labels.store
-    return LabelsRead(labels.source, store.read, store.requests(), store.bad, store.bad_example)
+def add_all(aggregate: Aggregate, records: Iterable[Record]) -> None:
+    """Count all `records`."""
+    add = aggregate.add
+    for record in records:
+        add(record)
+    aggregate.flush()

@@ -78,6 +78,13 @@ class SequenceSet:
             self.first = number
         return True
 
+    def __contains__(self, number: int) -> bool:
+        if self.count and self._start <= number < self._stop:
+            return True
+        chunk, offset = divmod(number, CHUNK)
+        bits = self._chunks.get(chunk)
+        return bits is not None and bool(bits[offset >> 3] & (1 << (offset & 7)))
+
     def masks(self) -> Iterator[tuple[int, int]]:
         """Yield `(chunk, mask)`: bit `i` of `mask` says that `chunk * CHUNK + i` is in the set.
 
@@ -89,6 +96,44 @@ class SequenceSet:
             low = max(self._start - chunk * CHUNK, 0)
             high = min(self._stop - chunk * CHUNK, CHUNK)
             yield chunk, (_ALL >> (CHUNK - high)) & (_ALL << low)
+
+    def overlap(self, other: SequenceSet) -> int:
+        """Return how many numbers are in both sets."""
+        if not self.count or not other.count or self.last < other.first or other.last < self.first:
+            return 0
+        mine, theirs = _joined(self.masks()), _joined(other.masks())
+        return sum((mask & theirs.get(chunk, 0)).bit_count() for chunk, mask in mine.items())
+
+    def merge(self, other: SequenceSet) -> None:
+        """Add all numbers of `other`."""
+        if not other.count:
+            return
+        count = self.count + other.count - self.overlap(other)
+        first, last = other.first, other.last
+        if self.count:
+            first, last = min(self.first, first), max(self.last, last)
+        if not self.count or (self._stop == other._start and not self._chunks):
+            self._start = self._start if self.count else other._start
+            self._stop = other._stop
+            masks = [(c, int.from_bytes(b, "little")) for c, b in other._chunks.items()]
+        elif self._start == other._stop:
+            self._start = other._start
+            masks = [(c, int.from_bytes(b, "little")) for c, b in other._chunks.items()]
+        else:
+            masks = [*other.masks()]
+        for chunk, mask in masks:
+            self._add_mask(chunk, mask)
+        self.count, self.first, self.last = count, first, last
+        self._absorb()
+
+    def _add_mask(self, chunk: int, mask: int) -> None:
+        bits = self._chunks.get(chunk)
+        if bits is None:
+            if not self._budget.take():
+                return
+        else:
+            mask |= int.from_bytes(bits, "little")
+        self._chunks[chunk] = bytearray(mask.to_bytes(_CHUNK_BYTES, "little"))
 
     def _add_to_chunk(self, number: int) -> bool:
         chunk, offset = divmod(number, CHUNK)
@@ -115,6 +160,13 @@ class SequenceSet:
             if chunk * CHUNK >= self._start:  # else it holds numbers before the run, too
                 del self._chunks[chunk]
                 self._budget.left += 1
+
+
+def _joined(masks: Iterable[tuple[int, int]]) -> dict[int, int]:
+    found: defaultdict[int, int] = defaultdict(int)
+    for chunk, mask in masks:
+        found[chunk] |= mask
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +210,38 @@ class SeenPairs:
         self.duplicates += 1
         return False
 
+    def holds(self, instance: str, candidate: str, seq: int) -> bool:
+        """Return whether a pair has been noted."""
+        numbers = self._sets.get((instance, candidate))
+        return numbers is not None and seq in numbers
+
+    def overlap(self, other: SeenPairs) -> int:
+        """Return how many pairs are noted in both."""
+        return sum(
+            numbers.overlap(other._sets[key])
+            for key, numbers in self._sets.items()
+            if key in other._sets
+        )
+
+    def merge(self, other: SeenPairs) -> None:
+        """Note everything that `other` has noted."""
+        self.duplicates += other.duplicates
+        self._is_overfull |= not other.is_exact
+        for key, numbers in other._sets.items():
+            mine = self._sets.get(key)
+            if mine is None:
+                if len(self._sets) >= self._max_sets:
+                    self._is_overfull = True
+                    continue
+                mine = self._sets[key] = SequenceSet(self._budget)
+            mine.merge(numbers)
+
+    def among(self, other: SeenPairs) -> SeenPairs:
+        """Return these pairs but for instances and candidates of which `other` has none."""
+        found = SeenPairs()
+        found._sets = {key: numbers for key, numbers in self._sets.items() if key in other._sets}
+        return found
+
     @property
     def is_exact(self) -> bool:
         """Whether every pair was remembered; else duplicates may be left, and gaps are unknown."""
@@ -180,8 +264,5 @@ def _gaps(instance: str, sets: list[SequenceSet]) -> InstanceGaps:
 
 def _union_count(sets: Iterable[SequenceSet]) -> int:
     # Candidates of one exchange may share its number, so counts do not simply add up.
-    union: defaultdict[int, int] = defaultdict(int)
-    for numbers in sets:
-        for chunk, mask in numbers.masks():
-            union[chunk] |= mask
+    union = _joined(mask for numbers in sets for mask in numbers.masks())
     return sum(mask.bit_count() for mask in union.values())

@@ -37,8 +37,10 @@ class FileSource(Source):
         for path in self._paths:
             try:
                 reading = open_reading(path, self)
+                before = self._statistics.done
                 yield from reading.records()
                 yield from reading.finish()
+                self._statistics.offsets[path.name] = self._statistics.done - before
             except FileNotFoundError:
                 self._statistics.note(f"{path.name}: removed while reading")
             except OSError as exc:

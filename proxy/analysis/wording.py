@@ -6,7 +6,8 @@ truth a candidate agrees or differs; it is never said to be better or worse.
 
 from __future__ import annotations
 
-from proxy.analysis.summary import Correctness, Leg, Proportion
+from proxy.analysis.proportions import Correctness, Proportion
+from proxy.analysis.summary import Leg
 
 NO_VERDICT = "No verdict: counts of one look, not a test; without labels nobody knows who is right."
 

@@ -12,12 +12,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from proxy.analysis.aggregate import Labels, summarise
+from proxy.analysis.aggregate import Labels
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import labels_beside
 from proxy.analysis.report import render
 from proxy.analysis.source import MissingTopicError, Source
 from proxy.analysis.sources import open_source
+from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import Selection, as_json as summary_json
 from proxy.analysis.window import parse_instant_ms
 from proxy.cli import options

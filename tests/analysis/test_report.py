@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proxy.analysis.aggregate import Labels, summarise
+from proxy.analysis.aggregate import Labels
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.report import render
 from proxy.analysis.sources import SourceStatistics
+from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import Selection, Summary
 from tests.support.records import NUMERIC, pair
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.analysis.aggregate import summarise
+from proxy.analysis.summarise import summarise
 from proxy.analysis.window import parse_instant_ms
 from proxy.analysis.wording import interval, milliseconds, number, percent
 from proxy.errors import SourceError
