@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +23,9 @@ from proxy.errors import ReportError
 #: Of each tail of the intervals, and the level of each test.
 ALPHA: Final = 0.05
 RESAMPLES: Final = 9_999
+_MISSING: Final = (
+    "--one-look needs statsmodels, which is not installed; run: pip install 'understudy[stats]'"
+)
 _ROUNDING: Final = 1e-6
 #: The same answer for the same counts, whoever asks.
 _SEED: Final = 1979
@@ -75,13 +79,23 @@ def one_look_tests(gate: Mapping[str, Any]) -> tuple[OneLook, ...]:
     )
 
 
+def require_statsmodels() -> None:
+    """Say in time that statsmodels is missing.
+
+    Raises:
+        ReportError: it is not installed.
+    """
+    if find_spec("statsmodels") is None:
+        raise ReportError(_MISSING)
+
+
 def _mcnemar(metric: str, mean: float, sides: tuple[int, int, int]) -> OneLook:
     contingency = _statsmodels("statsmodels.stats.contingency_tables")
     better, same, worse = sides
     found = contingency.mcnemar([[same, worse], [better, 0]], exact=True)
     p = float(found.pvalue)
-    says = "a difference" if p < ALPHA else "no difference found"
-    return OneLook(metric, "McNemar, exact", says, mean, None, None, p, sum(sides))
+    says = "a difference" if p < ALPHA else "none found"
+    return OneLook(metric, "McNemar", says, mean, None, None, p, sum(sides))
 
 
 def _bootstrap(metric: str, mean: float, sides: tuple[int, int, int]) -> OneLook:
@@ -91,20 +105,20 @@ def _bootstrap(metric: str, mean: float, sides: tuple[int, int, int]) -> OneLook
     drawn = np.random.default_rng(_SEED).multinomial(total, shares, size=RESAMPLES)
     means = (drawn[:, 2] - drawn[:, 0]) / total
     low, high = np.quantile(means, [ALPHA / 2, 1 - ALPHA / 2])
-    says = "a difference" if low > 0 or high < 0 else "no difference found"
-    return OneLook(metric, "paired bootstrap", says, mean, float(low), float(high), None, total)
+    says = "a difference" if low > 0 or high < 0 else "none found"
+    return OneLook(metric, "bootstrap, 95%", says, mean, float(low), float(high), None, total)
 
 
 def _equivalence(metric: str, mean: float, sides: tuple[int, int, int], margin: float) -> OneLook:
     weightstats = _statsmodels("statsmodels.stats.weightstats")
     if len([count for count in sides if count]) == 1:
-        says = "no spread, nothing to test"
-        return OneLook(metric, "equivalence (TOST)", says, mean, None, None, None, sum(sides))
+        says = "no spread"
+        return OneLook(metric, "TOST", says, mean, None, None, None, sum(sides))
     described = weightstats.DescrStatsW(np.array([-1.0, 0.0, 1.0]), weights=np.array(sides))
     p = float(described.ttost_mean(-margin, margin)[0])
     low, high = described.tconfint_mean(alpha=2 * ALPHA)
-    says = "equivalent within the margin" if p < ALPHA else "not shown to be equivalent"
-    test = "equivalence (TOST), 90%"
+    says = "equivalent" if p < ALPHA else "not shown equivalent"
+    test = "TOST, 90%"
     return OneLook(metric, test, says, mean, float(low), float(high), p, sum(sides))
 
 
@@ -112,7 +126,4 @@ def _statsmodels(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as exc:
-        raise ReportError(
-            "--one-look needs statsmodels, which is not installed; run: "
-            "pip install 'understudy[stats]'"
-        ) from exc
+        raise ReportError(_MISSING) from exc

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -15,13 +14,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from proxy.analysis.aggregate import Labels
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import labels_beside
-from proxy.analysis.report import render
 from proxy.analysis.source import MissingTopicError, Source
 from proxy.analysis.sources import open_source
 from proxy.analysis.summarise import summarise
-from proxy.analysis.summary import Selection, as_json as summary_json
+from proxy.analysis.summary import Selection, as_dict
 from proxy.analysis.window import parse_instant_ms
 from proxy.cli import options
+from proxy.cli.reporting import Html, Markdown, OneLookTests, Reports, tell
 from proxy.comparison.correctness import TOLERANCE
 from proxy.errors import SourceError
 from proxy.telemetry import wall_ns
@@ -66,13 +65,18 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
             metavar="R",
         ),
     ] = TOLERANCE,
+    html: Html = None,
+    markdown: Markdown = None,
+    one_look: OneLookTests = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Compare candidates with their primary: agreement, errors, latency, and the worst differences.
+    """Compare candidates with their primary: the verdict, and all that it rests on.
 
-    Where labels say what the right answer was, also how often each is right. Counts of one look,
-    without a verdict: whether a difference is noise needs evidence.
+    The verdict may be looked at all the time. Where labels say what the right answer was, it is
+    about how often each is right. The report goes to the terminal, and to files where asked.
     """
+    reports = Reports(html, markdown, with_one_look=one_look)
+    reports.check()
     now_ms = wall_ns() // 1_000_000
     selection = Selection(
         route=route,
@@ -91,11 +95,7 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
     finally:
         if truth is not None:
             truth.store.close()
-    if as_json:
-        sys.stdout.buffer.write(summary_json(summary))
-        sys.stdout.buffer.flush()
-    else:
-        render(summary, Console())
+    tell(as_dict(summary), reports, as_json=as_json)
 
 
 def _read_labels(pairs: str, given: str, tolerance: float) -> Labels | None:

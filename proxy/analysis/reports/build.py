@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from proxy.analysis.more_pairs import more_pairs
 from proxy.analysis.reports import gates, predictions, words
 from proxy.analysis.reports.counts import counts
-from proxy.analysis.reports.document import Object, object_of, objects_of, text_of
-from proxy.analysis.reports.health import health
+from proxy.analysis.reports.document import Object, count_of, object_of, objects_of, text_of
+from proxy.analysis.reports.health import health, no_pairs
 from proxy.analysis.reports.one_look import one_look
 from proxy.analysis.reports.page import CandidatePage, Page
 from proxy.analysis.reports.streams import streams
@@ -41,7 +42,7 @@ def page_of(document: Mapping[str, Any]) -> Page:
     source = object_of(document.get("source"))
     return Page(
         title=_title([each.name for each in candidates]),
-        sentence=text_of(document.get("sentence")),
+        sentence="" if candidates else no_pairs(document),
         source=text_of(source.get("name")),
         candidates=candidates,
         health=health(document),
@@ -53,17 +54,33 @@ def _key(found: Object) -> tuple[str, str]:
 
 
 def _candidate(found: Object, compared: Object) -> CandidatePage:
+    name = "/".join(_key(found))
     verdict, tone = words.verdict_of(found)
     return CandidatePage(
-        name="/".join(_key(found)),
+        name=name,
         tone=tone,
-        verdict=verdict,
-        sentence=text_of(found.get("sentence")),
+        verdict=f"{verdict}{_forecast(found)}",
+        sentence=_without_name(text_of(found.get("sentence")), name, found),
         sections=(
             *(section for part in _ORDER for section in part(found)),
             *counts(compared, found),
         ),
     )
+
+
+def _forecast(found: Object) -> str:
+    """Return about how many more pairs it takes, where that is the question."""
+    said = object_of(found.get("verdict"))
+    if said.get("verdict") != "continue":
+        return ""
+    more = more_pairs(objects_of(said.get("gates")), count_of(found.get("pairs")))
+    return "" if more is None else f": about {more:,} more pairs, if they come like those so far"
+
+
+def _without_name(sentence: str, name: str, found: Object) -> str:
+    """Return a sentence without what stands above it already: whose it is, and the verdict's word."""
+    rest = sentence.removeprefix(f"{name}: ")
+    return rest.removeprefix(f"{object_of(found.get('verdict')).get('verdict')}. ")
 
 
 def _title(names: list[str]) -> str:

@@ -138,6 +138,11 @@ def _gates(candidate: Object) -> Iterator[Block]:
         extra=frozenset({6, 7}),
         flagged=frozenset(n for n, gate in enumerate(gates) if gate.get("verdict") == "halt"),
     )
+    if "correctness" not in {text_of(gate.get("metric")) for gate in gates}:
+        yield (
+            "Without labels nobody knows who is right: a candidate that mends the primary's mistakes "
+            "differs, too."
+        )
     if object_of(candidate.get("verdict")).get("gates_from") == "defaults":
         yield "No gates are declared for this candidate: these are the defaults."
 

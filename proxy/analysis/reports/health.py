@@ -21,7 +21,7 @@ from proxy.analysis.wording import percent
 def health(document: Mapping[str, Any]) -> Section | None:
     """Return how sound the data is, the most general first; None when the document does not say."""
     found = object_of(document.get("health"))
-    if not found:
+    if not found or not (count_of(found.get("records")) or document.get("candidates")):
         return None
     sentences = [
         *_weaknesses(found),
@@ -39,6 +39,26 @@ def health(document: Mapping[str, Any]) -> Section | None:
     table = Table("What was read", ("", "count"), counts, is_detail=True)
     sound = "No gaps, duplicates, damage or truncated answers."
     return Section("Data health", (*(sentences or [sound]), *((table,) if counts else ())))
+
+
+def no_pairs(document: Mapping[str, Any]) -> str:
+    """Return why there are no pairs, and how to get some."""
+    source, found = object_of(document.get("source")), object_of(document.get("health"))
+    name = text_of(source.get("name")) or "the records"
+    if count_of(found.get("records")) and not count_of(found.get("bad_records")):
+        return (
+            f"No pairs selected: none of the {count_of(found['records']):,} in {name} fits --route, "
+            "--candidate, --since and --until."
+        )
+    hint = (
+        "the topic is `<topic_prefix>.pairs.v1` of record.kafka in the config"
+        if source.get("kind") == "kafka"
+        else "with record.kafka in the config they are in the topic: kafka://HOST:PORT/TOPIC"
+    )
+    return (
+        f"No pairs in {name}. Pairs are written while `understudy serve` mirrors requests (a "
+        f"candidate needs mirror above 0%); {hint}. `understudy demo` makes some."
+    )
 
 
 def _labels(found: Object) -> Iterator[str]:

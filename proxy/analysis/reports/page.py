@@ -206,7 +206,7 @@ class Page:
 
     Attributes:
         title: for a browser's tab.
-        sentence: everything in a sentence or two.
+        sentence: why there is nothing to compare; empty where there is.
         source: where the pairs came from.
         candidates: in the order of the document.
         health: whether the data can be trusted.

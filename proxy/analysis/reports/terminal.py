@@ -30,21 +30,21 @@ _SPACE = re.compile(r"\s+")
 _STYLES = {Tone.GOOD: "bold green", Tone.BAD: "bold red", Tone.OPEN: "bold yellow"}
 
 
-def render(page: pages.Page, console: Console) -> None:
-    """Print the report on `console`, in its width."""
-    for block in blocks(page):
+def render(page: pages.Page, console: Console, sections: int | None = None) -> None:
+    """Print the report on `console`, in its width; of each candidate the first `sections`."""
+    for block in blocks(page, sections):
         console.print(block)
 
 
-def blocks(page: pages.Page) -> Iterator[RenderableType]:
+def blocks(page: pages.Page, sections: int | None = None) -> Iterator[RenderableType]:
     """Yield the parts of the report."""
-    if page.sentence and len(page.candidates) != 1:
+    if page.sentence:
         yield _plain(page.sentence)
         yield Text()
     for candidate in page.candidates:
         yield from _verdict(candidate)
     for candidate in page.candidates:
-        for section in candidate.sections:
+        for section in candidate.sections[:sections]:
             name = candidate.name if len(page.candidates) > 1 else ""
             yield from _section(section, name)
     if page.health is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from proxy.analysis.reports.document import Object, count_of, number_of, object_of
+from proxy.analysis.reports.document import Object, count_of, number_of, object_of, text_of
 from proxy.analysis.reports.page import Tone
 from proxy.analysis.wording import milliseconds, percent
 
@@ -19,6 +19,13 @@ VERDICTS: Final = {
     "halt": ("Stop", Tone.BAD),
     "continue": ("Not enough yet", Tone.OPEN),
     "no_data": ("No data to judge by", Tone.OPEN),
+}
+#: Why to stop, by the metric of the gate that says so.
+STOPS: Final = {
+    "agreement": "its answers differ more than allowed",
+    "correctness": "it is wrong more often than allowed",
+    "availability": "it fails more often than allowed",
+    "latency": "it is slow more often than allowed",
 }
 #: Where nothing was judged.
 NO_VERDICT: Final = ("No verdict", Tone.OPEN)
@@ -34,8 +41,13 @@ METRICS: Final = {
 
 def verdict_of(candidate: Object) -> tuple[str, Tone]:
     """Return what a candidate's verdict is called, and how it looks."""
-    said = object_of(candidate.get("verdict")).get("verdict")
-    return VERDICTS.get(said, NO_VERDICT) if isinstance(said, str) else NO_VERDICT
+    found = object_of(candidate.get("verdict"))
+    said, reason = found.get("verdict"), text_of(found.get("reason"))
+    name, tone = VERDICTS.get(said, NO_VERDICT) if isinstance(said, str) else NO_VERDICT
+    why = STOPS.get(reason.partition(":")[0]) if said == "halt" else None
+    if reason == "sample_ratio":
+        why = "traffic is not split as declared"
+    return f"{name}: {why}" if why else name, tone
 
 
 def gate(metric: str, budget_ms: float | None) -> str:

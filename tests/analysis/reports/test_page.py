@@ -52,7 +52,7 @@ def test_the_verdict_comes_first_in_words_that_anybody_understands() -> None:
     """And looks as it is meant."""
     ship, stop, nothing = page_of(findings()).candidates
     assert (ship.verdict, ship.tone) == ("May be shipped", Tone.GOOD)
-    assert (stop.verdict, stop.tone) == ("Stop", Tone.BAD)
+    assert (stop.verdict, stop.tone) == ("Stop: its answers differ more than allowed", Tone.BAD)
     assert (nothing.verdict, nothing.tone) == ("No data to judge by", Tone.OPEN)
     assert ship.sentence.startswith("v2 may be shipped: over 18,400 pairs")
 
@@ -148,8 +148,31 @@ def test_a_part_of_any_other_shape_is_no_fault(part: str, value: Any) -> None:
 
 def test_an_empty_document_says_that_there_are_no_pairs() -> None:
     """In every form."""
-    page = page_of({"sentence": "No pairs in ./state.", "candidates": []})
+    page = page_of({"source": {"name": "./state"}, "candidates": []})
     assert shown(page).count("No pairs in ./state.") == 3
+
+
+def test_an_undecided_candidate_is_told_how_long_it_takes() -> None:
+    """About, and if pairs come like those so far."""
+    document = findings()
+    [gate, *_] = document["candidates"][0]["verdict"]["gates"]
+    gate |= {
+        "verdict": "continue", "mean": 0.0, "margin": 0.01, "alpha": 0.05,
+        "counts": {"better": 1, "same": 98, "worse": 1, "missing": 0},
+    }  # fmt: skip
+    document["candidates"][0] |= {"pairs": 100}
+    document["candidates"][0]["verdict"] = {"verdict": "continue", "gates": [gate]}
+    candidate = page_of(document).candidates[0]
+    assert candidate.verdict == (
+        "Not enough yet: about 2,000 more pairs, if they come like those so far"
+    )
+
+
+def test_a_sentence_does_not_repeat_what_stands_above_it() -> None:
+    """Whose it is, and the verdict."""
+    document = findings()
+    document["candidates"][0]["sentence"] = "fraud-score/v2: promote. Equivalent after 9 pairs."
+    assert page_of(document).candidates[0].sentence == "Equivalent after 9 pairs."
 
 
 @given(st.text(alphabet="ab 1.,\n", max_size=60), st.text(alphabet="ab 1.,\n", max_size=60))
