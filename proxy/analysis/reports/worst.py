@@ -29,16 +29,23 @@ def worst(candidate: Object) -> Iterator[Section]:
 def marked(primary: str, candidate: str) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
     """Return both texts in parts; those that the other does not have are marked."""
     first, second = _WORDS.findall(primary), _WORDS.findall(candidate)
-    left, right = [], []
+    left: list[Part] = []
+    right: list[Part] = []
     for step in Indel.opcodes(first, second):
         is_different = step.tag != "equal"
-        left.append(Part("".join(first[step.src_start : step.src_end]), is_different))
-        right.append(Part("".join(second[step.dest_start : step.dest_end]), is_different))
-    return _without_empty(left), _without_empty(right)
+        left += _parts(first[step.src_start : step.src_end], is_different=is_different)
+        right += _parts(second[step.dest_start : step.dest_end], is_different=is_different)
+    return tuple(left), tuple(right)
 
 
-def _without_empty(parts: list[Part]) -> tuple[Part, ...]:
-    return tuple(part for part in parts if part.text)
+def _parts(words: list[str], *, is_different: bool) -> Iterator[Part]:
+    """Yield words as a part; white space behind those that differ is not worth a mark."""
+    text = "".join(words)
+    end = len(text.rstrip()) if is_different else len(text)
+    if text[:end]:
+        yield Part(text[:end], is_different)
+    if text[end:]:
+        yield Part(text[end:], is_different=not text[:end])
 
 
 def _disagreement(each: Object) -> Disagreement:

@@ -9,7 +9,7 @@ from operator import getitem
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import Phase, given, settings, strategies as st
 from rich.console import Console
 
 from proxy.analysis.reports.build import page_of
@@ -110,7 +110,11 @@ def test_a_report_without_a_part_is_shown_in_every_form(part: str) -> None:
 
 
 json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats()
+    | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
@@ -137,7 +141,7 @@ json = st.recursive(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, phases=(Phase.explicit, Phase.generate))  # shrinking takes minutes
 @given(st.sampled_from(sorted(findings()["candidates"][1])), json)
 def test_a_part_of_any_other_shape_is_no_fault(part: str, value: Any) -> None:
     """Of a later version, or of somebody else's program."""
@@ -177,19 +181,19 @@ def test_a_sentence_does_not_repeat_what_stands_above_it() -> None:
 
 @given(st.text(alphabet="ab 1.,\n", max_size=60), st.text(alphabet="ab 1.,\n", max_size=60))
 def test_marked_parts_add_up_to_both_answers(primary: str, candidate: str) -> None:
-    """And what is not marked is the same on both sides."""
+    """And what is not marked is the same on both sides, white space apart."""
     left, right = marked(primary, candidate)
     assert "".join(part.text for part in left) == primary
     assert "".join(part.text for part in right) == candidate
     same = ["".join(p.text for p in side if not p.is_different) for side in (left, right)]
-    assert same[0] == same[1]
+    assert "".join(same[0].split()) == "".join(same[1].split())
 
 
 def test_differing_words_are_marked_whole() -> None:
     """Numbers, too; long answers that repeat themselves take no time."""
     left, right = marked("take 12 pills a day", "take 2 pills a day")
-    assert [part.text for part in left if part.is_different] == ["12 "]
-    assert [part.text for part in right if part.is_different] == ["2 "]
+    assert [part.text for part in left if part.is_different] == ["12"]
+    assert [part.text for part in right if part.is_different] == ["2"]
     left, _ = marked(f"{'a ' * 2_000}yes", f"{'a ' * 2_000}no")
     assert [part.text for part in left if part.is_different] == ["yes"]
 
