@@ -11,24 +11,41 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from proxy.analysis.batch import BadRowError, Batch, Waiting, Wanted, batch_of
 from proxy.analysis.judging import DEFAULTS, Judging
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import LabelledTally
-from proxy.analysis.rows import KEY_FIELDS, completed, counted_of, fault_of, row_fault, row_of
+from proxy.analysis.rows import (
+    CANDIDATE,
+    INSTANCE,
+    ROUTE,
+    SEQ,
+    TS_MS,
+    Place,
+    are_sound,
+    completed,
+    counted_of,
+    fault_of,
+    place_fault,
+    place_of,
+    row_fault,
+    row_of,
+)
 from proxy.analysis.seen import SeenPairs
 from proxy.analysis.source import Record
 from proxy.analysis.summary import Selection
 from proxy.analysis.tally import PairTally
 from proxy.comparison.correctness import TOLERANCE
-from proxy.pairs.record import SCHEMA_VERSION
 
 #: Large enough to spread the cost of numpy's calls, small enough to stay in the cache.
 BATCH_ROWS: Final = 1024
+#: Distinct tuples that are remembered to be the same.
+MAX_ALIKE: Final = 20_000
 #: Routes and candidates in one report. Real ones are a handful.
 MAX_GROUPS: Final = 256
-
-_KEY_COUNT = len(KEY_FIELDS)
 
 
 EVERYTHING: Final = Selection()
@@ -98,30 +115,32 @@ class Aggregate:
         self._known = known
         selection = reading.selection
         self._is_everything = selection == Selection(worst=selection.worst)
-        self._waiting = 0
+        self._places: list[Place] = []
+        self._alike: dict[Any, Any] = {}
+        self._same = self._alike.setdefault
+        self._arrived = Waiting()
 
     def add(self, record: Record) -> None:
-        """Count `record` if it is a pair, new and selected."""
+        """Count `record` if it is a pair, new and selected; at the latest when flushed."""
         self.records += 1
         try:
-            row = row_of(record)
-            counted = counted_of(record)
+            place, row, counted = place_of(record), row_of(record), counted_of(record)
+            # One tuple for all alike, while their strings are in the cache: counting a thousand of
+            # them later, each with strings of its own, took twice as long.
+            place, counted = self._same(place, place), self._same(counted, counted)
         except KeyError:
             self._add_incomplete(record)
             return
-        version, instance, candidate, seq, route, ts_ms = row[:_KEY_COUNT]
-        is_numbered = type(instance) is str and type(seq) is int and 0 <= seq < 2**63
-        try:
-            if version != SCHEMA_VERSION or not is_numbered:
-                self.reject(fault_of(record))
-            elif self._is_new(instance, candidate, seq) and (
-                self._is_everything or self.is_selected(route, candidate, ts_ms)
-            ):
-                group = self.group(route, candidate)
-                if group is not None:
-                    self._enqueue(group, row, counted, record)
         except TypeError:
             self.reject(fault_of(record))
+            return
+        if record["equal"] is False and self._may_be_worst(record):
+            self._arrived.differing.append((len(self._places), record))
+        self._places.append(place)
+        self._arrived.rows.append(row)
+        self._arrived.counted.append(counted)
+        if len(self._places) >= BATCH_ROWS:
+            self._take()
 
     def merge(self, later: Aggregate) -> None:
         """Count everything in `later`, which is flushed and of what comes next in the source."""
@@ -142,25 +161,17 @@ class Aggregate:
             self.bad_example = later.bad_example
 
     def flush(self) -> None:
-        """Count the rows that wait."""
+        """Count all that waits."""
+        self._take()
         for group in self.groups.values():
-            if group.waiting.rows:
-                waiting, group.waiting = group.waiting, Waiting()
-                self._count(group, waiting)
-        self._waiting = 0
+            self._count_waiting(group)
 
-    def group(self, route: Any, candidate: Any) -> Group | None:
-        """Return the group of a candidate; None, and counted, where there are too many.
-
-        Raises:
-            TypeError: the names are none.
-        """
+    def group(self, route: str, candidate: str, pairs: int) -> Group | None:
+        """Return the group of a candidate; where there are too many, None, and count its `pairs`."""
         group = self.groups.get((route, candidate))
         if group is None:
-            if not (isinstance(route, str) and isinstance(candidate, str)):
-                raise TypeError("a route and a candidate have names")
             if len(self.groups) >= MAX_GROUPS:
-                self.not_tabulated += 1
+                self.not_tabulated += pairs
                 return None
             wanted = Wanted(
                 budget_s=self._reading.judging.budget_of(route, candidate),
@@ -194,13 +205,24 @@ class Aggregate:
             and (wanted.until_ms is None or ts_ms < wanted.until_ms)
         )
 
-    def _is_new(self, instance: str, candidate: str, seq: int) -> bool:
-        if not self.seen.is_new(instance, candidate, seq):
+    def new_among(
+        self, instance: str, candidate: str, numbers: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Note pairs of one instance and candidate; return which are new here and elsewhere."""
+        is_new = self.seen.new_among(instance, candidate, numbers)
+        if self._known is not None:
+            holds = self._known.holds
+            is_known = [holds(instance, candidate, int(number)) for number in numbers]
+            self.seen.duplicates += int((is_new & is_known).sum())
+            is_new &= ~np.array(is_known, dtype=np.bool_)
+        return is_new
+
+    def _may_be_worst(self, record: Record) -> bool:
+        try:
+            group = self.groups.get((record["route"], record["candidate"]))
+        except TypeError:
             return False
-        if self._known is None or not self._known.holds(instance, candidate, seq):
-            return True
-        self.seen.duplicates += 1
-        return False
+        return group is None or group.tally.worst.takes(record["abs_diff"])
 
     def _add_incomplete(self, record: Record) -> None:
         """Count a record that leaves out what is not required, such as a narrow Parquet file's."""
@@ -211,17 +233,57 @@ class Aggregate:
             self.records -= 1
             self.add(whole)
 
-    def _enqueue(self, group: Group, row: Any, counted: Any, record: Record) -> None:
-        waiting = group.waiting
-        if record["equal"] is False and group.tally.worst.takes(record["abs_diff"]):
-            waiting.differing.append((len(waiting.rows), record))
-        waiting.rows.append(row)
-        waiting.counted.append(counted)
-        self._waiting += 1
-        if self._waiting >= BATCH_ROWS:
-            self.flush()
+    def _take(self) -> None:
+        """Hand the pairs that have arrived and count to their groups; count groups with enough."""
+        places, arrived = self._places, self._arrived
+        self._places, self._arrived = [], Waiting()
+        self._renew_alike()
+        if not places:
+            return
+        if not are_sound({*places}, *arrived.column(SEQ, TS_MS)):
+            places, arrived = self._sound(places, arrived)
+        is_new = self._are_new(places, arrived)
+        for (route, candidate), numbers in _numbers_by(places, ROUTE, CANDIDATE).items():
+            taken = [n for n in numbers if is_new[n]]
+            if not self._is_everything:
+                rows = arrived.rows
+                taken = [n for n in taken if self.is_selected(route, candidate, rows[n][TS_MS])]
+            group = self.group(route, candidate, len(taken)) if taken else None
+            if group is not None:
+                group.waiting.extend(arrived if len(taken) == len(places) else arrived.only(taken))
+                if len(group.waiting.rows) >= BATCH_ROWS:
+                    self._count_waiting(group)
 
-    def _count(self, group: Group, waiting: Waiting) -> None:
+    def _renew_alike(self) -> None:
+        """Forget tuples that were seen, when there are too many."""
+        if len(self._alike) > MAX_ALIKE:
+            self._alike = {}
+            self._same = self._alike.setdefault
+
+    def _sound(self, places: list[Place], arrived: Waiting) -> tuple[list[Place], Waiting]:
+        """Return what can be counted, and count what cannot."""
+        faults = [
+            place_fault(place, row[SEQ], row[TS_MS])
+            for place, row in zip(places, arrived.rows, strict=True)
+        ]
+        for fault in filter(None, faults):
+            self.reject(fault)
+        sound = [number for number, fault in enumerate(faults) if fault is None]
+        return [places[number] for number in sound], arrived.only(sound)
+
+    def _are_new(self, places: list[Place], arrived: Waiting) -> list[bool]:
+        """Note pairs and return which of them are new."""
+        is_new = np.ones(len(places), dtype=np.bool_)
+        for (instance, candidate), numbers in _numbers_by(places, INSTANCE, CANDIDATE).items():
+            seqs = np.array([arrived.rows[number][SEQ] for number in numbers], dtype=np.int64)
+            is_new[numbers] = self.new_among(instance, candidate, seqs)
+        found: list[bool] = is_new.tolist()
+        return found
+
+    def _count_waiting(self, group: Group) -> None:
+        waiting, group.waiting = group.waiting, Waiting()
+        if not waiting.rows:
+            return
         try:
             batch = batch_of(waiting, group.tally.last_versions, group.wanted)
         except BadRowError:
@@ -230,14 +292,32 @@ class Aggregate:
             faults = [*map(row_fault, waiting.rows, waiting.counted)]
             for fault in filter(None, faults):
                 self.reject(fault)
-            good = waiting.without([fault is not None for fault in faults])
+            good = waiting.only([place for place, fault in enumerate(faults) if fault is None])
             if not good.rows:
                 return
             batch = batch_of(good, group.tally.last_versions, group.wanted)
         self.count(group, batch)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_known": None, "_reading": Reading()}
+        """Return what was counted; an aggregate that was sent elsewhere can only be merged."""
+        dropped: dict[str, Any] = {
+            "_known": None,
+            "_reading": Reading(),
+            "_alike": {},
+            "_same": None,
+        }
+        return {**self.__dict__, **dropped}
+
+
+def _numbers_by(places: list[Place], first: int, second: int) -> dict[tuple[str, str], list[int]]:
+    """Return where in `places` each two of their fields are, in the order of their first."""
+    names = {id(place): (place[first], place[second]) for place in places}
+    if len({*names.values()}) <= 1:
+        return {name: [*range(len(places))] for name in names.values()}
+    found: dict[tuple[str, str], list[int]] = {name: [] for name in names.values()}
+    for number, place in enumerate(places):
+        found[names[id(place)]].append(number)
+    return found
 
 
 def add_all(aggregate: Aggregate, records: Iterable[Record]) -> None:

@@ -21,7 +21,7 @@ from proxy.analysis.predictions import Hashes, hashes_of
 from proxy.analysis.rows import (
     COUNTED_FIELDS,
     NUMBER_FIELDS,
-    ROW_FIELDS,
+    SINGLE_FIELDS,
     STREAM_FIELDS,
     Counted,
     Row,
@@ -143,13 +143,28 @@ class Waiting:
         #: Place among the rows, and the whole record.
         self.differing: list[tuple[int, Record]] = []
 
-    def without(self, faulty: Sequence[bool]) -> Waiting:
-        """Return the same but for the rows that are `faulty`."""
-        rest = Waiting()
-        rest.rows = [row for row, is_bad in zip(self.rows, faulty, strict=True) if not is_bad]
-        rest.counted = [each for each, bad in zip(self.counted, faulty, strict=True) if not bad]
-        rest.differing = [(0, record) for place, record in self.differing if not faulty[place]]
-        return rest
+    def column(self, *numbers: int) -> list[list[Any]]:
+        """Return columns of `rows.SINGLE_FIELDS`."""
+        return [[row[number] for row in self.rows] for number in numbers]
+
+    def extend(self, other: Waiting) -> None:
+        """Take the rows of `other` behind these."""
+        offset = len(self.rows)
+        self.rows += other.rows
+        self.counted += other.counted
+        self.differing += ((offset + place, record) for place, record in other.differing)
+
+    def only(self, places: Sequence[int]) -> Waiting:
+        """Return the rows at `places`, which rise."""
+        chosen = Waiting()
+        chosen.rows = [self.rows[place] for place in places]
+        chosen.counted = [self.counted[place] for place in places]
+        if self.differing:
+            where = {place: number for number, place in enumerate(places)}
+            chosen.differing = [
+                (where[place], record) for place, record in self.differing if place in where
+            ]
+        return chosen
 
 
 def batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
@@ -165,7 +180,7 @@ def batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
 
 
 def _batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
-    columns = dict(zip(ROW_FIELDS, zip(*waiting.rows, strict=True), strict=True))
+    columns = dict(zip(SINGLE_FIELDS, zip(*waiting.rows, strict=True), strict=True))
     counted = waiting.counted
     counts = Counter(counted)
     for each in counts:
@@ -202,7 +217,7 @@ _Columns = Mapping[str, tuple[Any, ...]]
 
 def _numbers(columns: _Columns) -> dict[str, Floats]:
     names = [*NUMBER_FIELDS]
-    names += [name for name in STREAM_FIELDS if any(v is not None for v in columns[name])]
+    names += [name for name in STREAM_FIELDS if columns[name].count(None) < len(columns[name])]
     return {name: np.array(columns[name], dtype=np.float64) for name in names}
 
 

@@ -161,6 +161,19 @@ def _is_of(field: Field, value: Any) -> bool:
     return True
 
 
+def row_counts(path: Path) -> list[int]:
+    """Return how many rows each row group of a Parquet file has.
+
+    Raises:
+        SourceError: it is damaged, or no Parquet.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as exc:
+        raise SourceError(f"cannot read the Parquet file {path}: {exc}") from exc
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+
 class ParquetReading:
     """Reads the pairs of a Parquet file that `ParquetWriter` made; columns may have been left out.
 

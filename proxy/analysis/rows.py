@@ -7,14 +7,16 @@ records gave 40,000 (records of 3.1 KB in zstd, one core).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
 from proxy.analysis.source import Record
 from proxy.pairs.record import FIELDS, SCHEMA_VERSION, Field, Kind
 
-#: Which pair it is, and where it belongs.
-KEY_FIELDS: Final = ("schema_version", "instance", "candidate", "seq", "route", "ts_ms")
+#: Where a pair belongs; with its number it is known by these.
+PLACE_FIELDS: Final = ("schema_version", "instance", "candidate", "route")
+INSTANCE, CANDIDATE, ROUTE = range(1, 4)
 #: Fields of few values, counted by combination.
 CELL_FIELDS: Final = (
     "primary_status", "candidate_status", "primary_http_status", "candidate_http_status",
@@ -37,23 +39,32 @@ STREAM_FIELDS: Final = tuple(
     for side in ("primary", "candidate")
 )
 PREDICTION_FIELDS: Final = ("primary_prediction", "candidate_prediction")
-#: What is taken of each pair on its own, behind its key.
+#: What is taken of each pair on its own.
+SEQ, TS_MS = range(2)
 SINGLE_FIELDS: Final = (
-    *NUMBER_FIELDS, *STREAM_FIELDS, *PREDICTION_FIELDS, "segments", "request_id",
+    "seq", "ts_ms", *NUMBER_FIELDS, *STREAM_FIELDS, *PREDICTION_FIELDS, "segments", "request_id",
 )  # fmt: skip
 
 #: A record without these cannot be counted; the others are null where a file leaves them out.
-REQUIRED_FIELDS: Final = (*KEY_FIELDS, *CELL_FIELDS, *LABEL_FIELDS, *NUMBER_FIELDS)
-ALL_FIELDS: Final = (*KEY_FIELDS, *COUNTED_FIELDS, *SINGLE_FIELDS)
+REQUIRED_FIELDS: Final = (
+    *PLACE_FIELDS,
+    "seq",
+    "ts_ms",
+    *CELL_FIELDS,
+    *LABEL_FIELDS,
+    *NUMBER_FIELDS,
+)
+ALL_FIELDS: Final = tuple(dict.fromkeys((*PLACE_FIELDS, *COUNTED_FIELDS, *SINGLE_FIELDS)))
 
-#: The values of `COUNTED_FIELDS`, and of the key and `SINGLE_FIELDS`, in their order.
+#: The values of `PLACE_FIELDS`, `COUNTED_FIELDS` and `SINGLE_FIELDS`, in their order.
+Place = tuple[Any, ...]
 Counted = tuple[Any, ...]
 Row = tuple[Any, ...]
-ROW_FIELDS: Final = (*KEY_FIELDS, *SINGLE_FIELDS)
 
-#: Return either tuple of a record; raise KeyError when a field is missing.
+#: Return such a tuple of a record; raise KeyError when a field is missing.
+place_of = itemgetter(*PLACE_FIELDS)
 counted_of = itemgetter(*COUNTED_FIELDS)
-row_of = itemgetter(*ROW_FIELDS)
+row_of = itemgetter(*SINGLE_FIELDS)
 
 _DEFINITIONS: Final[dict[str, Field]] = {field.name: field for field in FIELDS}
 _KINDS: Final[dict[Kind, tuple[type, ...]]] = {
@@ -84,21 +95,49 @@ def fault_of(record: Record) -> str | None:
 
     Only the fields that are counted are looked at.
     """
-    for name in ALL_FIELDS:
+    for name in REQUIRED_FIELDS:
         if name not in record:
-            if name in REQUIRED_FIELDS:
-                return f"it has no {name}"
-            continue
-        field, value = _DEFINITIONS[name], record[name]
+            return f"it has no {name}"
+    fault = _value_fault({name: record[name] for name in ALL_FIELDS if name in record})
+    return fault or place_fault(place_of(record), record["seq"], record["ts_ms"])
+
+
+def _value_fault(values: Record) -> str | None:
+    for name, value in values.items():
+        field = _DEFINITIONS[name]
         if value is None and (not field.is_required or name not in REQUIRED_FIELDS):
             continue
         if field.kind is not Kind.ANY and type(value) not in _KINDS[field.kind]:
             return f"its {name} is no {field.kind}"
-    if record["schema_version"] != SCHEMA_VERSION:
-        return f"its schema_version is {record['schema_version'][:20]!r}"
-    if not 0 <= record["seq"] < 2**63:
-        return "its seq is out of range"
     return None
+
+
+def are_sound(places: Iterable[Place], seqs: Sequence[Any], times_ms: Sequence[Any]) -> bool:
+    """Return whether these are of pairs that can be counted.
+
+    Args:
+        places: distinct ones.
+        seqs: numbers of all pairs, at least one.
+        times_ms: their times.
+    """
+    return (
+        all(place[0] == SCHEMA_VERSION and {*map(type, place)} == {str} for place in places)
+        and {*map(type, seqs), *map(type, times_ms)} == {int}
+        and min(seqs) >= 0
+        and max(seqs) < 2**63
+        and max(map(abs, times_ms)) < 2**63
+    )
+
+
+def place_fault(place: Place, seq: Any, ts_ms: Any) -> str | None:
+    """Return what keeps a pair from being counted, or None."""
+    if are_sound([place], [seq], [ts_ms]):
+        return None
+    named = dict(zip(PLACE_FIELDS, place, strict=True))
+    fault = _value_fault(named | {"seq": seq, "ts_ms": ts_ms})
+    if fault is None and place[0] != SCHEMA_VERSION:
+        return f"its schema_version is {place[0][:20]!r}"
+    return fault or "its seq or ts_ms is out of range"
 
 
 def counted_fault(counted: Counted) -> str | None:
@@ -110,6 +149,6 @@ def counted_fault(counted: Counted) -> str | None:
 
 
 def row_fault(row: Row, counted: Counted) -> str | None:
-    """Return what `fault_of` says of the record that these were taken from."""
-    values = dict(zip(ROW_FIELDS, row, strict=True))
-    return fault_of(values | dict(zip(COUNTED_FIELDS, counted, strict=True)))
+    """Return which value of a row is of a wrong type, or None."""
+    values = dict(zip(SINGLE_FIELDS, row, strict=True))
+    return _value_fault(values | dict(zip(COUNTED_FIELDS, counted, strict=True)))

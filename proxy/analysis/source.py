@@ -60,6 +60,17 @@ class SourceStatistics:
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(example)
 
+    def add(self, part: SourceStatistics) -> None:
+        """Add what became of a part of the source; parts and total are known already."""
+        self.done += part.done
+        self.bad_lines += part.bad_lines
+        self.torn += part.torn
+        self.corrupt += part.corrupt
+        for example in part.examples:
+            self.note(example)
+        for name, end in part.offsets.items():
+            self.offsets[name] = max(end, self.offsets.get(name, 0))
+
 
 class Source(ABC):
     """A bounded stream of records; iterate it once.

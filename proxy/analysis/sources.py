@@ -33,6 +33,11 @@ class FileSource(Source):
         self._paths = paths
         self._statistics.total = sum(_size(path) for path in paths)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files, in their order."""
+        return tuple(self._paths)
+
     def __iter__(self) -> Iterator[Record]:
         for path in self._paths:
             try:

@@ -11,7 +11,8 @@ from proxy.analysis.finding import findings_of
 from proxy.analysis.findings import CandidateFindings
 from proxy.analysis.judged import JudgedTally
 from proxy.analysis.judging import DEFAULTS, Judging
-from proxy.analysis.sources import Record, Source, SourceStatistics
+from proxy.analysis.parallel import aggregate_files
+from proxy.analysis.sources import FileSource, Record, Source, SourceStatistics
 from proxy.analysis.summary import (
     FORMAT,
     Comparison,
@@ -48,6 +49,9 @@ def summarise(
         SourceError: the source cannot be read.
     """
     reading = Reading(selection or Selection(), judging, labels)
+    if isinstance(records, FileSource):
+        aggregate = aggregate_files(records, reading, on_batch or _nothing)
+        return summary_of(aggregate, reading, records.statistics())
     aggregate = Aggregate(reading)
     for count, record in enumerate(records, 1):
         aggregate.add(record)
@@ -88,6 +92,10 @@ def summary_of(
         comparisons=tuple(comparison for comparison, _ in compared),
         labels=_labels_read(reading.labels),
     )
+
+
+def _nothing() -> None:
+    return
 
 
 def verdict_of(
