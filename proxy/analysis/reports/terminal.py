@@ -91,7 +91,7 @@ def _shown(block: pages.Block) -> RenderableType | None:
 
 def _table(block: pages.Table) -> Table:
     """Return a table whose caption stands, where there is room, at the head of the first column."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     places = [place for place in range(len(block.head)) if place not in block.extra]
     for place in places:
         table.add_column(
@@ -117,6 +117,7 @@ def _forest(block: pages.Forest) -> Table:
     for each in block.intervals:
         style = "red" if each.is_flagged else ""
         table.add_row(_plain(each.name, style), Text(bar(each, low, high), style=style))
+    table.add_row("", Text("| no difference  ! margin", style="dim"))
     return table
 
 
