@@ -7,8 +7,15 @@ from typing import Any, Final
 
 from proxy.analysis.more_pairs import more_pairs
 from proxy.analysis.reports import gates, predictions, words
-from proxy.analysis.reports.counts import counts
-from proxy.analysis.reports.document import Object, count_of, object_of, objects_of, text_of
+from proxy.analysis.reports.counts import counts, instant
+from proxy.analysis.reports.document import (
+    Object,
+    count_of,
+    number_of,
+    object_of,
+    objects_of,
+    text_of,
+)
 from proxy.analysis.reports.health import health, no_pairs
 from proxy.analysis.reports.one_look import one_look
 from proxy.analysis.reports.page import CandidatePage, Page
@@ -43,7 +50,7 @@ def page_of(document: Mapping[str, Any]) -> Page:
     return Page(
         title=_title([each.name for each in candidates]),
         sentence="" if candidates else no_pairs(document),
-        source=text_of(source.get("name")),
+        source=_source(source, object_of(document.get("selection"))),
         candidates=candidates,
         health=health(document),
     )
@@ -81,6 +88,22 @@ def _without_name(sentence: str, name: str, found: Object) -> str:
     """Return a sentence without what stands above it already: whose it is, and the verdict's word."""
     rest = sentence.removeprefix(f"{name}: ")
     return rest.removeprefix(f"{object_of(found.get('verdict')).get('verdict')}. ")
+
+
+def _source(source: Object, selection: Object) -> str:
+    """Return where pairs came from, and which were chosen."""
+    since, until = (number_of(selection.get(key)) for key in ("since_ms", "until_ms"))
+    parts = (
+        text_of(source.get("name")),
+        *(
+            f"{key} {text_of(selection[key])}"
+            for key in ("route", "candidate")
+            if selection.get(key)
+        ),
+        "" if since is None else f"since {instant(since)}",
+        "" if until is None else f"until {instant(until)}",
+    )
+    return ", ".join(filter(None, parts))
 
 
 def _title(names: list[str]) -> str:

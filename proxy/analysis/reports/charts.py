@@ -5,7 +5,7 @@ cost a second and 40 MB; plotly, altair and bokeh put megabytes of script into t
 readable without any. Five kinds of chart need little more than an axis.
 
 Colours are classes of the style sheet (Okabe and Ito's, told apart by colour-blind people), and never
-the only sign: the candidate's lines are dashed, its bars hatched by an outline, flagged dots square.
+the only sign: the candidate's lines are dashed, its bars hollow, flagged dots square.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ class Dot:
     x: float
     y: float
     look: str
-    hint: str = ""
     kind: str = "dot"
 
 
@@ -224,7 +223,9 @@ def _histogram(chart: page.Histogram) -> Drawing:
             x_name = round(_LEFT + room * (place if bar.tick != bar.name else place + 0.5), 1)
             words = _short(bar.tick, int(room * every / 7.5))
             drawing.shapes.append(Label(x_name, 207, words, "middle", "tick"))
-    _legend(drawing, ["primary", "candidate"])
+    for side, x in (("primary", WIDTH - 244), ("candidate", WIDTH - 129)):
+        drawing.shapes.append(Box(x, 4, 26, 12, f"{side} bar"))
+        drawing.shapes.append(Label(x + 32, 14.5, side))
     return drawing
 
 

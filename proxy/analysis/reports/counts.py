@@ -70,8 +70,8 @@ def _differences(comparison: Object) -> Iterator[tuple[str, str, str]]:
 def _version(each: Object) -> tuple[str, ...]:
     is_deciding = " (decides)" if each.get("is_deciding") is True else ""
     return (
-        _instant(number_of(each.get("first_ts_ms"))),
-        _instant(number_of(each.get("last_ts_ms"))),
+        instant(number_of(each.get("first_ts_ms"))),
+        instant(number_of(each.get("last_ts_ms"))),
         f"{text_of(each.get('config_version'))}{is_deciding}",
         text_of(each.get("primary_version")) or "-",
         text_of(each.get("candidate_version")) or "-",
@@ -79,7 +79,8 @@ def _version(each: Object) -> tuple[str, ...]:
     )
 
 
-def _instant(ts_ms: float | None) -> str:
+def instant(ts_ms: float | None) -> str:
+    """Return a time in milliseconds since 1970 as people write it."""
     if ts_ms is None:
         return "-"
     try:

@@ -125,7 +125,8 @@ def _gates(candidate: Object) -> Iterator[Block]:
     yield Note(
         "How many more of 100 requests count against the candidate than against the primary. A gate is "
         "passed when the whole interval is left of its margin, and says stop when all of it is right "
-        f"of it. These bounds hold however often one looks. Counted are, for {counted}."
+        f"of it. These bounds hold however often one looks. Counted are, for {counted}. The e-values "
+        f"are the evidence for either{_acts_at(gates)}."
     )
     if intervals:
         yield Forest("Difference by gate, against its margin", intervals)
@@ -145,6 +146,13 @@ def _gates(candidate: Object) -> Iterator[Block]:
         )
     if object_of(candidate.get("verdict")).get("gates_from") == "defaults":
         yield "No gates are declared for this candidate: these are the defaults."
+
+
+def _acts_at(gates: list[Object]) -> str:
+    """Return at which e-value the gates act, where all do at one."""
+    alphas = {number_of(gate.get("alpha")) for gate in gates}
+    alpha = alphas.pop() if len(alphas) == 1 else None
+    return "" if not alpha else f"; a gate acts at {1 / alpha:.4g}"
 
 
 def _gate_row(gate: Object) -> tuple[str, ...]:

@@ -60,7 +60,6 @@ class Forest:
 
     title: str
     intervals: tuple[Interval, ...]
-    is_signed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +206,7 @@ class Page:
     Attributes:
         title: for a browser's tab.
         sentence: why there is nothing to compare; empty where there is.
-        source: where the pairs came from.
+        source: where the pairs came from, and which of them were chosen.
         candidates: in the order of the document.
         health: whether the data can be trusted.
     """

@@ -206,3 +206,17 @@ def test_a_very_long_answer_is_cut_and_folded() -> None:
     assert isinstance(block, Disagreement)
     assert block.is_long
     assert "(96,000 characters more)" in "".join(part.text for part in block.primary)
+
+
+def test_what_was_chosen_is_said_beside_the_source() -> None:
+    """A report of two hours is not one of all time."""
+    document = findings()
+    document["selection"] = {
+        "route": "fraud-score",
+        "candidate": "",
+        "since_ms": 0,
+        "until_ms": None,
+    }
+    assert page_of(document).source == (
+        "kafka://127.0.0.1:9092/shadow.pairs.v1, route fraud-score, since 1970-01-01 00:00:00 UTC"
+    )
