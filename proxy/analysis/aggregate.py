@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.analysis.batch import BadRowError, Batch, Waiting, Wanted, batch_of
+from proxy.analysis.batch import BadRowError, Columns, Waiting, Wanted, batch_of, columns_of
 from proxy.analysis.judging import DEFAULTS, Judging
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import LabelledTally
@@ -181,8 +181,13 @@ class Aggregate:
             self.groups[route, candidate] = group
         return group
 
-    def count(self, group: Group, batch: Batch) -> None:
-        """Count a batch of a group."""
+    def count(self, group: Group, columns: Columns) -> None:
+        """Count pairs of a group.
+
+        Raises:
+            BadRowError: a value has a wrong type; nothing was counted.
+        """
+        batch = batch_of(columns, group.tally.last_versions, group.wanted)
         group.tally.add(batch)
         labels = self._reading.labels
         if labels is not None:
@@ -204,6 +209,17 @@ class Aggregate:
             and (wanted.since_ms is None or ts_ms >= wanted.since_ms)
             and (wanted.until_ms is None or ts_ms < wanted.until_ms)
         )
+
+    def are_selected(
+        self, route: str, candidate: str, times_ms: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return which pairs of one candidate the selection takes, shape `(n,)`."""
+        wanted = self._reading.selection
+        since_ms = -(2**63) if wanted.since_ms is None else wanted.since_ms
+        until_ms = 2**63 - 1 if wanted.until_ms is None else wanted.until_ms
+        is_candidate = (wanted.route or route, wanted.candidate or candidate) == (route, candidate)
+        found: NDArray[np.bool_] = (times_ms >= since_ms) & (times_ms < until_ms) & is_candidate
+        return found
 
     def new_among(
         self, instance: str, candidate: str, numbers: NDArray[np.int64]
@@ -285,7 +301,7 @@ class Aggregate:
         if not waiting.rows:
             return
         try:
-            batch = batch_of(waiting, group.tally.last_versions, group.wanted)
+            self.count(group, columns_of(waiting))
         except BadRowError:
             # Looking at every field costs more than counting, so only a batch that does not
             # count is looked at.
@@ -293,10 +309,8 @@ class Aggregate:
             for fault in filter(None, faults):
                 self.reject(fault)
             good = waiting.only([place for place, fault in enumerate(faults) if fault is None])
-            if not good.rows:
-                return
-            batch = batch_of(good, group.tally.last_versions, group.wanted)
-        self.count(group, batch)
+            if good.rows:
+                self.count(group, columns_of(good))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what was counted; an aggregate that was sent elsewhere can only be merged."""

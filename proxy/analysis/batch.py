@@ -167,44 +167,80 @@ class Waiting:
         return chosen
 
 
-def batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
-    """Return the batch of rows, at least one; `last` moves on to the versions in it.
+@dataclass(slots=True)
+class Columns:
+    """Pairs of one candidate, one below the other.
+
+    Attributes:
+        counted: of each pair; the fewer distinct tuples, the faster.
+        seqs, times_ms: shape `(n,)`.
+        numbers: as in `Batch`.
+        segments: None where no pair has any.
+        primary, candidate: predictions.
+        request_ids: needed where there are labels.
+        differing: as in `Batch`.
+    """
+
+    counted: list[Counted]
+    seqs: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+    numbers: dict[str, Floats]
+    segments: list[Segments] | None
+    primary: Sequence[Any]
+    candidate: Sequence[Any]
+    request_ids: Sequence[Any]
+    differing: list[Record] = field(default_factory=list)
+
+
+def columns_of(waiting: Waiting) -> Columns:
+    """Return rows, at least one, turned on their side.
 
     Raises:
-        BadRowError: a value has a wrong type; `last` is as it was.
+        BadRowError: a value has a wrong type.
     """
+    columns = dict(zip(SINGLE_FIELDS, zip(*waiting.rows, strict=True), strict=True))
     try:
-        return _batch_of(waiting, last, wanted)
+        return Columns(
+            counted=waiting.counted,
+            seqs=np.array(columns["seq"], dtype=np.int64),
+            times_ms=np.array(columns["ts_ms"], dtype=np.int64),
+            numbers=_numbers(columns),
+            segments=_segments(columns["segments"]),
+            primary=columns["primary_prediction"],
+            candidate=columns["candidate_prediction"],
+            request_ids=columns["request_id"],
+            differing=[record for _, record in waiting.differing],
+        )
     except (TypeError, ValueError, OverflowError, AttributeError) as exc:
         raise BadRowError(repr(exc)) from exc
 
 
-def _batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
-    columns = dict(zip(SINGLE_FIELDS, zip(*waiting.rows, strict=True), strict=True))
-    counted = waiting.counted
+def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
+    """Return the batch of some columns; `last` moves on to the versions in it.
+
+    Raises:
+        BadRowError: a value has a wrong type; `last` is as it was.
+    """
+    counted = columns.counted
     counts = Counter(counted)
     for each in counts:
         fault = counted_fault(each)
         if fault is not None:
             raise BadRowError(fault)
-    numbers = _numbers(columns)
-    times_ms = np.array(columns["ts_ms"], dtype=np.int64)
-    hashes = hashes_of(np.array(columns["seq"], dtype=np.int64), times_ms)
-    segments = _segments(columns["segments"])
     filled, moved = _with_versions(counted, counts, last)
     filled_counts = counts if filled is counted else Counter(filled)
     batch = Batch(
         size=len(counted),
         counts=counts,
-        combinations=_combinations(filled, filled_counts, segments, numbers, wanted.budget_s),
-        spans=_spans(filled, filled_counts, times_ms),
-        numbers=numbers,
+        combinations=_combinations(filled, filled_counts, columns, wanted.budget_s),
+        spans=_spans(filled, filled_counts, columns.times_ms),
+        numbers=columns.numbers,
         is_ok=_are_ok(counted, counts),
-        predicted=_predicted(columns, counted, counts, hashes),
-        differing=[record for _, record in waiting.differing],
+        predicted=_predicted(columns, counts),
+        differing=columns.differing,
     )
     if wanted.has_labels:
-        batch.labelled = _labelled(columns, filled, segments)
+        batch.labelled = _labelled(columns, filled)
     last.primary, last.candidate = moved
     return batch
 
@@ -212,10 +248,8 @@ def _batch_of(waiting: Waiting, last: LastVersions, wanted: Wanted) -> Batch:
 _NO_SEGMENTS: Final[Segments] = ()
 _UNKNOWN: Final = (None, None)
 
-_Columns = Mapping[str, tuple[Any, ...]]
 
-
-def _numbers(columns: _Columns) -> dict[str, Floats]:
+def _numbers(columns: Mapping[str, tuple[Any, ...]]) -> dict[str, Floats]:
     names = [*NUMBER_FIELDS]
     names += [name for name in STREAM_FIELDS if columns[name].count(None) < len(columns[name])]
     return {name: np.array(columns[name], dtype=np.float64) for name in names}
@@ -246,13 +280,13 @@ def _with_versions(
 def _combinations(
     counted: list[Counted],
     counts: Counter[Counted],
-    segments: list[Segments] | None,
-    numbers: dict[str, Floats],
+    columns: Columns,
     budget_s: float | None,
 ) -> Counter[Combination]:
+    segments = columns.segments
     if segments is None and budget_s is None:
         return Counter({Combination(each, (), _UNKNOWN): n for each, n in counts.items()})
-    late = [_UNKNOWN] * len(counted) if budget_s is None else _late(numbers, budget_s)
+    late = [_UNKNOWN] * len(counted) if budget_s is None else _late(columns.numbers, budget_s)
     joined = Counter(zip(counted, segments or [_NO_SEGMENTS] * len(counted), late, strict=True))
     return Counter({Combination(*each): n for each, n in joined.items()})
 
@@ -292,30 +326,31 @@ def _are_ok(counted: list[Counted], counts: Counter[Counted]) -> tuple[Booleans,
     )
 
 
-def _predicted(
-    columns: _Columns, counted: list[Counted], counts: Counter[Counted], hashes: Hashes
-) -> list[Predicted]:
-    primary, candidate = columns["primary_prediction"], columns["candidate_prediction"]
+def _predicted(columns: Columns, counts: Counter[Counted]) -> list[Predicted]:
     comparators = {each[_COMPARATOR] for each in counts}
     if len(comparators) == 1:
-        return [Predicted(comparators.pop(), primary, candidate, hashes)]
+        only = comparators.pop()
+        hashes = hashes_of(columns.seqs, columns.times_ms)
+        return [Predicted(only, columns.primary, columns.candidate, hashes)]
     found = []
     for comparator in sorted(comparators):
-        places = [n for n, each in enumerate(counted) if each[_COMPARATOR] == comparator]
-        first, second = ([column[n] for n in places] for column in (primary, candidate))
-        found.append(Predicted(comparator, first, second, hashes[places]))
+        places = [n for n, each in enumerate(columns.counted) if each[_COMPARATOR] == comparator]
+        sides = columns.primary, columns.candidate
+        first, second = ([column[n] for n in places] for column in sides)
+        hashes = hashes_of(columns.seqs[places], columns.times_ms[places])
+        found.append(Predicted(comparator, first, second, hashes))
     return found
 
 
-def _labelled(
-    columns: _Columns, counted: list[Counted], segments: list[Segments] | None
-) -> list[Labelled]:
+def _labelled(columns: Columns, filled: list[Counted]) -> list[Labelled]:
+    segments = columns.segments or [_NO_SEGMENTS] * len(filled)
     rows = zip(
-        columns["request_id"], columns["primary_prediction"], columns["candidate_prediction"],
-        segments or [_NO_SEGMENTS] * len(counted), counted, strict=True,
-    )  # fmt: skip
+        columns.request_ids, columns.primary, columns.candidate, segments, filled, strict=True
+    )
     return [
-        Labelled(request_id, each[_COMPARATOR], primary, candidate, each[_SAMPLE_PROB], segment,
-                 version_of(each))
+        Labelled(
+            request_id, each[_COMPARATOR], primary, candidate, each[_SAMPLE_PROB], segment,
+            version_of(each),
+        )
         for request_id, primary, candidate, segment, each in rows
     ]  # fmt: skip

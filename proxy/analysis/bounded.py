@@ -56,16 +56,16 @@ class WorstPairs:
     """The `limit` pairs that differ most by `abs_diff`; of equals, and without one, the first."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._heap: list[tuple[float, int, Disagreement]] = []
         self._order = 0
 
     def takes(self, difference: object) -> bool:
         """Return whether a pair with this `abs_diff` would be among the worst so far."""
-        if len(self._heap) < self._limit:
+        if len(self._heap) < self.limit:
             return True
         # Later ones of the same rank come after those that are here.
-        return bool(self._limit) and _rank(difference) > self._heap[0][0]
+        return bool(self.limit) and _rank(difference) > self._heap[0][0]
 
     def offer(self, record: Record) -> None:
         """Keep `record`, a pair that differs, if it is among the worst so far."""
@@ -86,9 +86,9 @@ class WorstPairs:
         return tuple(entry[2] for entry in sorted(self._heap, reverse=True))
 
     def _keep(self, entry: tuple[float, int, Disagreement]) -> None:
-        if len(self._heap) < self._limit:
+        if len(self._heap) < self.limit:
             heapq.heappush(self._heap, entry)
-        elif self._limit and entry[:2] > self._heap[0][:2]:
+        elif self.limit and entry[:2] > self._heap[0][:2]:
             heapq.heapreplace(self._heap, entry)
 
 

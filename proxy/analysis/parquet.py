@@ -199,10 +199,15 @@ class ParquetReading:
         return iter(())
 
     def _rows(self, file: pq.ParquetFile) -> Iterator[Record]:
-        changed = [name for name in file.schema_arrow.names if name in _FROM_ARROW]
-        for batch in file.iter_batches(batch_size=_READ_ROWS):
-            for record in batch.to_pylist():
-                for name in changed:
-                    if record[name] is not None:
-                        record[name] = _FROM_ARROW[name](record[name])
-                yield record
+        yield from records_of(file, range(file.num_row_groups))
+
+
+def records_of(file: pq.ParquetFile, row_groups: Iterable[int]) -> Iterator[Record]:
+    """Yield rows as the records that they were."""
+    changed = [name for name in file.schema_arrow.names if name in _FROM_ARROW]
+    for batch in file.iter_batches(batch_size=_READ_ROWS, row_groups=[*row_groups]):
+        for record in batch.to_pylist():
+            for name in changed:
+                if record[name] is not None:
+                    record[name] = _FROM_ARROW[name](record[name])
+            yield record

@@ -49,18 +49,28 @@ def summarise(
         SourceError: the source cannot be read.
     """
     reading = Reading(selection or Selection(), judging, labels)
+    aggregate = aggregate_of(records, reading, on_batch or _nothing)
+    statistics = records.statistics() if isinstance(records, Source) else None
+    return summary_of(aggregate, reading, statistics)
+
+
+def aggregate_of(
+    records: Iterable[Record], reading: Reading, on_batch: Callable[[], object]
+) -> Aggregate:
+    """Return the counts of `records`; files are read by several processes.
+
+    Raises:
+        SourceError: the source cannot be read.
+    """
     if isinstance(records, FileSource):
-        aggregate = aggregate_files(records, reading, on_batch or _nothing)
-        return summary_of(aggregate, reading, records.statistics())
+        return aggregate_files(records, reading, on_batch)
     aggregate = Aggregate(reading)
     for count, record in enumerate(records, 1):
         aggregate.add(record)
-        if on_batch is not None and count % BATCH_ROWS == 0:
+        if count % BATCH_ROWS == 0:
             on_batch()
     aggregate.flush()
-    return summary_of(
-        aggregate, reading, records.statistics() if isinstance(records, Source) else None
-    )
+    return aggregate
 
 
 def summary_of(
