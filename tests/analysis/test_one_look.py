@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from proxy.analysis.one_look import one_look_tests
+from proxy.analysis.one_look import one_look_tests, require_statsmodels
+from proxy.errors import ReportError
 
 
 def gate(
@@ -59,3 +61,14 @@ def test_differences_that_are_no_three_counts_are_not_tested() -> None:
     [found] = one_look_tests(gate(5, 80, 15, mean=0.031))
     assert found.says.startswith("not computed")
     assert found.p_value is None
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is read, too."""
+    require_statsmodels()
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
+    monkeypatch.setitem(sys.modules, "statsmodels.stats.contingency_tables", None)
+    with pytest.raises(ReportError, match="pip install 'understudy\\[stats\\]'"):
+        require_statsmodels()
+    with pytest.raises(ReportError, match="pip install"):
+        one_look_tests(gate(1, 28, 1))
