@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import machine, plots, report
-from benchmarks.catalogue import BENCHMARKS
+from benchmarks.catalogue import BENCHMARKS, WITHOUT_LOAD
 from benchmarks.fleet import BenchmarkError, allow_many_files, ended_by_signals
 from benchmarks.load import wrk_path
 from benchmarks.options import Options, parse
@@ -48,12 +48,14 @@ def _run_all(console: Console, options: Options, arguments: list[str]) -> int:
     """Run the chosen benchmarks, print and write what they found."""
     if not sys.platform.startswith("linux"):
         raise BenchmarkError("CPU times are read from /proc: the benchmarks need Linux")
-    wrk_path()
+    needs_load = not options.names or not {*options.names} <= WITHOUT_LOAD
+    if needs_load:
+        wrk_path()
     allow_many_files()
     unknown = [name for name in options.names if name not in BENCHMARKS]
     if unknown:
         raise BenchmarkError(f"no benchmark {unknown[0]!r}; there are: {', '.join(BENCHMARKS)}")
-    peers, notes = chosen_peers(options.peers)
+    peers, notes = chosen_peers(options.peers) if needs_load else ([], [])
     run = report.Run(
         started=datetime.datetime.fromtimestamp(wall_ns() // 10**9, datetime.UTC).isoformat(),
         machine=machine.describe(peers),

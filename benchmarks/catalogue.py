@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import (
     concurrency,
     constant_rate,
+    evidence,
     hung_candidate,
     kill_switch,
     mirror_cpu,
@@ -34,5 +35,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         kill_switch,
         recorder_rate,
         openai_route,
+        evidence,
     )
 }
+
+#: Those that send no requests, and so need no load generator.
+WITHOUT_LOAD = frozenset({evidence.NAME})

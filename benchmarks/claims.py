@@ -80,6 +80,10 @@ RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)
 NOTHING_LOST = Bar(0, digits=0)
+#: Wrong verdicts at alpha 5%, and pairs to a right one, with 4% of pairs that differ.
+ERRORS = Bar(5, " %")
+PROMOTE_PAIRS = Bar(3_500, " pairs", digits=0)
+HALT_PAIRS = Bar(1_100, " pairs", digits=0)
 #: Other users' p99 with 1,000 slow sockets over without, and what an endless head costs.
 SLOW_SOCKETS_P99 = Bar(1.1)
 ENDLESS_HEAD = Bar(1.0, " MiB")

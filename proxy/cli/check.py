@@ -12,6 +12,7 @@ import typer
 
 from proxy.cli.copy_words import guard_words, rewrite_words
 from proxy.cli.terminal import BOLD, GREEN, YELLOW, complain, paint
+from proxy.comparison.comparators import own_problem
 from proxy.config.advice import advice
 from proxy.config.load import load_config
 from proxy.config.resolved import Candidate, Config, Guard, Match, Route, Split, Tls
@@ -106,7 +107,17 @@ def split_text(split: Split) -> str:
 
 
 def _warnings(config: Config) -> list[str]:
-    return advice(config) + tls_advice(config.tls, wall_ns() / 1e9)
+    return advice(config) + _comparator_advice(config) + tls_advice(config.tls, wall_ns() / 1e9)
+
+
+def _comparator_advice(config: Config) -> list[str]:
+    """Return a sentence for each function of the operator's that cannot be loaded from here."""
+    found = ((route.name, own_problem(route.compare)) for route in config.routes)
+    return [
+        f"routes.{name}.compare.comparator: {problem}; pairs are recorded, and not compared"
+        for name, problem in found
+        if problem is not None
+    ]
 
 
 def _tls_summary(tls: Tls) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Comparators, and later the evidence: what two answers differ by. Pure."""
+"""Comparators and the evidence: what two answers differ by, and what many pairs show. Pure."""

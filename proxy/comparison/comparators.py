@@ -11,10 +11,15 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+from proxy.comparison import own
 from proxy.comparison.exact import compare_exact
 from proxy.comparison.label import compare_label
 from proxy.comparison.numeric import NumericComparator
+from proxy.comparison.ranking import RankingComparator, TopKComparator
 from proxy.comparison.result import Comparison
+from proxy.comparison.structure import JsonComparator
+from proxy.comparison.text import TextComparator
+from proxy.comparison.vector import VectorComparator
 from proxy.config.resolved import Compare
 
 #: Takes the primary's prediction, the other leg's, and the path where they were found.
@@ -43,13 +48,30 @@ def names() -> tuple[str, ...]:
 def build(spec: Compare) -> Comparator:
     """Return the comparator that `spec` asks for, ready to be called for every pair.
 
+    One of the operator's own that cannot be loaded makes no pair comparable; `own_problem` says why.
+
     Raises:
         ValueError: there is none of that name; says which there are.
     """
+    if _is_own(spec):
+        try:
+            return own.OwnComparator(own.load(spec.comparator))
+        except ValueError:
+            return own.not_loaded
     factory = _FACTORIES.get(spec.comparator)
     if factory is None:
         raise ValueError(f"no comparator {spec.comparator!r}; there are: {', '.join(names())}")
     return factory(spec)
+
+
+def own_problem(spec: Compare) -> str | None:
+    """Return why a comparator of the operator's own cannot be loaded; None when all is well."""
+    if _is_own(spec):
+        try:
+            own.load(spec.comparator)
+        except ValueError as exc:
+            return str(exc)
+    return None
 
 
 def compare(spec: Compare, primary: Any, candidate: Any, root: str = "") -> Comparison:
@@ -67,9 +89,34 @@ def compare(spec: Compare, primary: Any, candidate: Any, root: str = "") -> Comp
     return _cached(spec)(primary, candidate, root)
 
 
+def _is_own(spec: Compare) -> bool:
+    return ":" in spec.comparator
+
+
 _cached = lru_cache(maxsize=256)(build)
 
 
 register("exact", lambda _: compare_exact)
 register("label", lambda _: compare_label)
-register("numeric", lambda spec: NumericComparator(rel_tol=spec.rel_tol, abs_tol=spec.abs_tol))
+register(
+    "numeric",
+    lambda spec: NumericComparator(rel_tol=spec.rel_tol, abs_tol=spec.abs_tol, ulp=spec.ulp),
+)
+register(
+    "json",
+    lambda spec: JsonComparator(
+        ignore=spec.ignore, unordered=spec.unordered, inside_text=spec.inside_text
+    ),
+)
+register("top_k", lambda spec: TopKComparator(k=spec.k))
+register(
+    "ranking",
+    lambda spec: RankingComparator(
+        measure=spec.measure, k=spec.k, min_similarity=spec.min_similarity
+    ),
+)
+register("vector", lambda spec: VectorComparator(min_similarity=spec.min_similarity))
+register(
+    "text",
+    lambda spec: TextComparator(min_similarity=spec.min_similarity, ignore_case=spec.ignore_case),
+)

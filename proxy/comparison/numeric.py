@@ -2,11 +2,15 @@
 
 Numbers are doubles, as most readers of the record take them. Two agree when `math.isclose(a, b, rel_tol, abs_tol)` says so. What is not a number
 (strings, booleans, null, keys) must be equal. Another shape is a disagreement without a size.
+
+With `ulp`, two numbers also agree when, rounded to float32, at most so many steps lie between them:
+what a change of kernels or of the order of additions costs a model in float32, whatever the size.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable
 from functools import partial
 from operator import sub
@@ -16,15 +20,19 @@ from proxy.comparison.result import ROOT, Comparison, agrees, differs, key_path
 
 _NUMBERS = frozenset({int, float})
 _SAME = agrees(0.0, 0.0)
+_FLOAT32, _INT32 = struct.Struct("<f"), struct.Struct("<i")
+_LEAST_INT32 = -(2**31)
 
 
 class NumericComparator:
     """Compares with the tolerances of `math.isclose`."""
 
-    def __init__(self, *, rel_tol: float, abs_tol: float) -> None:
+    def __init__(self, *, rel_tol: float, abs_tol: float, ulp: int = 0) -> None:
         self._is_close: Callable[[float, float], bool] = partial(
             math.isclose, rel_tol=rel_tol, abs_tol=abs_tol
         )
+        if ulp:
+            self._is_close = _IsCloseOrNear(self._is_close, ulp)
         self._abs_tol = abs_tol
         # isclose multiplies where the ratio divides: their roundings may differ by a few ulp.
         self._surely_close = rel_tol * (1 - 1e-12)
@@ -71,6 +79,28 @@ class NumericComparator:
         if walk.first_path is None:
             return agrees(abs_diff, walk.rel_diff)
         return differs(walk.first_path, abs_diff, walk.rel_diff)
+
+
+class _IsCloseOrNear:
+    """Tells whether numbers are close, or near each other among the numbers of float32."""
+
+    def __init__(self, is_close: Callable[[float, float], bool], ulp: int) -> None:
+        self._is_close = is_close
+        self._ulp = ulp
+
+    def __call__(self, one: float, other: float) -> bool:
+        if self._is_close(one, other):
+            return True
+        try:
+            return abs(_float32_place(one) - _float32_place(other)) <= self._ulp
+        except OverflowError:  # beyond float32: no such number
+            return False
+
+
+def _float32_place(number: float) -> int:
+    """Return the place of the nearest float32 among all of them; both zeros have the place 0."""
+    bits: int = _INT32.unpack(_FLOAT32.pack(number))[0]
+    return bits if bits >= 0 else _LEAST_INT32 - bits
 
 
 class _Walk:

@@ -22,8 +22,9 @@ class Comparison(NamedTuple):
         reason: why not, in snake_case; None when comparable.
         equal: they agree; None when not comparable.
         loss_diff: in [-1, 1], positive = candidate worse. From a comparator it is the loss against
-            the primary, in [0, 1]; `against_noise` takes the replicate's away.
+            the primary, 0 or 1 (of an operator's own function anything in [0, 1]); `against_noise` takes the replicate's away.
         abs_diff: greatest |a - b| over the numbers; None without numbers or when shapes differ.
+            Of rankings, vectors and texts 1 - similarity.
         rel_diff: greatest |a - b| / max(|a|, |b|), in [0, 2]; None like `abs_diff`.
         first_diff_path: where they first differ, such as `outputs[0].data[3]`; None when equal.
     """

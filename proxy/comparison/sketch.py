@@ -87,6 +87,21 @@ class QuantileSketch:
         index = int(np.searchsorted(np.cumsum(self._buckets), rank, side="right"))
         return min(max(_value(index), self.minimum), self.maximum)
 
+    def occupied(self) -> tuple[Floats, Floats, NDArray[np.int64]]:
+        """Return the ends of the buckets that hold values, and the values in each or below it.
+
+        Three arrays of one length, rising: lower ends, upper ends (infinite at both extremes, which
+        hold what is larger, too), cumulative counts.
+        """
+        (places,) = np.nonzero(self._buckets)
+        steps = np.abs(places - _HALF)
+        near = np.where(steps, np.exp(_LOG_SMALLEST + (steps - 1) * _LOG_GAMMA), -_SMALLEST)
+        far = np.exp(_LOG_SMALLEST + steps * _LOG_GAMMA)
+        far = np.where(steps == _HALF, np.inf, far)
+        is_negative = places < _HALF
+        lower, upper = np.where(is_negative, -far, near), np.where(is_negative, -near, far)
+        return lower, upper, np.cumsum(self._buckets[places])
+
 
 def _indices(values: Floats) -> NDArray[np.int64]:
     magnitudes = np.clip(np.abs(values), _SMALLEST, _LARGEST)

@@ -29,6 +29,20 @@ MAX_CANDIDATES = 256
 #: RFC 9110 section 7.2, as strict as the host of a route's match.
 _HOST_AND_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
+#: Comparators that each of their settings is for.
+COMPARE_KEYS = {
+    "rel_tol": ("numeric",),
+    "abs_tol": ("numeric",),
+    "ulp": ("numeric",),
+    "ignore": ("json",),
+    "unordered": ("json",),
+    "inside_text": ("json",),
+    "k": ("top_k", "ranking"),
+    "measure": ("ranking",),
+    "min_similarity": ("ranking", "vector", "text"),
+    "ignore_case": ("text",),
+}
+
 #: Fields that clients may invent, so that they decide nothing.
 _UNSEEN = re.compile(r"x-(?:forwarded|understudy)-.*|forwarded|x-real-ip", re.IGNORECASE)
 _INSTEAD = "a client may write anything there; use `split_by: client_ip` and `trusted_proxies`"
@@ -239,13 +253,19 @@ def _copies(path: Path, candidate: CandidateFile, route: RouteFile) -> Found:
 
 def _compare(path: Path, route: RouteFile) -> Found:
     compare = route.compare
-    if compare.comparator != "numeric":
-        for key in ("rel_tol", "abs_tol"):
-            if key in compare.model_fields_set:
-                yield (
-                    (*path, key),
-                    f"{key} is for `comparator: numeric`; {compare.comparator} has no tolerance",
-                )
+    for key in compare.model_fields_set & {*COMPARE_KEYS}:
+        owners = COMPARE_KEYS[key]
+        if compare.comparator not in owners:
+            names = " or ".join(f"`comparator: {name}`" for name in owners)
+            yield (*path, key), f"{key} is for {names}; {compare.comparator} has no use for it"
+    if compare.comparator == "vector" and "min_similarity" not in compare.model_fields_set:
+        yield (
+            (*path, "comparator"),
+            (
+                "two computations of one vector are never quite the same; say how alike they must "
+                "be, such as `min_similarity: 0.99`"
+            ),
+        )
     if compare.prediction and route.protocol is Protocol.RAW:
         yield (
             (*path, "prediction"),

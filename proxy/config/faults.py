@@ -31,6 +31,8 @@ _KINDS = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
     "finite_number": "must be a finite number",
     "string_type": "must be text; put it in quotes",
     "tuple_type": "must be a list, such as [first, second]",

@@ -1,7 +1,7 @@
-"""From the checked file to the `Config` that processes read. No decisions but three defaults.
+"""From the checked file to the `Config` that processes read. No decisions but four defaults.
 
 What the file leaves open is filled in here: the instance is the host's name, the experiment the
-route's, and a stream may take ten minutes, or as long as any other answer. A relative `state_dir` is made absolute from the folder given.
+route's, tolerances beside `ulp` are 0, and a stream may take ten minutes, or as long as any other answer. A relative `state_dir` is made absolute from the folder given.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ from proxy.config.schema import (
 )
 from proxy.config.schema_backend import BackendFile, HealthFile, UpstreamTlsFile
 from proxy.config.schema_redact import RedactRuleFile
-from proxy.config.schema_route import CandidateFile, GuardFile, MatchFile, RampFile, RouteFile
+from proxy.config.schema_route import (
+    CandidateFile,
+    CompareFile,
+    GuardFile,
+    MatchFile,
+    RampFile,
+    RouteFile,
+)
 
 #: Envoy gives up a stream that is quiet for five minutes, and has no limit for all of it.
 STREAM_TIMEOUT_S = 600.0
@@ -145,7 +152,6 @@ def _health(health: HealthFile) -> HealthCheck:
 
 
 def _route(route: RouteFile) -> Route:
-    compare = route.compare
     return Route(
         name=route.name,
         match=_match(route.match),
@@ -154,7 +160,7 @@ def _route(route: RouteFile) -> Route:
         split=route.split_by,
         candidates=tuple(_candidate(candidate) for candidate in route.candidates),
         replicate_bp=route.replicate,
-        compare=Compare(compare.prediction, compare.comparator, compare.rel_tol, compare.abs_tol),
+        compare=_compare(route.compare),
         upgrades=route.upgrades,
         ramp=None if route.ramp is None else _ramp(route.ramp),
         experiment_id=route.experiment_id or route.name,
@@ -184,6 +190,26 @@ def _candidate(candidate: CandidateFile) -> Candidate:
             remove_headers=tuple(name.lower() for name in candidate.remove_headers),
             model=candidate.model,
         ),
+    )
+
+
+def _compare(compare: CompareFile) -> Compare:
+    # Whoever counts steps of float32 wants no tolerance beside them that is wider for small numbers.
+    is_bare = compare.ulp > 0
+    has = compare.model_fields_set
+    return Compare(
+        prediction=compare.prediction,
+        comparator=compare.comparator,
+        rel_tol=0.0 if is_bare and "rel_tol" not in has else compare.rel_tol,
+        abs_tol=0.0 if is_bare and "abs_tol" not in has else compare.abs_tol,
+        ulp=compare.ulp,
+        ignore=compare.ignore,
+        unordered=compare.unordered,
+        inside_text=compare.inside_text,
+        k=compare.k,
+        measure=compare.measure,
+        min_similarity=compare.min_similarity,
+        ignore_case=compare.ignore_case,
     )
 
 

@@ -108,12 +108,29 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """How two answers are compared; `prediction` is a JMESPath expression or empty."""
+    """How two answers are compared; what a comparator has no use for has its default.
+
+    Attributes:
+        prediction: a JMESPath or, beginning with `$`, a JSONPath expression; or empty.
+        comparator: a name, or `module:function`.
+        ulp: steps of float32; 0: none.
+        ignore, unordered: places inside the prediction.
+        measure: of rankings.
+        min_similarity: of vectors, texts and rankings, at most 1.
+    """
 
     prediction: str
     comparator: str
     rel_tol: float
     abs_tol: float
+    ulp: int = 0
+    ignore: tuple[str, ...] = ()
+    unordered: tuple[str, ...] = ()
+    inside_text: bool = False
+    k: int = 5
+    measure: str = "overlap"
+    min_similarity: float = 1.0
+    ignore_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)

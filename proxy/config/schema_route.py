@@ -12,15 +12,17 @@ from proxy.config.schema_redact import RouteRedactFile
 from proxy.config.values import (
     BasisPoints,
     CandidateName,
+    ComparatorName,
     HeaderName,
     HeaderValue,
     Host,
-    JmesPath,
     Method,
     ModelName,
     Name,
     Number,
     OwnHeader,
+    PredictionPath,
+    PredictionPlace,
     Seconds,
     SplitKey,
     UpgradeName,
@@ -96,14 +98,30 @@ class CandidateFile(Strict):
 class CompareFile(Strict):
     """How two answers are compared."""
 
-    prediction: JmesPath = ""
-    """JMESPath of the prediction in an answer; empty: where the protocol has it."""
-    comparator: Literal["exact", "numeric", "label"] = "exact"
-    """exact: equal JSON. numeric: within tolerances. label: the same class."""
+    prediction: PredictionPath = ""
+    """JMESPath, or JSONPath from $ on, of the prediction in an answer; empty: where the protocol has it."""
+    comparator: ComparatorName = "exact"
+    """exact, json, numeric, label, top_k, ranking, vector, text, or a function of yours: module:function."""
     rel_tol: Annotated[Number, Field(ge=0, le=1)] = 1e-6
-    """Relative tolerance of `numeric`."""
+    """Relative tolerance of `numeric`; with `ulp`, 0 unless given."""
     abs_tol: Annotated[Number, Field(ge=0)] = 1e-9
-    """Absolute tolerance of `numeric`."""
+    """Absolute tolerance of `numeric`; with `ulp`, 0 unless given."""
+    ulp: Annotated[Whole, Field(ge=0, le=1_000_000)] = 0
+    """numeric: numbers so many steps of float32 apart agree, too."""
+    ignore: Annotated[tuple[PredictionPlace, ...], Field(max_length=64)] = ()
+    """json: places in the prediction that do not count, such as `[*].id`."""
+    unordered: Annotated[tuple[PredictionPlace, ...], Field(max_length=64)] = ()
+    """json: arrays whose order does not count; $ is the prediction itself."""
+    inside_text: bool = False
+    """json: strings that hold JSON (tool calls' arguments) count as what they hold."""
+    k: Annotated[Whole, Field(ge=1, le=100)] = 5
+    """top_k, ranking: how many of the best count."""
+    measure: Literal["overlap", "kendall", "ndcg"] = "overlap"
+    """ranking: how alike two rankings are."""
+    min_similarity: Annotated[Number, Field(ge=-1, le=1)] = 1.0
+    """ranking, vector, text: how alike answers must be to agree; 1: the same."""
+    ignore_case: bool = False
+    """text: capital and small letters are the same."""
 
 
 class StepFile(Strict):

@@ -7,6 +7,7 @@ range a key accepts. Each has a pattern for editors in the JSON Schema, looser t
 from __future__ import annotations
 
 import difflib
+import importlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _STEP = r'(?:[A-Za-z_][A-Za-z0-9_]*|"(?:[^"\\]|\\["\\])+"|\*)'
 _INDEX = r"\[(?:0|[1-9][0-9]{0,8}|\*)\]"
 _JSON_PATH = re.compile(rf"(?:{_STEP}|{_INDEX})(?:\.{_STEP}|{_INDEX})*")
+
+#: Those of `proxy.comparison.comparators`, which stands above this package; a test holds both together.
+COMPARATORS = ("exact", "json", "numeric", "label", "top_k", "ranking", "vector", "text")
+#: A function of the operator's: `module:function`.
+_OWN_COMPARATOR = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*"
 
 #: Names that mean a leg in records and metrics, so no candidate may have them.
 RESERVED_NAMES = ("primary", "replicate")
@@ -161,6 +167,31 @@ def _jmespath(value: str) -> str:
         reason = str(exc).splitlines()[0].removesuffix(", for expression:")
         raise ValueError(f"{value!r} is not a JMESPath expression: {reason}") from exc
     return value
+
+
+def _prediction_path(value: str) -> str:
+    if not value.startswith("$"):
+        return _jmespath(value)
+    # Here, because it takes 6 MB that few need.
+    jsonpath = importlib.import_module("jsonpath")
+    try:
+        jsonpath.compile(value)
+    except jsonpath.JSONPathError as exc:
+        reason = str(exc).splitlines()[0]
+        raise ValueError(f"{value!r} is not a JSONPath expression: {reason}") from exc
+    return value
+
+
+def _prediction_place(value: str) -> str:
+    return value if value == "$" else json_path(value)
+
+
+def _comparator(value: str) -> str:
+    if value in COMPARATORS or re.fullmatch(_OWN_COMPARATOR, value):
+        return value
+    near = difflib.get_close_matches(value.lower().replace("-", "_"), COMPARATORS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else " and no function, written module:function"
+    raise ValueError(f"{value[:40]!r} is not one of {', '.join(COMPARATORS)}{hint}")
 
 
 def json_path(value: str) -> str:
@@ -317,6 +348,11 @@ Host = Annotated[str, *_text(_host)]
 UpgradeName = Annotated[str, *_text(_upgrade_name)]
 UrlPath = Annotated[str, *_text(_url_path, {"pattern": "^(/[^?#]*)?$"})]
 JmesPath = Annotated[str, *_text(_jmespath)]
+PredictionPath = Annotated[str, *_text(_prediction_path)]
+PredictionPlace = Annotated[str, *_text(_prediction_place)]
+ComparatorName = Annotated[
+    str, *_text(_comparator, {"pattern": f"^({'|'.join(COMPARATORS)}|{_OWN_COMPARATOR})$"})
+]
 JsonPath = Annotated[str, *_text(json_path)]
 Bootstrap = Annotated[str, *_text(_bootstrap, {"pattern": "^.+:[0-9]+$"})]
 TopicPrefix = Annotated[str, *_text(_topic_prefix, {"pattern": "^[A-Za-z0-9._-]+$"})]

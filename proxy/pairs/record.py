@@ -174,7 +174,8 @@ def _comparison_fields() -> list[Field]:
               "comparable replicate."),
         Field("loss_diff", Kind.NUMBER, "Loss of the candidate minus loss of the replicate "
               "against the primary, in [-1, 1]; positive = candidate worse."),
-        Field("abs_diff", Kind.NUMBER, "Greatest absolute difference of two numbers."),
+        Field("abs_diff", Kind.NUMBER, "Greatest absolute difference of two numbers; of rankings, "
+              "vectors and texts 1 - similarity."),
         Field("rel_diff", Kind.NUMBER, "Greatest |a - b| / max(|a|, |b|), in [0, 2]."),
         Field("first_diff_path", Kind.STRING, "Where the answers first differ."),
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
+from proxy.comparison.comparators import own_problem
 from proxy.config.resolved import Config
 from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
@@ -46,9 +47,9 @@ async def run(config: Config, index: int) -> None:
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
+    labels = LabelShipper(config) if index == 0 else None
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
-    labels = LabelShipper(config) if index == 0 else None
     if labels is None:
         await recorder.run(stop)
         return
@@ -105,6 +106,10 @@ def main() -> int:
     step_back()
     try:
         config = read_whole(arguments.config)
+        for route in config.routes:
+            problem = own_problem(route.compare)
+            if problem is not None:
+                emit(name, "error", "cannot compare", {"route": route.name, "why": problem})
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:
         emit(name, "error", "cannot start", {"why": str(exc)})

@@ -123,8 +123,8 @@ class KafkaSink:
         self._deadlines = deadlines or Deadlines()
         self._servers = list(kafka.bootstrap_servers)
         self._topic = stream.topic or f"{kafka.topic_prefix}.{stream.suffix}"
-        self._headers = stream.headers
         self._target = Target(", ".join(self._servers), self._topic)
+        self._headers = stream.headers
         self._settings: dict[str, Any] = {
             "client_id": f"understudy-recorder-{os.getpid()}",
             "request_timeout_ms": int(self._deadlines.request_s * 1000),

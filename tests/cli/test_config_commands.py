@@ -31,6 +31,7 @@ routes:
       - {name: new, backend: v2, mirror: 50%, weight: 20%}
   - {name: rest, primary: v1, match: {path: /rest}}
 """
+OWN = "    compare: {comparator: 'nowhere:same'}\n"
 ASK = ["--path", "/iris/infer?x=1", "-H", "Host: models.example:80", "-H", "x-tier: gold"]
 
 
@@ -46,6 +47,19 @@ def _json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     found = json.loads(capsys.readouterr().out)
     assert isinstance(found, dict)
     return found
+
+
+def test_check_warns_of_a_comparator_that_cannot_be_loaded(
+    capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    """The config is good, since the recorder may stand elsewhere; the operator is told why."""
+    (folder / "c.yaml").write_text(
+        CONFIG.replace("    primary: v1\n", f"    primary: v1\n{OWN}", 1)
+    )
+    assert run(["check", "c.yaml"]) == 0
+    told = capsys.readouterr().err
+    assert "routes.iris.compare.comparator: nowhere:same: cannot import nowhere" in told
+    assert "pairs are recorded, and not compared" in told
 
 
 def test_check_says_what_a_config_does(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

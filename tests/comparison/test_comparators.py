@@ -19,7 +19,12 @@ from proxy.config.resolved import Compare
 VECTORS: list[dict[str, Any]] = json.loads(
     (Path(__file__).parent / "vectors.json").read_text(encoding="utf-8")
 )
-NAMES = ("exact", "label", "numeric")
+NAMES = ("exact", "json", "label", "numeric", "ranking", "text", "top_k", "vector")
+#: Why a value is nothing that a comparator can judge.
+WRONG_KINDS = ("not_a_label", "not_a_ranking", "not_a_text", "not_a_vector")
+SETTINGS = {
+    "ulp", "ignore", "unordered", "inside_text", "k", "measure", "min_similarity", "ignore_case",
+}  # fmt: skip
 
 numbers = st.one_of(
     st.integers(-(2**63), 2**64 - 1), st.floats(allow_nan=False, allow_infinity=False)
@@ -33,33 +38,38 @@ values = st.recursive(
 )
 
 
-def spec(name: str, rel_tol: float = 0.0, abs_tol: float = 0.0) -> Compare:
-    """Return the settings of a comparator."""
-    return Compare("", name, rel_tol, abs_tol)
+def spec(name: str, rel_tol: float = 0.0, abs_tol: float = 0.0, **settings: Any) -> Compare:
+    """Return the settings of a comparator; arrays become tuples, as they are in a config."""
+    frozen: dict[str, Any] = {
+        key: tuple(value) if type(value) is list else value for key, value in settings.items()
+    }
+    return Compare("", name, rel_tol, abs_tol, **frozen)
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: f"{v['comparator']}: {v['case']}")
 def test_golden_vectors(vector: dict[str, Any]) -> None:
     """Each vector gives exactly what it says; what it does not name is null."""
-    settings = spec(vector["comparator"], vector.get("rel_tol", 0.0), vector.get("abs_tol", 0.0))
+    settings = spec(
+        vector["comparator"],
+        vector.get("rel_tol", 0.0),
+        vector.get("abs_tol", 0.0),
+        **{key: value for key, value in vector.items() if key in SETTINGS},
+    )
     found = compare(settings, vector["primary"], vector["candidate"], "y")
     assert found.reason == vector.get("reason")
     assert found.comparable is ("reason" not in vector)
     assert found.equal is vector.get("equal")
     assert found.loss_diff == (None if "reason" in vector else float(not vector["equal"]))
     assert found.first_diff_path == vector.get("path")
-    if vector["comparator"] == "numeric":
-        assert_about(found.abs_diff, vector.get("abs_diff"))
-        assert_about(found.rel_diff, vector.get("rel_diff"))
-    else:
-        assert (found.abs_diff, found.rel_diff) == (None, None)
+    assert_about(found.abs_diff, vector.get("abs_diff"))
+    assert_about(found.rel_diff, vector.get("rel_diff"))
 
 
 def assert_about(found: float | None, expected: float | None) -> None:
     """Fail unless both are None, or the same to nine digits."""
     assert (found is None) is (expected is None)
     if found is not None and expected is not None:
-        assert math.isclose(found, expected, rel_tol=1e-9)
+        assert math.isclose(found, expected, rel_tol=1e-9, abs_tol=1e-15)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,7 +77,7 @@ def assert_about(found: float | None, expected: float | None) -> None:
 def test_every_value_agrees_with_its_copy(name: str, value: Any) -> None:
     """An answer never differs from itself, read twice."""
     found = compare(spec(name), value, orjson.loads(orjson.dumps(value)))
-    assert found.equal is True or found.reason == "not_a_label"
+    assert found.equal is True or found.reason in WRONG_KINDS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -128,13 +138,17 @@ def test_values_as_deep_as_the_log_can_hold_are_compared(name: str) -> None:
     for level in range(250):
         left, right = ([left], [right]) if level % 2 else ({"k": left}, {"k": right})
     found = compare(spec(name), left, right)
-    assert found.equal is False or found.reason == "not_a_label"
+    assert found.equal is False or found.reason in WRONG_KINDS
 
 
 def test_whole_documents_that_differ_at_the_root_say_so() -> None:
     """Without a prediction path the place of such a difference is `$`."""
-    for name in NAMES:
+    for name in ("exact", "json", "label", "numeric"):
         assert compare(spec(name), "a", "b").first_diff_path == "$"
+    assert compare(spec("top_k", k=1), ["a"], ["b"]).first_diff_path == "$"
+    assert compare(spec("ranking"), ["a"], ["b"]).first_diff_path == "$"
+    assert compare(spec("vector"), [1], [-1]).first_diff_path == "$"
+    assert compare(spec("text"), "a b", "a c").first_diff_path == "[1]"
 
 
 def test_the_replicate_takes_its_noise_away() -> None:

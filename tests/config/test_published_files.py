@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from proxy.comparison.comparators import names
 from proxy.config import json_schema, kinds, yaml_tree
+from proxy.config.cross_checks import COMPARE_KEYS
 from proxy.config.load import load_config
 from proxy.config.schema import ConfigFile
 from proxy.config.schema_route import CompareFile
-from proxy.config.values import KAFKA_OPTIONS, json_path
+from proxy.config.values import COMPARATORS, KAFKA_OPTIONS, json_path
 from proxy.errors import ConfigError
 from proxy.pairs import paths
 from proxy.recorder.kafka_options import NAMES, client_settings
@@ -33,8 +34,8 @@ EXAMPLES = {
     "routes.experiment_id", "routes.ramp.gates.budget", "record.kafka", "log.slow", "telemetry.otlp",
     "record.redact.json", "routes.record.bodies", "routes.record.redact.json",
 }  # fmt: skip
-#: Shown as comments, because they fit only one comparator.
-COMMENTED = {"routes.compare.rel_tol", "routes.compare.abs_tol"}
+#: Shown as comments, because each fits only some comparators.
+COMMENTED = {f"routes.compare.{key}" for key in COMPARE_KEYS}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -100,6 +101,13 @@ def _first(value: Any, dotted: str) -> Any:
     return value
 
 
+def _as_text(default: Any) -> str:
+    """Return a default of `compare` as it stands in the reference."""
+    if isinstance(default, float):
+        return f"{default:g}".replace("e-0", "e-")
+    return "[]" if default == () else str(default).lower()
+
+
 def test_the_reference_shows_every_key_with_its_default() -> None:
     """Where there is none, an example, and the comment says so."""
     text = (CONFIG / "reference.yaml").read_text()
@@ -107,7 +115,7 @@ def test_the_reference_shows_every_key_with_its_default() -> None:
     for dotted, field, kind in _keys(ConfigFile):
         key = dotted.rpartition(".")[2]
         if dotted in COMMENTED:
-            assert f"# {key}: {field.default:.0e}".replace("e-0", "e-") in text
+            assert f"# {key}: {_as_text(field.default)}\n" in text
             continue
         shown = _first(value, dotted)
         if not field.is_required() and dotted not in EXAMPLES and kinds.model_in(kind) is None:
@@ -123,8 +131,10 @@ def test_templates_are_the_files_in_config() -> None:
 
 def test_the_schema_knows_the_comparators_there_are() -> None:
     """The list is written twice, because config stands below comparison."""
-    annotation = CompareFile.model_fields["comparator"].annotation
-    assert sorted(annotation.__args__) == sorted(names())  # type: ignore[union-attr]  # a Literal
+    assert sorted(COMPARATORS) == sorted(names())
+    owners = {name for owners in COMPARE_KEYS.values() for name in owners}
+    assert owners <= {*COMPARATORS}
+    assert {*COMPARE_KEYS} == {*CompareFile.model_fields} - {"prediction", "comparator"}
 
 
 def test_the_schema_knows_the_kafka_options_there_are() -> None:

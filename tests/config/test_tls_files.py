@@ -60,6 +60,7 @@ def test_good_files_are_taken_from_the_current_folder(authority: Authority) -> N
     assert moved.version == config.version
 
 
+@pytest.mark.usefixtures("authority")
 def test_without_being_asked_nobody_looks_at_the_files() -> None:
     """`status` must find its instance where the key cannot be read."""
     assert load_config(_write("gone.crt", "gone.key"), {}).tls is not None

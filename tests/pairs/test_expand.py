@@ -451,3 +451,46 @@ def test_whatever_upstreams_send_makes_a_valid_record(
     assert record["comparable"] is (record["not_comparable_reason"] is None)
     assert record["comparable"] is (record["equal"] is not None)
     assert record["loss_diff"] is None or -1 <= record["loss_diff"] <= 1
+
+
+def test_tool_calls_are_compared_by_what_they_ask_for() -> None:
+    """Whole or streamed, in any order, however their arguments are written; another value differs."""
+    whole = _tool_calls(("a", '{"x": 1, "y": [2]}'), ("b", "{}"))
+    chunks = [
+        _tool_chunk(0, {"name": "b", "arguments": ""}),
+        _tool_chunk(1, {"name": "a", "arguments": '{"y":[2.0],'}),
+        _tool_chunk(1, {"arguments": '"x":1}'}),
+        _tool_chunk(0, {"arguments": "{ }"}),
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+    ]
+    streamed = b"".join(b"data: " + orjson.dumps(chunk) + b"\n\n" for chunk in chunks)
+    compare = Compare("", "json", 0.0, 0.0, unordered=("$",), inside_text=True)
+    same = expand(
+        line(
+            leg("primary", whole),
+            leg("candidate", streamed + b"data: [DONE]\n\n", content_type="text/event-stream"),
+        ),
+        protocol=Protocol.OPENAI,
+        compare=compare,
+    )
+    assert (same["equal"], same["not_comparable_reason"]) == (True, None)
+    other = _tool_calls(("b", "{}"), ("a", '{"x": 1, "y": [3]}'))
+    found = expand(
+        line(leg("primary", whole), leg("candidate", other)),
+        protocol=Protocol.OPENAI,
+        compare=compare,
+    )
+    assert (found["equal"], found["first_diff_path"]) == (False, "choices[0].message.tool_calls")
+
+
+def _tool_calls(*calls: tuple[str, str]) -> bytes:
+    asked = [
+        {"id": f"call_{number}", "function": {"name": name, "arguments": arguments}}
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    choice = {"message": {"content": None, "tool_calls": asked}, "finish_reason": "tool_calls"}
+    return orjson.dumps({"choices": [choice]})
+
+
+def _tool_chunk(index: int, function: dict[str, Any]) -> dict[str, Any]:
+    return {"choices": [{"delta": {"tool_calls": [{"index": index, "function": function}]}}]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jmespath
+import jsonpath
 import pytest
 from hypothesis import example, given, strategies as st
 
@@ -55,10 +56,45 @@ def test_expressions(expression: str, expected: Any) -> None:
     assert finder(expression)({"a": [{"b": 1}, {"b": 2}]}) == expected
 
 
-@pytest.mark.parametrize("expression", ["a[", "a..b", "foo(", "$.a"])
+@pytest.mark.parametrize("expression", ["a[", "a..b", "foo(", "@@"])
 def test_an_expression_that_is_none_is_refused(expression: str) -> None:
     """Before a socket opens, with the expression in the text."""
     with pytest.raises(ValueError, match="is not a JMESPath expression"):
+        finder(expression)
+
+
+@given(document=documents, path=plain_paths)
+@example(document={"a": "text"}, path="a[0]")
+def test_a_plain_path_finds_what_jsonpath_finds(document: Any, path: str) -> None:
+    """The same places, written from `$` on."""
+    expression = f"${path}" if path.startswith("[") else f"$.{path}"
+    found = finder(expression)(document)
+    assert [found] == (jsonpath.findall(expression, document) or [None])
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("$", {"a": [{"b": 1}, {"b": 2}], "c d": [3]}),
+        ("$['c d'][0]", 3),
+        ("$.a[-1].b", 2),
+        ("$.a[*].b", [1, 2]),
+        ("$..b", [1, 2]),
+        ("$.a[?@.b > 1]", [{"b": 2}]),
+        ("$.a[?@.b > 2]", None),
+        ("$.nothing", None),
+        ("$.nothing[0]", None),
+    ],
+)
+def test_json_paths(expression: str, expected: Any) -> None:
+    """One value where only one can match, else the list of those that do."""
+    assert finder(expression)({"a": [{"b": 1}, {"b": 2}], "c d": [3]}) == expected
+
+
+@pytest.mark.parametrize("expression", ["$.a[", "$.a[?", "$["])
+def test_a_json_path_that_is_none_is_refused(expression: str) -> None:
+    """As JMESPath is."""
+    with pytest.raises(ValueError, match="is not a JSONPath expression"):
         finder(expression)
 
 

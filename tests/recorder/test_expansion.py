@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import orjson
+import pytest
 
 from proxy.config.resolved import Protocol, digest
 from proxy.recorder.expansion import Expansion, PairMaker
@@ -25,6 +27,29 @@ def test_a_line_becomes_the_record_and_what_the_sinks_need(tmp_path: Path) -> No
     assert (pair.span_id, pair.trace_sampled) == (record["span_id"], record["trace_sampled"])
     assert record["equal"] is True
     assert record["config_version"] == config.version
+
+
+@pytest.mark.parametrize(
+    ("comparator", "reason"),
+    [("theirs:gone", "comparator_not_loaded"), ("theirs:breaks", "comparator_raised")],
+)
+def test_a_comparator_of_the_operators_never_costs_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comparator: str, reason: str
+) -> None:
+    """Not there or broken: the pair is shipped as not comparable, with the reason."""
+    (tmp_path / "theirs.py").write_text("def breaks(primary, candidate):\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs", raising=False)
+    config = small_config(tmp_path)
+    route = config.routes[0]
+    route = replace(route, compare=replace(route.compare, comparator=comparator))
+    config = replace(config, routes=(route,))
+    into = Expansion()
+    PairMaker(config).expand([orjson.dumps(line(config_version=config.version))], into)
+    record = orjson.loads(into.pairs[0].value)
+    assert (record["comparator"], record["comparable"]) == (comparator, False)
+    assert record["not_comparable_reason"] == reason
+    assert not into.rejected
 
 
 def test_a_line_of_an_older_config_is_expanded_by_it(tmp_path: Path) -> None:

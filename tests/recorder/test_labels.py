@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def test_without_kafka_labels_go_to_files_of_their_own(tmp_path: Path) -> None:
 def test_labels_that_were_taken_last_are_shipped_when_it_stops(tmp_path: Path) -> None:
     """As the pairs are."""
     config = config_for(tmp_path)
+    config = replace(config, limits=replace(config.limits, shutdown_s=20.0))
     take(config, range(10))
     with recorder(config) as process:
         wait_for_labels(config, 10)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from proxy.config.resolved import Config, Kafka
+from proxy.config.resolved import Config, Kafka, digest
 from proxy.journal.segments import Position, load_shipped, segment_path
 from proxy.telemetry import wall_ns
 from tests.recorder.support import (
@@ -62,6 +63,23 @@ def test_what_is_journaled_is_logged_and_the_segments_go(tmp_path: Path) -> None
     assert wall_ns() // 1_000_000 - found["updated_ms"] < 60_000
     assert statistics(config)["state"] == "closed"
     assert not segment_path(tmp_path / "journal" / "worker-0", 1).exists()
+
+
+def test_a_comparator_that_cannot_be_loaded_is_told_and_stops_no_pair(tmp_path: Path) -> None:
+    """One line in the log names the route and why; pairs are shipped as not comparable."""
+    config = config_for(tmp_path)
+    route = config.routes[0]
+    route = replace(route, compare=replace(route.compare, comparator="nowhere:same"))
+    config = replace(config, routes=(route,))
+    config = replace(config, version=digest(config))
+    journal(config, range(20))
+    with recorder(config) as process:
+        wait_for(lambda: seqs(logged(config)) == list(range(20)), "all pairs")
+        code, told = stop(process)
+    assert code == 0
+    assert json.loads(told)["event"] == "cannot compare"
+    assert "cannot import nowhere" in json.loads(told)["why"]
+    assert {pair["not_comparable_reason"] for pair in logged(config)} == {"comparator_not_loaded"}
 
 
 def test_sigterm_ships_what_was_flushed_first(tmp_path: Path) -> None:

@@ -253,6 +253,8 @@ class Broker:
             "broker.session.timeout.ms": "2000",
             "broker.heartbeat.interval.ms": "500",
             "log.index.size.max.bytes": "1048576",
+            # Records of tests are stamped in the past, which retention would take away.
+            "log.retention.ms": "-1",
             **self._settings,
         }
         self._properties.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
