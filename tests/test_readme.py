@@ -105,10 +105,10 @@ def _command(name: str) -> tuple[Any, Any]:
 
 
 def _options(name: str) -> set[str]:
-    """Return the options of a command and of its subcommands."""
+    """Return the options of a command, and of its subcommands."""
     command = _command(name)[0]
-    every = [command, *getattr(command, "commands", {}).values()]
-    return {option for each in every for parameter in each.params for option in parameter.opts}
+    each = [command, *getattr(command, "commands", {}).values()]
+    return {option for one in each for parameter in one.params for option in parameter.opts}
 
 
 @pytest.mark.parametrize("words", [*_commands()], ids=" ".join)

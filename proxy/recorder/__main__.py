@@ -47,9 +47,9 @@ async def run(config: Config, index: int) -> None:
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
-    labels = LabelShipper(config) if index == 0 else None
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
+    labels = LabelShipper(config) if index == 0 else None
     if labels is None:
         await recorder.run(stop)
         return

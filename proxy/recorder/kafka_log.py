@@ -33,8 +33,10 @@ class ClientLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the message and the exceptions it was made of; some are logged as their class."""
+        if record.thread != self._thread:
+            return
         message = record.getMessage()
-        if message == _NO_TROUBLE or record.thread != self._thread:
+        if message == _NO_TROUBLE:
             return
         self.latest = message
         found = [_error(arg) for arg in record.args or ()]
