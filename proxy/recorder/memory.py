@@ -13,10 +13,11 @@ import gc
 from typing import Final
 
 #: Free bytes that the heap may keep: more than a window of pairs needs.
-KEPT_BYTES: Final = 16 * 1024 * 1024
+KEPT_BYTES: Final = 12 * 1024 * 1024
 
-#: Containers that come to be before Python looks for cycles: more than a window leaves at a time.
-GARBAGE_OBJECTS: Final = 50_000
+#: Containers that come to be before Python looks for cycles. The client's errors and tasks are some,
+#: and hold batches: ten times as many made the recorder 20 MB larger.
+GARBAGE_OBJECTS: Final = 5_000
 
 # mallopt(3).
 _M_TRIM_THRESHOLD = -1
