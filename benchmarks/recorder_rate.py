@@ -23,8 +23,7 @@ same with answers of 1 KB: 70 and 48, 91 and 73):
   costs more than a backlog is caches that others have filled meanwhile.
 - A round through aiokafka costs as much as 20 pairs: windows of 1 MiB in place of 512 KiB take 4 off
   and make the recorder 30 MB larger; 768 KiB are the compromise.
-  A message's value is copied once, when its batch is put together: 1. Looking for reference cycles
-  after each few hundred containers took 1 to 2.
+  A message's value is copied once, when its batch is put together: 1.
 - A broker's JVM on the other thread of the core makes everything 1.4 times slower: of Kafka's 43,
   30 are left alone.
 - mypyc takes another 3 off; 5 with Kafka.
