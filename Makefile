@@ -29,9 +29,10 @@ demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)
 	$(BIN)/pytest
 
-test-compiled: $(VENV)/.test $(COMPILED)/.done ## the data plane's tests again, against the wheel compiled by mypyc
+test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
-		$(BIN)/pytest --override-ini pythonpath= tests/dataplane tests/hostile tests/routing tests/wire
+		$(BIN)/pytest --override-ini pythonpath= tests/comparison tests/dataplane tests/hostile tests/pairs \
+		tests/recorder tests/routing tests/wire
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .
