@@ -17,6 +17,9 @@ endef
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compiled lint format bench fuzz wheel schemas clean
 
+# Tests run in so many processes, each file in one of them: most of their time is waiting.
+JOBS ?= 2
+
 # How long `make fuzz` looks at each parser.
 FUZZ_S ?= 120
 
@@ -27,7 +30,7 @@ demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair
 	$(BIN)/understudy demo
 
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
