@@ -34,8 +34,9 @@ test: lint ## linters, types, import rules and all tests (a real Kafka where jav
 
 test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
-		$(BIN)/pytest --override-ini pythonpath= tests/comparison tests/dataplane tests/hostile tests/pairs \
-		tests/recorder tests/routing tests/wire
+		$(BIN)/pytest --override-ini pythonpath= --numprocesses $(JOBS) --dist loadfile \
+		tests/comparison tests/dataplane tests/hostile tests/journal tests/pairs tests/routing tests/wire \
+		tests/recorder/test_expansion.py tests/recorder/test_kafka_batch.py tests/recorder/test_kafka_messages.py
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .
