@@ -1,6 +1,6 @@
 """What a comparison says: frozen values, and the JSON object of `understudy compare --json`.
 
-`Summary` is the stable, documented form: `as_json(summary)` is the dataclasses below, field for
+`Summary` is the stable, documented form: `as_dict(summary)` is the dataclasses below, field for
 field. Within one `format` fields may be added, never removed, renamed or retyped. Rates lie in
 [0, 1], times are milliseconds, absent values are null.
 
@@ -224,11 +224,6 @@ class Summary:
     labels: LabelsRead | None = None
     sentence: str = ""
     candidates: tuple[CandidateFindings, ...] = ()
-
-
-def as_json(summary: Summary) -> bytes:
-    """Return `summary` as one indented JSON object with a final newline."""
-    return orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:

@@ -56,13 +56,6 @@ def share(proportion: Proportion) -> str:
     return percent(proportion.count, proportion.total)
 
 
-def interval(proportion: Proportion) -> str:
-    """Return the interval in per cent, such as `96.9-97.6%`; empty without any."""
-    if proportion.low is None or proportion.high is None:
-        return ""
-    return f"{100 * proportion.low:.1f}-{100 * proportion.high:.1f}%"
-
-
 def printable(value: str) -> str:
     """Return `value` with control characters made visible: names and answers come from outside."""
     if value.isprintable():
