@@ -19,6 +19,7 @@ from proxy.analysis.reports.document import (
 from proxy.analysis.reports.health import health, no_pairs
 from proxy.analysis.reports.one_look import one_look
 from proxy.analysis.reports.page import CandidatePage, Page
+from proxy.analysis.reports.segments import segments
 from proxy.analysis.reports.streams import streams
 from proxy.analysis.reports.worst import worst
 
@@ -30,7 +31,7 @@ _ORDER: Final = (
     gates.statuses,
     gates.latency,
     streams,
-    gates.segments,
+    segments,
     predictions.drift,
     predictions.differences,
     predictions.confusion,

@@ -1,4 +1,4 @@
-"""Sections that a verdict rests on: the gates and agreement, statuses, latency, segments. Pure."""
+"""Sections that a verdict rests on: the gates and agreement, statuses and latency. Pure."""
 
 from __future__ import annotations
 
@@ -69,44 +69,20 @@ def latency_blocks(title: str, found: Object) -> tuple[Block, ...]:
     return (table,) if plot is None else (plot, table)
 
 
-def segments(candidate: Object) -> Iterator[Section]:
-    """Yield parts of the traffic, those over their margin first by name, then all of them."""
-    found = objects_of(candidate.get("segments"))
-    if not found:
-        return
-    flagged = [_segment_name(each) for each in found if each.get("flagged") is True]
-    lead = (
-        f"Over the margin: {', '.join(flagged)}. The figure over all traffic hides that."
-        if flagged
-        else "No segment is found to be over the margin."
-    )
-    margins = _margins(candidate)
-    note = Note(
-        "The more segments are looked at, the more evidence each needs (e-BH), so that few "
-        "of those named are named by chance."
-    )
-    head = ("segment", "pairs", "difference", "bounds", "e-value", "finding")
-    columns = len(head) if flagged else len(head) - 1
-    table = Table(
-        "Segments",
-        head[:columns],
-        tuple(_segment_row(each)[:columns] for each in found),
-        texts=frozenset({0, 5}),
-        extra=frozenset({4}),
-        flagged=frozenset(n for n, each in enumerate(found) if each.get("flagged") is True),
-    )
-    forest = Forest(
-        "Difference by segment",
-        tuple(
-            Interval(_segment_name(each), low, number_of(each.get("mean")), high,
-                     margins.get(text_of(each.get("metric"))),
-                     is_flagged=each.get("flagged") is True)
-            for each, (low, high) in ((each, _bounds_of(each)) for each in found)
-            if low is not None and high is not None
-        ),
-    )  # fmt: skip
-    blocks: tuple[Block, ...] = (lead, forest, table, note)
-    yield Section("Segments", tuple(b for b in blocks if b != forest or forest.intervals))
+def interval_of(
+    name: str, found: Object, margin: float | None, *, is_flagged: bool
+) -> Interval | None:
+    """Return the interval of a gate or segment; None where it has no bounds."""
+    low, high = number_of(found.get("low")), number_of(found.get("high"))
+    if low is None or high is None:
+        return None
+    return Interval(name, low, number_of(found.get("mean")), high, margin, is_flagged)
+
+
+def margins_of(candidate: Object) -> dict[str, float | None]:
+    """Return the margin of each gate, by metric."""
+    gates = objects_of(object_of(candidate.get("verdict")).get("gates"))
+    return {text_of(gate.get("metric")): number_of(gate.get("margin")) for gate in gates}
 
 
 def _gates(candidate: Object) -> Iterator[Block]:
@@ -114,11 +90,15 @@ def _gates(candidate: Object) -> Iterator[Block]:
     if not gates:
         return
     intervals = tuple(
-        Interval(text_of(gate.get("metric")), low, number_of(gate.get("mean")), high,
-                 number_of(gate.get("margin")), is_flagged=gate.get("verdict") == "halt")
-        for gate, (low, high) in ((gate, _bounds_of(gate)) for gate in gates)
-        if low is not None and high is not None
-    )  # fmt: skip
+        interval_of(
+            text_of(gate.get("metric")),
+            gate,
+            number_of(gate.get("margin")),
+            is_flagged=gate.get("verdict") == "halt",
+        )
+        for gate in gates
+    )
+    drawn = tuple(each for each in intervals if each is not None)
     counted = "; ".join(
         words.gate(text_of(gate.get("metric")), number_of(gate.get("budget_ms"))) for gate in gates
     )
@@ -128,8 +108,8 @@ def _gates(candidate: Object) -> Iterator[Block]:
         f"of it. These bounds hold however often one looks. Counted are, for {counted}. The e-values "
         f"are the evidence for either{_acts_at(gates)}."
     )
-    if intervals:
-        yield Forest("Difference by gate, against its margin", intervals)
+    if drawn:
+        yield Forest("Difference by gate, against its margin", drawn)
     head = ("gate", "finding", "difference", "bounds", "margin", "pairs", "e promote", "e halt")
     yield Table(
         "Gates",
@@ -238,29 +218,3 @@ def _quantile_plot(title: str, quantiles: list[object]) -> QuantilePlot | None:
     if min(len(curve.points) for curve in curves) < 2:
         return None
     return QuantilePlot(f"{title} by quantile", tuple(curves))
-
-
-def _segment_name(segment: Object) -> str:
-    key, value = text_of(segment.get("key")), text_of(segment.get("value"))
-    return f"{key}={value}" if key else value
-
-
-def _segment_row(segment: Object) -> tuple[str, ...]:
-    return (
-        _segment_name(segment),
-        f"{count_of(segment.get('n')):,}",
-        words.points(segment.get("mean")),
-        words.bounds(segment.get("low"), segment.get("high")),
-        words.evidence(segment.get("e")),
-        "over margin" if segment.get("flagged") is True else "",
-    )
-
-
-def _bounds_of(found: Object) -> tuple[float | None, float | None]:
-    return number_of(found.get("low")), number_of(found.get("high"))
-
-
-def _margins(candidate: Object) -> dict[str, float | None]:
-    """Return the margin of each gate, by metric."""
-    gates = objects_of(object_of(candidate.get("verdict")).get("gates"))
-    return {text_of(gate.get("metric")): number_of(gate.get("margin")) for gate in gates}

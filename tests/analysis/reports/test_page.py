@@ -15,7 +15,7 @@ from rich.console import Console
 from proxy.analysis.reports.build import page_of
 from proxy.analysis.reports.html import html_of
 from proxy.analysis.reports.markdown import markdown_of
-from proxy.analysis.reports.page import Disagreement, Page, Table, Tone
+from proxy.analysis.reports.page import Disagreement, Forest, Page, Table, Tone
 from proxy.analysis.reports.terminal import render
 from proxy.analysis.reports.worst import marked
 from tests.support.findings import findings
@@ -71,9 +71,7 @@ def test_gates_and_segments_over_their_margin_are_named_and_flagged() -> None:
     """In words, not by colour alone."""
     stop = page_of(findings()).candidates[1]
     segments = next(section for section in stop.sections if section.title == "Segments")
-    assert segments.blocks[0] == (
-        "Over the margin: language=pt-BR. The figure over all traffic hides that."
-    )
+    assert segments.blocks[0] == "Over the margin: language=pt-BR."
     [table] = [block for block in segments.blocks if isinstance(block, Table)]
     assert [table.rows[number][-1] for number in table.flagged] == ["over margin"]
 
@@ -220,3 +218,21 @@ def test_what_was_chosen_is_said_beside_the_source() -> None:
     assert page_of(document).source == (
         "kafka://127.0.0.1:9092/shadow.pairs.v1, route fraud-score, since 1970-01-01 00:00:00 UTC"
     )
+
+
+def test_of_many_segments_those_are_drawn_that_matter() -> None:
+    """All are in the table, which is then folded."""
+    document = findings()
+    calm = document["candidates"][1]["segments"][0]
+    worse = document["candidates"][1]["segments"][2]
+    many = [calm | {"value": f"v{n}", "n": n} for n in range(1, 100)]
+    document["candidates"][1]["segments"] = [*many, worse]
+    sections = page_of(document).candidates[1].sections
+    _, forest, table, _ = next(each for each in sections if each.title == "Segments").blocks
+    assert isinstance(forest, Forest)
+    assert isinstance(table, Table)
+    assert [each.name for each in forest.intervals[:3]] == [
+        "language=pt-BR", "language=v99", "language=v98",
+    ]  # fmt: skip
+    assert (len(forest.intervals), forest.title) == (24, "Difference by segment; 24 of 100")
+    assert (len(table.rows), table.is_detail) == (100, True)
