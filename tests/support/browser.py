@@ -106,7 +106,8 @@ def browser(path: str, folder: Path) -> Iterator[Browser]:
         with connect(pages[0], max_size=None) as socket:
             yield Browser(socket)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(ANSWER_S)
 
 
