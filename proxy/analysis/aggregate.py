@@ -210,6 +210,11 @@ class Aggregate:
             and (wanted.until_ms is None or ts_ms < wanted.until_ms)
         )
 
+    @property
+    def has_labels(self) -> bool:
+        """Return whether predictions are held against labels."""
+        return self._reading.labels is not None
+
     def are_selected(
         self, route: str, candidate: str, times_ms: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
