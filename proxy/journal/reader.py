@@ -7,6 +7,8 @@ everything before it, so a crash in between reads those lines again, never fewer
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import zstandard
 
+from proxy.errors import StateError
 from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
 from proxy.journal.scan import next_frame
 from proxy.journal.segments import (
@@ -25,12 +28,15 @@ from proxy.journal.segments import (
     load_shipped,
     segment_numbers,
     segment_path,
+    segment_sizes,
     store_shipped,
     take_lock,
 )
 
 #: Compressed bytes read at once; about 2 MiB of JSON pairs.
 WINDOW_BYTES = 256 * 1024
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # A frame that does not compress is a little larger than its content.
 _MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
@@ -86,7 +92,11 @@ class JournalReader:
         self._directory = directory
         self._base_window_bytes = self._window_bytes = window_bytes
         self._zstd = zstandard.ZstdDecompressor()
-        self._lock = take_lock(directory, READER_LOCK)
+        try:
+            self._lock = take_lock(directory, READER_LOCK)
+        except OSError as exc:
+            raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+        self._held: dict[int, int] = {}
         shipped = load_shipped(directory)
         self.committed = shipped.position
         self.accounts = dict(shipped.accounts)
@@ -121,28 +131,34 @@ class JournalReader:
             OSError: the disk refuses; the old position and accounts are still in force.
         """
         fresh = self.accounts if accounts is None else dict(accounts)
-        store_shipped(self._directory, Shipped(position, fresh))
+        shipped = Shipped(position, fresh)
+        try:
+            store_shipped(self._directory, shipped)
+        except OSError as exc:
+            if exc.errno not in _FULL or not self._remove_before(position):
+                raise
+            # Only what is shipped can make room on a full disk, and the position needs a block of
+            # it. A crash right here forgets the accounts of what was removed; it ships none twice.
+            store_shipped(self._directory, shipped)
         self.committed, self.accounts = position, fresh
-        for number in segment_numbers(self._directory):
-            if number < position.segment:
-                with suppress(FileNotFoundError):
-                    segment_path(self._directory, number).unlink()
+        self._remove_before(position)
+        for number in [number for number in self._held if number < position.segment]:
+            os.close(self._held.pop(number))
 
     def close(self) -> None:
         """Let the journal go; harmless when repeated."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
+        while self._held:
+            os.close(self._held.popitem()[1])
 
     def statistics(self) -> ReaderStatistics:
         """Return a snapshot; looks at the directory for the backlog."""
-        backlog = 0
-        for number in segment_numbers(self._directory):
-            if number >= self.committed.segment:
-                with suppress(FileNotFoundError):
-                    backlog += segment_path(self._directory, number).stat().st_size
-                if number == self.committed.segment:
-                    backlog -= self.committed.offset
+        sizes = segment_sizes(self._directory)
+        backlog = sum(size for number, size in sizes.items() if number >= self.committed.segment)
+        if self.committed.segment in sizes:
+            backlog -= self.committed.offset
         return ReaderStatistics(self._lines, self._skipped_bytes, max(0, backlog), self.committed)
 
     def _take(self, batch: Batch, max_bytes: int) -> bool:
@@ -189,15 +205,34 @@ class JournalReader:
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""
-        try:
-            path = segment_path(self._directory, self._cursor.segment)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        descriptor = self._hold(self._cursor.segment)
+        if descriptor is None:
             return b""
+        return os.pread(descriptor, self._window_bytes, self._cursor.offset)
+
+    def _hold(self, number: int) -> int | None:
+        """Return a segment, held so that the writer does not drop it; None when it is gone."""
+        if number in self._held:
+            return self._held[number]
         try:
-            return os.pread(descriptor, self._window_bytes, self._cursor.offset)
-        finally:
+            descriptor = os.open(segment_path(self._directory, number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        # Waits where the writer is about to drop it, some milliseconds.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if not os.fstat(descriptor).st_nlink:
             os.close(descriptor)
+            return None
+        self._held[number] = descriptor
+        return descriptor
+
+    def _remove_before(self, position: Position) -> int:
+        """Remove the segments before `position`; return how many."""
+        before = [n for n in segment_numbers(self._directory) if n < position.segment]
+        for number in before:
+            with suppress(FileNotFoundError):
+                segment_path(self._directory, number).unlink()
+        return len(before)
 
     def _widen_or_skip(self, batch: Batch) -> None:
         """Handle a full window without a whole frame: a large frame, or damage."""

@@ -4,8 +4,11 @@ The writer and the reader of one journal are different processes that share only
 
 - `000000000001.ndjson.zst`, ...: segments, numbered upwards for ever. Only the highest one grows.
 - `shipped.json`: the reader's position and accounts, replaced whole after each acknowledgement.
-- `dropped.json`: the writer's count of what the disk budget cost, replaced whole at each drop.
+- `dropped.json`: the writer's count of what the disk budget cost, replaced whole before each drop.
 - `lock`, `reader.lock`: held by the one writer and the one reader.
+
+Whatever else lies there is somebody else's, and is neither read nor removed. A segment that the
+reader has in hand it holds by a shared `flock`; the writer drops none that is held.
 
 A number is never used twice, also when every segment has been shipped and removed; otherwise a
 position could point into a new segment of the same number and skip it.
@@ -17,6 +20,7 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,10 +54,24 @@ class Shipped:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What the disk budget cost, over all starts of the writer."""
+    """What the disk budget cost, over all starts of the writer.
+
+    Attributes:
+        last_segment, last_pairs: the newest that is among them.
+    """
 
     pairs: int = 0
     segments: int = 0
+    last_segment: int = 0
+    last_pairs: int = 0
+
+    def plus(self, segment: int, pairs: int) -> Dropped:
+        """Return the count with one more segment."""
+        return Dropped(self.pairs + pairs, self.segments + 1, segment, pairs)
+
+    def less_last(self) -> Dropped:
+        """Return the count without the newest segment."""
+        return Dropped(self.pairs - self.last_pairs, self.segments - 1)
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -69,6 +87,15 @@ def segment_numbers(directory: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(match[1]) for match in found if match)
+
+
+def segment_sizes(directory: Path) -> dict[int, int]:
+    """Return the bytes on disk per segment, ascending; others may remove some at any time."""
+    sizes = {}
+    for number in segment_numbers(directory):
+        with suppress(FileNotFoundError):
+            sizes[number] = segment_path(directory, number).stat().st_size
+    return sizes
 
 
 def load_shipped(directory: Path) -> Shipped:
@@ -102,12 +129,19 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
 
 
 def load_dropped(directory: Path) -> Dropped:
-    """Return what the writer has dropped so far; nothing when the file is missing or damaged."""
+    """Return what the writer has dropped so far; nothing when the file is missing or damaged.
+
+    A drop is counted before it happens: where the segment is still there, the writer died between.
+    """
     try:
         found = orjson.loads((directory / DROPPED).read_bytes())
-        return Dropped(int(found["pairs"]), int(found["segments"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        names = ("pairs", "segments", "last_segment", "last_pairs")
+        dropped = Dropped(*(int(found.get(name, 0)) for name in names))
+    except (OSError, ValueError, TypeError, AttributeError):
         return Dropped()
+    if dropped.last_segment and segment_path(directory, dropped.last_segment).exists():
+        return dropped.less_last()
+    return dropped
 
 
 def store_dropped(directory: Path, dropped: Dropped) -> None:
@@ -116,8 +150,7 @@ def store_dropped(directory: Path, dropped: Dropped) -> None:
     Raises:
         OSError: the disk refuses; the old one is still in force.
     """
-    content = {"pairs": dropped.pairs, "segments": dropped.segments}
-    replace_file(directory / DROPPED, orjson.dumps(content))
+    replace_file(directory / DROPPED, orjson.dumps(dropped))
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -153,14 +186,12 @@ def take_lock(directory: Path, name: str) -> int:
     """Return a descriptor that holds the lock `name`; it is let go when closed or at death.
 
     Raises:
-        StateError: another process holds it, or the directory cannot be written.
+        StateError: another process holds it.
+        OSError: the directory cannot be written.
     """
     path = directory / name
-    try:
-        make_private(directory)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+    make_private(directory)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
