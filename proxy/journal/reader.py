@@ -142,8 +142,6 @@ class JournalReader:
             store_shipped(self._directory, shipped)
         self.committed, self.accounts = position, fresh
         self._remove_before(position)
-        for number in [number for number in self._held if number < position.segment]:
-            os.close(self._held.pop(number))
 
     def close(self) -> None:
         """Let the journal go; harmless when repeated."""
@@ -227,7 +225,9 @@ class JournalReader:
         return descriptor
 
     def _remove_before(self, position: Position) -> int:
-        """Remove the segments before `position`; return how many."""
+        """Let go of the segments before `position` and remove them; return how many."""
+        for number in [number for number in self._held if number < position.segment]:
+            os.close(self._held.pop(number))
         before = [n for n in segment_numbers(self._directory) if n < position.segment]
         for number in before:
             with suppress(FileNotFoundError):

@@ -33,7 +33,8 @@ SHIPPED = "shipped.json"
 DROPPED = "dropped.json"
 WRITER_LOCK = "lock"
 READER_LOCK = "reader.lock"
-_NAME = re.compile(r"(\d{12})\.ndjson\.zst")
+# More digits are what follows 999999999999: a foreign file of that name must not end the journal.
+_NAME = re.compile(r"(\d{12}|[1-9]\d{12,17})\.ndjson\.zst")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -80,10 +81,18 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def segment_numbers(directory: Path) -> list[int]:
-    """Return the numbers of the segments there are, ascending; foreign files are passed over."""
+    """Return the numbers of the segments there are, ascending.
+
+    Foreign files are passed over, and so is what has a segment's name and is none: a folder, a
+    link, a pipe that would never open.
+    """
     try:
         with os.scandir(directory) as entries:
-            found = [_NAME.fullmatch(entry.name) for entry in entries]
+            found = [
+                _NAME.fullmatch(entry.name)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+            ]
     except FileNotFoundError:
         return []
     return sorted(int(match[1]) for match in found if match)

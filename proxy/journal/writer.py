@@ -233,6 +233,13 @@ class JournalWriter:
             if lock >= 0:
                 os.close(lock)
 
+    def totals(self) -> tuple[int, int, int]:
+        """Return `torn_bytes`, `syncs` and `sync_errors`: what is told some times a second."""
+        janitor = self._janitor
+        if janitor is None:
+            return 0, 0, 0
+        return self._torn_bytes, janitor.syncs, janitor.sync_errors
+
     def statistics(self) -> JournalStatistics:
         """Return a snapshot of the counters."""
         janitor = self._janitor
