@@ -9,6 +9,7 @@ from benchmarks import (
     concurrency,
     constant_rate,
     hung_candidate,
+    journal,
     kill_switch,
     mirror_cpu,
     openai_route,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         slowloris,
         kill_switch,
         recorder_rate,
+        journal,
         openai_route,
     )
 }

@@ -125,7 +125,7 @@ def _damaged(segment: Segment, flips: list[tuple[int, int]]) -> set[int]:
     content = bytearray(segment.content)
     for at, flip in flips:
         content[at] ^= flip
-    segment.holds(content)
+    segment.holds(bytes(content))
     return {segment.frame_at(at) for at, flip in flips if content[at] != segment.content[at]}
 
 
