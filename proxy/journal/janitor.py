@@ -30,6 +30,7 @@ from proxy.journal.segments import (
     segment_path,
     segment_sizes,
     store_dropped,
+    sync_directory,
 )
 
 #: Segments that may wait for a sync at a time: with 64 MiB each, a disk that far behind is no disk.
@@ -154,19 +155,12 @@ class Janitor:
     def _sync(self, segment: int, descriptor: int) -> None:
         try:
             if segment > self._newest_synced:
-                self._sync_directory()  # else a power cut may take the name of a synced file
+                sync_directory(self._directory)
                 self._newest_synced = segment
             _sync_data(descriptor)
             self.syncs += 1
         except OSError:
             self.sync_errors += 1
-        finally:
-            os.close(descriptor)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 

@@ -191,6 +191,19 @@ def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
 
 
+def sync_directory(directory: Path) -> None:
+    """Sync the names of the files in `directory`: a synced file without its name is lost.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def take_lock(directory: Path, name: str) -> int:
     """Return a descriptor that holds the lock `name`; it is let go when closed or at death.
 

@@ -3,18 +3,22 @@
 Each batch is appended as frames to the current file, which is ended by size or age. `zstdcat`,
 DuckDB, Polars and `understudy compare` read the files while they grow. When the directory is over
 its budget, the oldest file goes: that is retention, told as `expired_files`, not a loss.
+
+A journal that is synced is worth little if the log that its pairs move to is not. So with any
+`journal.fsync` but `none` a batch is synced before it counts as delivered, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
-from proxy.journal.segments import SUFFIX, make_private
+from proxy.journal.segments import SUFFIX, make_private, sync_directory
 from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -42,16 +46,18 @@ class LocalLog:
         disk_budget_bytes: int,
         file_bytes: int = FILE_BYTES,
         file_age_s: float = FILE_AGE_S,
+        is_synced: bool = False,
     ) -> None:
         self._directory = directory
         self._index = index
         self._disk_budget_bytes = disk_budget_bytes
         self._file_bytes = file_bytes
         self._file_age_s = file_age_s
+        self._is_synced = is_synced
         self._zstd = compressor()
         self._file: FrameFile | None = None
         self._opened_s = 0.0
-        self._number = 0
+        self._number = self._named = 0
         self._disk_bytes = 0
         self._written_bytes = self._expired_files = self._expired_bytes = self._torn_bytes = 0
         self._status = SinkStatus(SinkState.OK)
@@ -81,6 +87,10 @@ class LocalLog:
             while not is_written:
                 await asyncio.sleep(_RETRY_S)
                 is_written = self._append(content)
+            is_safe = await self._sync()
+            while not is_safe:
+                await asyncio.sleep(_RETRY_S)
+                is_safe = await self._sync()
         return Delivery(len(pairs))
 
     async def close(self) -> None:
@@ -97,6 +107,23 @@ class LocalLog:
             "expired_bytes": self._expired_bytes,
             "torn_bytes": self._torn_bytes,
         }
+
+    async def _sync(self) -> bool:
+        """Sync the current file and its name, where that is asked for; return whether it is done."""
+        if not self._is_synced:
+            return True
+        assert self._file is not None
+        try:
+            await asyncio.to_thread(os.fsync, self._file.descriptor)
+            if self._named != self._number:
+                await asyncio.to_thread(sync_directory, self._directory)
+                self._named = self._number
+        except OSError as exc:
+            message = f"{self._directory}: {exc.strerror or exc}"
+            self._status = SinkStatus(SinkState.DISK_ERROR, message)
+            return False
+        self._status = SinkStatus(SinkState.OK)
+        return True
 
     def _append(self, content: bytes) -> bool:
         """Append one frame; return whether the disk took it."""
