@@ -30,7 +30,7 @@ from benchmarks.report import Report, Table
 from proxy.config.resolved import DropPolicy, Fsync
 
 NAME = "journal"
-ANSWER_BYTES = (200, 1 << 10, 4 << 10, 16 << 10, 64 << 10)
+ANSWER_BYTES = (200, 1 << 10, 4 << 10, 16 << 10)
 OUTAGE_ANSWER_BYTES = 1 << 10
 OUTAGE_S = 600
 QUICK_OUTAGE_S = 60

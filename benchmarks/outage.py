@@ -16,8 +16,8 @@ from pathlib import Path
 
 from proxy.config.resolved import DropPolicy, Journal
 from proxy.journal.reader import JournalReader
-from proxy.journal.segments import segment_sizes
-from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalFullError, JournalWriter
+from proxy.journal.segments import JournalFullError, segment_sizes
+from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.recorder.loop import WINDOW_BYTES
 from proxy.telemetry import monotonic_s
 
@@ -138,8 +138,8 @@ def simulate(directory: Path, lines: Sequence[bytes], plan: Plan) -> Outage:
 
 
 def bytes_per_pair(directory: Path, lines: Sequence[bytes], rate_per_s: int = 1_000) -> float:
-    """Return what a pair takes on disk, measured over 20 s of virtual time at a rate."""
-    seconds = 20
+    """Return what a pair takes on disk, measured over 10 s of virtual time at a rate."""
+    seconds = 10
     outage = simulate(directory, lines, Plan(1 << 40, rate_per_s, seconds))
     return outage.most_bytes / outage.plan.pairs
 

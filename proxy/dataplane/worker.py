@@ -27,7 +27,8 @@ from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
 from proxy.errors import StateError
-from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalFullError, JournalWriter
+from proxy.journal.segments import JournalFullError
+from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.pairs.redact import Redactor, compile_paths
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page

@@ -37,6 +37,10 @@ READER_LOCK = "reader.lock"
 _NAME = re.compile(r"(\d{12}|[1-9]\d{12,17})\.ndjson\.zst")
 
 
+class JournalFullError(OSError):
+    """The disk budget is used up, and the policy is to keep what is there."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """A place in the journal: everything before `offset` bytes of segment `segment` is done."""

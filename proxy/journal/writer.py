@@ -26,6 +26,7 @@ from proxy.journal.frames import MAX_CONTENT_BYTES
 from proxy.journal.janitor import Janitor, Tidying
 from proxy.journal.segments import (
     WRITER_LOCK,
+    JournalFullError,
     load_shipped,
     segment_numbers,
     segment_path,
@@ -46,10 +47,6 @@ CLOSE_S = 1.0
 
 # A budget smaller than a few segments would otherwise be one segment that can never be dropped.
 _SEGMENTS_PER_BUDGET = 8
-
-
-class JournalFullError(OSError):
-    """The disk budget is used up, and the policy is to keep what is there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from proxy.journal import janitor as janitor_module
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import (
     Dropped,
+    JournalFullError,
     Position,
     Shipped,
     load_dropped,
@@ -22,7 +23,7 @@ from proxy.journal.segments import (
     store_dropped,
     store_shipped,
 )
-from proxy.journal.writer import RETRY_S, JournalFullError, JournalWriter
+from proxy.journal.writer import RETRY_S, JournalWriter
 
 GIB = 1 << 30
 
