@@ -24,7 +24,8 @@ from pathlib import Path
 
 from proxy.journal.scan import count_lines
 from proxy.journal.segments import (
-    Dropped,
+    doomed_path,
+    doomed_segments,
     load_dropped,
     load_shipped,
     segment_path,
@@ -67,7 +68,11 @@ class Tidied:
 class Janitor:
     """Syncs and drops segments of one journal, in a thread of its own.
 
-    Only the writer's thread may call its methods; attributes may be read by anybody.
+    It ends what a dead writer was dropping. Only the writer's thread may call its methods; attributes
+    may be read by anybody.
+
+    Raises:
+        OSError: the directory cannot be used.
 
     Attributes:
         dropped: what the disk budget cost, over all starts of the writer.
@@ -88,6 +93,8 @@ class Janitor:
         self._tidying: Tidying | None = None
         self._is_busy = self._is_closing = False
         self._newest_synced = 0
+        for number, lost in doomed_segments(directory):
+            self._end(number, lost)
 
     @property
     def is_tidying(self) -> bool:
@@ -198,30 +205,33 @@ class Janitor:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             lost = self._unshipped_pairs(path, number, known_pairs)
-            self._unlink(path, self.dropped.plus(number, lost) if lost else self.dropped)
+            doomed = doomed_path(self._directory, number, lost)
+            path.rename(doomed)
+        except FileNotFoundError:
+            return True
         except BlockingIOError:
             return False
         finally:
             os.close(descriptor)
+        self._end(number, lost)
         return True
 
-    def _unlink(self, path: Path, dropped: Dropped) -> None:
-        """Remove a segment, and count it first: a crash in between is seen, see `load_dropped`.
-
-        Raises:
-            OSError: it is still there.
-        """
-        with suppress(OSError):  # a full disk: the removal makes the room
-            self._store(dropped)
+    def _end(self, number: int, lost: int) -> None:
+        """Count and remove a segment that nobody reads any more."""
+        path = doomed_path(self._directory, number, lost)
+        if lost and self.dropped.last_segment != number:
+            self.dropped = self.dropped.plus(number, lost)
+        try:
+            self._store()
+        except OSError:
+            path.unlink()  # of a full disk, this makes the room
+            self._store()
         path.unlink(missing_ok=True)
-        self.dropped = dropped
-        if dropped is not self._stored:
-            self._store(dropped)
 
-    def _store(self, dropped: Dropped) -> None:
-        if dropped is not self._stored:
-            store_dropped(self._directory, dropped)
-            self._stored = dropped
+    def _store(self) -> None:
+        if self.dropped is not self._stored:
+            store_dropped(self._directory, self.dropped)
+            self._stored = self.dropped
 
     def _unshipped_pairs(self, path: Path, number: int, known_pairs: int | None) -> int:
         shipped = load_shipped(self._directory).position

@@ -212,13 +212,18 @@ class JournalReader:
         """Return a segment, held so that the writer does not drop it; None when it is gone."""
         if number in self._held:
             return self._held[number]
+        path = segment_path(self._directory, number)
         try:
-            descriptor = os.open(segment_path(self._directory, number), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        # Waits where the writer is about to drop it, some milliseconds.
+        # Waits where the writer is about to drop it, some milliseconds; then it has another name.
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if not os.fstat(descriptor).st_nlink:
+        try:
+            is_here = os.path.samestat(os.fstat(descriptor), path.stat())
+        except FileNotFoundError:
+            is_here = False
+        if not is_here:
             os.close(descriptor)
             return None
         self._held[number] = descriptor

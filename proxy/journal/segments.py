@@ -4,7 +4,9 @@ The writer and the reader of one journal are different processes that share only
 
 - `000000000001.ndjson.zst`, ...: segments, numbered upwards for ever. Only the highest one grows.
 - `shipped.json`: the reader's position and accounts, replaced whole after each acknowledgement.
-- `dropped.json`: the writer's count of what the disk budget cost, replaced whole before each drop.
+- `dropped.json`: the writer's count of what the disk budget cost, replaced whole at each drop.
+- `000000000001.20.dropped`: a segment that is being dropped, with 20 pairs that were not shipped. It
+  gets this name, is counted, and is removed; whatever of that a dead writer left, its successor does.
 - `lock`, `reader.lock`: held by the one writer and the one reader.
 
 Whatever else lies there is somebody else's, and is neither read nor removed. A segment that the
@@ -35,6 +37,7 @@ WRITER_LOCK = "lock"
 READER_LOCK = "reader.lock"
 # More digits are what follows 999999999999: a foreign file of that name must not end the journal.
 _NAME = re.compile(r"(\d{12}|[1-9]\d{12,17})\.ndjson\.zst")
+_DOOMED = re.compile(r"(\d{12,18})\.(\d{1,18})\.dropped")
 
 
 class JournalFullError(OSError):
@@ -62,21 +65,16 @@ class Dropped:
     """What the disk budget cost, over all starts of the writer.
 
     Attributes:
-        last_segment, last_pairs: the newest that is among them.
+        last_segment: the newest that is among them.
     """
 
     pairs: int = 0
     segments: int = 0
     last_segment: int = 0
-    last_pairs: int = 0
 
     def plus(self, segment: int, pairs: int) -> Dropped:
         """Return the count with one more segment."""
-        return Dropped(self.pairs + pairs, self.segments + 1, segment, pairs)
-
-    def less_last(self) -> Dropped:
-        """Return the count without the newest segment."""
-        return Dropped(self.pairs - self.last_pairs, self.segments - 1)
+        return Dropped(self.pairs + pairs, self.segments + 1, segment)
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -100,6 +98,22 @@ def segment_numbers(directory: Path) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(int(match[1]) for match in found if match)
+
+
+def doomed_path(directory: Path, number: int, pairs: int) -> Path:
+    """Return what segment `number` is called while it is dropped, with `pairs` lost."""
+    return directory / f"{number:012d}.{pairs}.dropped"
+
+
+def doomed_segments(directory: Path) -> list[tuple[int, int]]:
+    """Return number and lost pairs of the segments that a writer was dropping; one at most."""
+    with os.scandir(directory) as entries:
+        found = [
+            _DOOMED.fullmatch(entry.name)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False)
+        ]
+    return [(int(match[1]), int(match[2])) for match in found if match]
 
 
 def segment_sizes(directory: Path) -> dict[int, int]:
@@ -142,19 +156,13 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
 
 
 def load_dropped(directory: Path) -> Dropped:
-    """Return what the writer has dropped so far; nothing when the file is missing or damaged.
-
-    A drop is counted before it happens: where the segment is still there, the writer died between.
-    """
+    """Return what the writer has dropped so far; nothing when the file is missing or damaged."""
     try:
         found = orjson.loads((directory / DROPPED).read_bytes())
-        names = ("pairs", "segments", "last_segment", "last_pairs")
-        dropped = Dropped(*(int(found.get(name, 0)) for name in names))
+        names = ("pairs", "segments", "last_segment")
+        return Dropped(*(int(found.get(name, 0)) for name in names))
     except (OSError, ValueError, TypeError, AttributeError):
         return Dropped()
-    if dropped.last_segment and segment_path(directory, dropped.last_segment).exists():
-        return dropped.less_last()
-    return dropped
 
 
 def store_dropped(directory: Path, dropped: Dropped) -> None:

@@ -17,6 +17,7 @@ from proxy.journal.segments import (
     JournalFullError,
     Position,
     Shipped,
+    doomed_path,
     load_dropped,
     segment_numbers,
     segment_path,
@@ -210,16 +211,21 @@ def test_what_the_reader_has_in_hand_is_not_dropped(directory: Path, clock: Cloc
     assert len(in_hand.lines) + len(more) + writer.statistics().dropped_pairs == 400
 
 
-def test_a_writer_killed_between_the_count_and_the_drop_counts_once(directory: Path) -> None:
-    """The segment is still there, so it was not dropped."""
+@pytest.mark.parametrize("is_counted", [False, True])
+def test_a_writer_killed_while_it_drops_counts_once(directory: Path, is_counted: bool) -> None:
+    """Its successor counts and removes the segment that was begun to be dropped."""
     writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=Journal(segment_bytes=1))
     for seq in range(3):
         put(writer, seq)
     writer.close()
-    store_dropped(directory, Dropped(10, 2).plus(1, 5))
-    assert load_dropped(directory) == Dropped(10, 2)
-    segment_path(directory, 1).unlink()
-    assert load_dropped(directory) == Dropped(15, 3, 1, 5)
+    segment_path(directory, 1).rename(doomed_path(directory, 1, 7))
+    dropped = Dropped(10, 2, 0)
+    store_dropped(directory, dropped.plus(1, 7) if is_counted else dropped)
+    successor = JournalWriter(directory, disk_budget_bytes=GIB)
+    successor.close()
+    assert load_dropped(directory) == Dropped(17, 3, 1)
+    assert successor.statistics().dropped_pairs == 17
+    assert not list(directory.glob("*.dropped"))
 
 
 def test_segments_of_a_dead_worker_are_dropped_to_the_pair(directory: Path, clock: Clock) -> None:
