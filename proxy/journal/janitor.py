@@ -109,8 +109,12 @@ class Janitor:
             if len(self._unsynced) >= _MAX_UNSYNCED:
                 self.sync_errors += 1
                 return
-            # The writer may close its own before the disk is done.
-            self._unsynced[segment] = os.dup(descriptor)
+            try:
+                # The writer may close its own before the disk is done.
+                self._unsynced[segment] = os.dup(descriptor)
+            except OSError:  # no descriptors left: what is written is written all the same
+                self.sync_errors += 1
+                return
         self._ask()
 
     def tidy(self, tidying: Tidying) -> None:
@@ -137,8 +141,12 @@ class Janitor:
     def _ask(self) -> None:
         if self._thread is None:
             # A daemon: a disk that hangs must not keep the process from ending.
-            self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="journal", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # no more threads for this process; the next one who asks tries again
+            self._thread = thread
         with self._wake:
             self._wake.notify_all()
 

@@ -159,6 +159,32 @@ def test_a_sync_that_fails_is_counted(
     assert writer.statistics().pairs == 2
 
 
+def test_without_threads_or_descriptors_pairs_are_journaled_all_the_same(
+    directory: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be synced for want of them is no loss of what is written."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    journal = Journal(fsync=Fsync.FLUSH)
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=journal, clock=clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", refuse)
+        put(writer, 1)
+    assert writer.statistics().sync_errors == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        put(writer, 2)
+    put(writer, 3)
+    writer.close()
+    assert writer.statistics().pairs == 3
+    assert writer.statistics().syncs > 0
+
+
 def test_with_drop_newest_the_oldest_stay(directory: Path, clock: Clock) -> None:
     """What comes when it is full is refused and counted, until the reader has made room."""
     journal = Journal(segment_bytes=2_000, drop=DropPolicy.NEWEST)
