@@ -104,18 +104,9 @@ class Janitor:
     def sync(self, segment: int, descriptor: int) -> None:
         """Have `segment` synced soon; `descriptor` is its file, and is the writer's own."""
         with self._wake:
-            if segment in self._unsynced:
-                return
-            if len(self._unsynced) >= _MAX_UNSYNCED:
-                self.sync_errors += 1
-                return
-            try:
-                # The writer may close its own before the disk is done.
-                self._unsynced[segment] = os.dup(descriptor)
-            except OSError:  # no descriptors left: what is written is written all the same
-                self.sync_errors += 1
-                return
-        self._ask()
+            is_due = segment in self._unsynced or self._take(segment, descriptor)
+        if is_due:
+            self._ask()
 
     def tidy(self, tidying: Tidying) -> None:
         """Look at the closed segments soon, and drop what is too much; see `tidied`."""
@@ -134,6 +125,15 @@ class Janitor:
         with self._wake:
             self._is_closing = True
             self._wake.notify_all()
+
+    def _take(self, segment: int, descriptor: int) -> bool:
+        """Keep a file of our own of a segment, because the writer may close its own before the sync."""
+        if len(self._unsynced) < _MAX_UNSYNCED:
+            with suppress(OSError):  # no descriptors left: what is written is written all the same
+                self._unsynced[segment] = os.dup(descriptor)
+                return True
+        self.sync_errors += 1
+        return False
 
     def _is_idle(self) -> bool:
         return not (self._unsynced or self._tidying or self._is_busy)
