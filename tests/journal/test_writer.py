@@ -18,7 +18,8 @@ from proxy.errors import StateError
 from proxy.journal.frames import MAX_CONTENT_BYTES
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import Position, Shipped, segment_numbers, store_shipped
-from proxy.journal.writer import RETRY_S, JournalStatistics, JournalWriter
+from proxy.journal.writer import RETRY_S, JournalWriter
+from proxy.journal.writer_statistics import JournalStatistics
 
 GIB = 1 << 30
 
