@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.resolved import DropPolicy, Fsync, Journal
+from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
 from proxy.journal.frames import MAX_CONTENT_BYTES
 from proxy.journal.janitor import Janitor, Tidying
@@ -45,6 +46,9 @@ FLUSH_S = 0.020
 RETRY_S = 1.0
 #: What is due at the end may take this long: a disk that hangs must not hold up a stop.
 CLOSE_S = 1.0
+
+# Segments whose pairs are known by heart; those of older ones are counted if they must be dropped.
+_MAX_OWN = 1024
 
 # A budget smaller than a few segments would otherwise be one segment that can never be dropped.
 _SEGMENTS_PER_BUDGET = 8
@@ -254,6 +258,8 @@ class JournalWriter:
             file = self._file = FrameFile(path, self._zstd)
             self._segment += 1
             self._own[self._segment] = _Tally()
+            if len(self._own) > _MAX_OWN:
+                del self._own[next(iter(self._own))]
             self._opened_s = self._clock()
         return file
 
@@ -309,7 +315,10 @@ class JournalWriter:
         if now_s - self._looked_s < RETRY_S:
             raise OSError(self._error)
         self._looked_s = now_s
-        self._take_over()
+        try:
+            self._take_over()
+        except StateError as exc:
+            raise OSError(str(exc)) from exc
 
     def _drop_oldest(self) -> None:
         """Have the oldest closed segments dropped until the rest fits the budget."""

@@ -113,6 +113,25 @@ def test_a_directory_that_cannot_be_used_loses_pairs_until_it_can(tmp_path: Path
     assert lines_of(directory) == [b'{"seq":3}']
 
 
+def test_a_journal_that_somebody_else_took_meanwhile_loses_pairs(tmp_path: Path) -> None:
+    """It could not be used at the start; then another process was faster."""
+    (tmp_path / "journal").touch()
+    now_s = 100.0
+    directory = tmp_path / "journal" / "worker-0"
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, clock=lambda: now_s)
+    (tmp_path / "journal").unlink()
+    other = JournalWriter(directory, disk_budget_bytes=GIB)
+    now_s += RETRY_S
+    writer.append(b'{"seq":1}')
+    with pytest.raises(OSError, match="held by another process"):
+        writer.flush()
+    other.close()
+    now_s += RETRY_S
+    writer.append(b'{"seq":2}')
+    writer.close()
+    assert lines_of(directory) == [b'{"seq":2}']
+
+
 def test_a_torn_tail_is_cut_at_start_and_counted(directory: Path) -> None:
     """What a killed predecessor left half written goes; whole frames before it stay."""
     writer = JournalWriter(directory, disk_budget_bytes=GIB)
