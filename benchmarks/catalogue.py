@@ -10,6 +10,7 @@ from benchmarks import (
     constant_rate,
     evidence,
     hung_candidate,
+    journal,
     kill_switch,
     mirror_cpu,
     openai_route,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         slowloris,
         kill_switch,
         recorder_rate,
+        journal,
         openai_route,
         evidence,
     )

@@ -31,29 +31,23 @@ same with answers of 1 KB: 70 and 48, 91 and 73):
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from benchmarks import claims, processes
 from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.figures import Spread, size_label, spread
 from benchmarks.fleet import BenchmarkError, Fleet, Place
+from benchmarks.journal_lines import Lines, real_line
 from benchmarks.kafka import create_topic, kafka_address, stored_messages
 from benchmarks.options import Options
-from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Setup, Understudy, Upstreams
 from benchmarks.peers.understudy import PYTHON, count_pairs
 from benchmarks.report import Report, Table
-from benchmarks.stage import Stage
-from proxy.config.resolved import Config, Kafka, digest, dumps, loads
-from proxy.journal.reader import JournalReader
+from proxy.config.resolved import Config, Kafka, digest, dumps
 from proxy.journal.segments import load_shipped, segment_path
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.telemetry import monotonic_s
@@ -64,7 +58,6 @@ PAIRS = 10_000
 WARM_UP_PAIRS = 2_000
 STREAM_RATE_PER_S = 1_000
 _DIFFERING = 0.2
-_SPACING_US = 100
 _GIB = 1 << 30
 _LIMIT_S = 120.0
 _POLL_S = 0.02
@@ -95,7 +88,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     """Measure every sink with every size of answers."""
     samples: list[Sample] = []
     faults: list[str] = []
-    line, config = _real_line(folder / "real", is_pinned=options.is_pinned)
+    line, config = real_line(folder / "real", is_pinned=options.is_pinned)
     with kafka_address(folder / "broker") as (bootstrap, note):
         for kafka in (None, *([bootstrap] if bootstrap else [])):
             for answer_bytes in ANSWER_BYTES[: 1 if options.is_quick else None]:
@@ -131,7 +124,6 @@ class _Bench:
         answer_bytes: int,
         kafka: str | None,
     ) -> None:
-        self._line = line
         self._answer_bytes = answer_bytes
         self._sink = "kafka" if kafka else "local log"
         self._topic = f"bench-{os.getpid()}-{state.name}"
@@ -140,9 +132,8 @@ class _Bench:
         self._config = replace(config, version=digest(config))
         self._state = state
         self._journal = state / "journal" / "worker-0"
-        self._random = random.Random(answer_bytes)
+        self._lines = Lines(line, self._config.version, answer_bytes, _DIFFERING)
         self._fed = 0
-        self._made = 0
 
     def measure(self, fleet: Fleet, options: Options) -> list[Sample]:
         """Start the recorder, warm it up, and measure backlogs and a stream."""
@@ -207,34 +198,10 @@ class _Bench:
 
     def _write(self, writer: JournalWriter, count: int) -> None:
         for _ in range(count):
-            writer.append(self._next_line())
+            writer.append(self._lines.make())
             if writer.buffered_bytes >= FLUSH_BYTES:
                 writer.flush()
         self._fed += count
-
-    def _next_line(self) -> bytes:
-        """Return the real line with ids, times and answers of its own."""
-        made = self._random
-        self._made += 1
-        data = [made.random() for _ in range(max(1, (self._answer_bytes - 110) // 19))]
-        primary = _answer(data)
-        is_other = made.random() < _DIFFERING
-        candidate = _answer([value * (1 + 1e-6) for value in data]) if is_other else primary
-        changes: dict[str, Any] = {
-            "seq": self._made,
-            "ts_us": 1_700_000_000_000_000 + self._made * _SPACING_US,
-            "config_version": self._config.version,
-            "request_id": f"{made.getrandbits(128):032x}",
-            "trace_id": f"{made.getrandbits(128):032x}",
-            "unit_hash": f"{made.getrandbits(64):016x}",
-            "request_sha256": f"{made.getrandbits(256):064x}",
-        }
-        for side, body in (("primary", primary), ("candidate", candidate)):
-            changes[f"{side}_body"] = body
-            changes[f"{side}_response_bytes"] = len(body)
-            changes[f"{side}_ttfb_us"] = made.randrange(500, 5_000)
-            changes[f"{side}_latency_us"] = made.randrange(5_000, 9_000)
-        return orjson.dumps(self._line | changes)
 
     def _wait(self, fleet: Fleet) -> None:
         """Wait until everything is acknowledged and committed."""
@@ -273,30 +240,6 @@ class _Usage:
         status = (processes.PROC / str(self._pid) / "status").read_text()
         switches = [int(line.split()[1]) for line in status.splitlines() if "_ctxt_" in line]
         return monotonic_s(), processes.cpu_ns(self._pid), sum(switches)
-
-
-def _answer(data: list[float]) -> str:
-    """Return an answer in the form of the origin's."""
-    output = {"name": "probabilities", "datatype": "FP64", "shape": [1, len(data)], "data": data}
-    answer = {"model_name": "digits", "model_version": "3", "outputs": [output]}
-    return orjson.dumps(answer).decode()
-
-
-def _real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config]:
-    """Return a line that a running worker has journaled, and its config."""
-    folder.mkdir()
-    with Fleet(folder, is_pinned) as fleet:
-        upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-        target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup())
-        assert target.pairs is not None
-        Stage(fleet, upstreams, [target]).probe(target)
-        state = target.pairs.parent
-    # Ended, it has flushed; the newest segment is never removed.
-    (state / "journal" / "worker-0" / "shipped.json").unlink(missing_ok=True)
-    reader = JournalReader(state / "journal" / "worker-0")
-    line: dict[str, Any] = orjson.loads(reader.read(1).lines[0])
-    reader.close()
-    return line, loads((state / "config" / f"{line['config_version']}.json").read_bytes())
 
 
 _Key = tuple[str, str, int]

@@ -33,6 +33,7 @@ STATE_WORDS = {
 #: Losses that go on unless somebody does something: counter, its last label, what it means.
 LOSSES = (
     ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
+    ("pairs_lost", "journal_full", "were refused: limits.journal_disk is used up (drop: newest)"),
     ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
     ("recorder_dropped", "rejected", "could not be read out of the journal"),
     ("recorder_dropped", "too_large", "are above the topic's max.message.bytes: raise it"),

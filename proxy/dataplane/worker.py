@@ -27,6 +27,7 @@ from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
 from proxy.errors import StateError
+from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
+#: Between two lines in the log about pairs that the journal did not take.
+LOSS_LOG_S = 10.0
 
 logger = logging.getLogger("understudy.worker")
 
@@ -77,6 +80,7 @@ class Worker:
         self.journal = JournalWriter(
             state_dir / "journal" / f"worker-{index}",
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
+            journal=config.journal,
         )
         self.hash_key = config.record.hash_key or _own_key(state_dir)
         self.path_mask = PathMask(config.record.redact.query)
@@ -90,11 +94,11 @@ class Worker:
             config.limits.memory_bytes,
             config.limits.mirror_response_bytes,
         )
-        self._loop = loop
-        self._state_dir = state_dir
-        self._seq, self._generation = 0, -1
+        self._loop, self._state_dir = loop, state_dir
+        self._seq, self._generation, self._untold_pairs = 0, -1, 0
         self._pid = os.getpid()
         self._unwritten: list[CandidateCells] = []
+        self._told_loss_s = -LOSS_LOG_S
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -188,13 +192,23 @@ class Worker:
         try:
             written = self.journal.flush()
         except OSError as exc:
+            is_full = isinstance(exc, JournalFullError)
+            reason = Lost.JOURNAL_FULL if is_full else Lost.JOURNAL_ERROR
             for counters in waiting:
-                cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
-            logger.error("journal: %s; %d pairs are lost and counted", exc, len(waiting))  # noqa: TRY400 - no traceback for a full disk
+                cells[counters.lost[reason]] += 1
+            self._tell_loss(exc, len(waiting))
             return
         for counters in waiting:
             cells[counters.journaled] += 1
         cells[self._journal_bytes_cell] += written.bytes_written
+
+    def _tell_loss(self, error: OSError, pairs: int) -> None:
+        """Log a loss; a disk that stays full is told each `LOSS_LOG_S`, not fifty times a second."""
+        self._untold_pairs += pairs
+        now_s = monotonic_s()
+        if now_s - self._told_loss_s >= LOSS_LOG_S:
+            logger.error("journal: %s; %d pairs are lost and counted", error, self._untold_pairs)
+            self._untold_pairs, self._told_loss_s = 0, now_s
 
     # The control page.
 
@@ -244,6 +258,7 @@ class Worker:
         if self.access_log is not None:
             self.access_log.flush()
         self._gauges.write(now_s)
+        self.journal.tick()
         self._set_in_flight()
         if self._page is None or not self._page.is_whole():
             if self._page is not None:

@@ -5,17 +5,16 @@ It decides what has been read and what is damage. It knows nothing of positions 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import zstandard
 
 from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
+from proxy.journal.held import HeldSegments
 from proxy.journal.scan import next_frame
-from proxy.journal.segments import Position, segment_numbers, segment_path
+from proxy.journal.segments import Position, segment_numbers
 
 # A frame that does not compress is a little larger than its content.
 _MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
@@ -48,17 +47,17 @@ class Cursor:
         position: everything before it has been read.
 
     Args:
-        directory: the journal.
+        held: the journal's segments; those that are read are held.
         position: where to begin.
         window_bytes: compressed bytes loaded at once.
         ahead: where later segments are to be entered, if not at their beginning; looked at then.
     """
 
     def __init__(
-        self, directory: Path, position: Position, window_bytes: int, ahead: Mapping[int, int]
+        self, held: HeldSegments, position: Position, window_bytes: int, ahead: Mapping[int, int]
     ) -> None:
         self.position = position
-        self._directory = directory
+        self._held = held
         self._base_window_bytes = self._window_bytes = window_bytes
         self._ahead = ahead
         self._zstd = zstandard.ZstdDecompressor()
@@ -85,7 +84,8 @@ class Cursor:
             return True
         # Looked up before the file is read: a segment with a newer one beside it has ended, so
         # what is read of it afterwards is all there will ever be.
-        newer = next((n for n in segment_numbers(self._directory) if n > self.position.segment), 0)
+        numbers = segment_numbers(self._held.directory)
+        newer = next((n for n in numbers if n > self.position.segment), 0)
         known_bytes = len(self._window) - self._taken
         self._window, self._taken = self._load(), 0
         if len(self._window) > known_bytes:
@@ -120,15 +120,8 @@ class Cursor:
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""
-        try:
-            path = segment_path(self._directory, self.position.segment)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
-        try:
-            return os.pread(descriptor, self._window_bytes, self.position.offset)
-        finally:
-            os.close(descriptor)
+        at = self.position
+        return self._held.read(at.segment, self._window_bytes, at.offset)
 
     def _widen_or_skip(self, batch: Batch) -> None:
         """Handle a full window without a whole frame: a large frame, or damage."""

@@ -199,6 +199,12 @@ def _of_backends(config: Config) -> list[Family]:
 def _of_the_worker() -> list[Family]:
     return [
         _total("journal_bytes", "Compressed bytes appended to the journal."),
+        _total(
+            "journal_torn_bytes",
+            "Bytes cut off the journal at a start: half written by a dead worker.",
+        ),
+        _total("journal_syncs", "Segments of the journal synced to disk."),
+        _total("journal_sync_errors", "Segments of the journal that could not be synced."),
         _gauge("journal_buffered_bytes", "Bytes of pairs that are not in the journal yet."),
         _gauge("captured_bytes", "Body bytes held for mirrors and pairs."),
         _total("journal_next_seq", "The next record's sequence number."),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from proxy.config.resolved import Journal
 from proxy.errors import StateError
 from proxy.journal.frame_file import compressor
 from proxy.journal.reader import JournalReader
@@ -26,7 +27,9 @@ def directory(tmp_path: Path) -> Path:
 
 def write(directory: Path, numbers: range, *, segment_bytes: int = GIB, per_flush: int = 1) -> None:
     """Journal a line per number, some to a flush."""
-    writer = JournalWriter(directory, segment_bytes=segment_bytes, disk_budget_bytes=8 * GIB)
+    writer = JournalWriter(
+        directory, disk_budget_bytes=8 * GIB, journal=Journal(segment_bytes=segment_bytes)
+    )
     for number in numbers:
         noise = hashlib.sha256(b"%d" % number).hexdigest()[:40]
         writer.append(b'{"seq":%d,"x":"%s"}' % (number, noise.encode()))
@@ -106,7 +109,7 @@ def test_a_journal_that_does_not_exist_yet_is_empty(directory: Path) -> None:
 
 def test_a_growing_segment_is_followed_into_the_next(directory: Path) -> None:
     """Lines flushed between two reads appear in the second, across rotation."""
-    writer = JournalWriter(directory, segment_bytes=1, disk_budget_bytes=GIB)
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=Journal(segment_bytes=1))
     reader = JournalReader(directory)
     for number in range(5):
         writer.append(b'{"seq":%d,' % number)
