@@ -26,12 +26,13 @@ from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
+from proxy.dataplane.takeover import journal_directory, take_over
 from proxy.errors import StateError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.pairs.redact import Redactor, compile_paths
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
-from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
+from proxy.state.stats_page import Layout, Lost, Outcome, Reject, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
 
@@ -64,17 +65,24 @@ class Worker:
         self.ids = Ids()
         state_dir = Path(config.state_dir)
         self.stats = open_stats(state_dir, index, Layout(config), create=True)
-        self.lost_by_predecessor = adopt(self.stats)
-        self.cells = self.stats.cells
-        self.received_cell = self.stats.layout.index("received")
-        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
-        self._open_cell = self.stats.layout.index("connections_open")
-        self._accepted_cell = self.stats.layout.index("connections")
-        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
+        # First of all: its lock says that no predecessor counts on the page any more.
         self.journal = JournalWriter(
-            state_dir / "journal" / f"worker-{index}",
+            journal_directory(state_dir, index),
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
         )
+        self.lost_by_predecessor = take_over(config, index, self.stats)
+        self.cells = self.stats.cells
+        self.received_cell = self.stats.layout.index("received")
+        self._rejected_cells, self._unrouted_cells = (
+            {reason: self.stats.layout.index(name, reason) for reason in Reject}
+            for name in ("rejected", "unrouted")
+        )
+        self._open_cell, self._accepted_cell = (
+            self.stats.layout.index("connections_open"),
+            self.stats.layout.index("connections"),
+        )
+        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
+        self._segment = self._segment_pairs = 0
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.access_log = open_access_log(config.log, f"worker {index}")
@@ -127,6 +135,7 @@ class Worker:
             self.access_log.flush()
         self._gauges.write_last()
         self._set_in_flight()
+        self.stats.close_books()
         for pool in self.pools.values():
             pool.close()
 
@@ -157,9 +166,11 @@ class Worker:
         """Count a client connection out."""
         self.cells[self._open_cell] -= 1
 
-    def count_rejected(self, reason: Reject) -> None:
-        """Count a request that the proxy answered itself."""
+    def count_rejected(self, reason: Reject, *, is_routed: bool) -> None:
+        """Count a request that the proxy answered itself; one that a route took is `served`, too."""
         self.cells[self._rejected_cells[reason]] += 1
+        if not is_routed:
+            self.cells[self._unrouted_cells[reason]] += 1
 
     # The journal.
 
@@ -182,16 +193,32 @@ class Worker:
         if not waiting:
             return
         cells = self.cells
+        # What will be is noted before the write, and taken over after it: a successor that finds the
+        # pairs in the journal and not in the books can tell how far this has come.
+        for counters in waiting:
+            cells[counters.flushing] += 1
+        flushed = set(waiting)
         try:
             written = self.journal.flush()
         except OSError as exc:
+            for counters in flushed:
+                cells[counters.flushing] = cells[counters.journaled]
             for counters in waiting:
                 cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
             logger.error("journal: %s; %d pairs are lost and counted", exc, len(waiting))  # noqa: TRY400 - no traceback for a full disk
             return
-        for counters in waiting:
-            cells[counters.journaled] += 1
+        for counters in flushed:
+            cells[counters.journaled] = cells[counters.flushing]
+        self._count_segment(len(waiting))
         cells[self._journal_bytes_cell] += written.bytes_written
+
+    def _count_segment(self, pairs: int) -> None:
+        """Say how many pairs the journal's segment holds; the flush is counted with this."""
+        segment = self.journal.segment
+        if segment != self._segment:
+            self._segment, self._segment_pairs = segment, 0
+        self._segment_pairs += pairs
+        self.stats.count_segment(segment, self._segment_pairs)
 
     # The control page.
 

@@ -8,7 +8,7 @@ everything before it, so a crash in between reads those lines again, never fewer
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -46,12 +46,14 @@ class Batch:
         content_bytes: size of the lines, newlines included; below what was asked for, it says
             that there is no more for now.
         skipped_bytes: damage that was stepped over, compressed bytes.
+        damaged_pairs: what segments that have been left behind held more than could be read of them.
     """
 
     lines: list[bytes] = field(default_factory=list)
     position: Position = field(default_factory=Position)
     content_bytes: int = 0
     skipped_bytes: int = 0
+    damaged_pairs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class ReaderStatistics:
 class JournalReader:
     """The one reader of a journal directory; sees new segments and removals as they happen.
 
+    Args:
+        directory: of the journal.
+        window_bytes: compressed bytes that are read at once.
+        pairs_of: how many pairs were written into a segment; None when nobody knows.
+
     Attributes:
         committed: the durable position.
         accounts: the totals that were committed with it, over all starts.
@@ -82,8 +89,15 @@ class JournalReader:
         StateError: another process reads this journal, or the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, *, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        pairs_of: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
         self._directory = directory
+        self._pairs_of = pairs_of
         self._base_window_bytes = self._window_bytes = window_bytes
         self._zstd = zstandard.ZstdDecompressor()
         self._lock = take_lock(directory, READER_LOCK)
@@ -147,9 +161,9 @@ class JournalReader:
 
     def _take(self, batch: Batch, max_bytes: int) -> bool:
         """Move the cursor once, over frames, damage or a segment's end; False at the end for now."""
-        taken = self._take_frames(batch, max_bytes)
+        taken, pairs = self._take_frames(batch, max_bytes)
         if taken:
-            self._advance(taken)
+            self._advance(taken, pairs)
             self._window_bytes = self._base_window_bytes
             return True
         # Looked up before the file is read: a segment with a newer one beside it has ended, so
@@ -163,29 +177,42 @@ class JournalReader:
             self._widen_or_skip(batch)
         elif newer:
             batch.skipped_bytes += len(self._window)
+            batch.damaged_pairs += self._damaged_pairs()
             self._cursor = Position(newer, 0)
             self._window = b""
         else:
             return False
         return True
 
-    def _take_frames(self, batch: Batch, max_bytes: int) -> int:
-        """Take whole frames of the window while there is room; return how many bytes they are."""
-        window, at = self._window, self._taken
+    def _take_frames(self, batch: Batch, max_bytes: int) -> tuple[int, int]:
+        """Take whole frames of the window while there is room; return their bytes and pairs."""
+        window, at, pairs = self._window, self._taken, 0
         while batch.content_bytes < max_bytes and at < len(window):
             frame = next_frame(window, at, self._zstd)
             if frame is None:
                 break
             batch.skipped_bytes += frame.start - at
-            batch.lines += _lines(frame.content)
+            lines = _lines(frame.content)
+            batch.lines += lines
+            pairs += len(lines)
             batch.content_bytes += len(frame.content)
             at = frame.end
-        return at - self._taken
+        return at - self._taken, pairs
 
-    def _advance(self, step: int) -> None:
+    def _advance(self, step: int, pairs: int = 0) -> None:
         """Move the cursor inside the window."""
-        self._cursor = Position(self._cursor.segment, self._cursor.offset + step)
+        at = self._cursor
+        self._cursor = Position(at.segment, at.offset + step, at.pairs + pairs)
         self._taken += step
+
+    def _damaged_pairs(self) -> int:
+        """Return how many pairs of the segment at the cursor, now at its end, could not be read.
+
+        One that is gone was dropped by the writer, which has counted what was not shipped of it.
+        """
+        if not segment_path(self._directory, self._cursor.segment).exists():
+            return 0
+        return max(0, (self._pairs_of(self._cursor.segment) or 0) - self._cursor.pairs)
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""

@@ -34,10 +34,15 @@ _NAME = re.compile(r"(\d{12})\.ndjson\.zst")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in the journal: everything before `offset` bytes of segment `segment` is done."""
+    """A place in the journal: everything before `offset` bytes of segment `segment` is done.
+
+    Attributes:
+        pairs: how many of that segment's have been read; the place is the same without it.
+    """
 
     segment: int = 0
     offset: int = 0
+    pairs: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ def load_shipped(directory: Path) -> Shipped:
     try:
         found = orjson.loads((directory / SHIPPED).read_bytes())
         return Shipped(
-            Position(int(found["segment"]), int(found["offset"])),
+            Position(int(found["segment"]), int(found["offset"]), int(found.get("pairs", 0))),
             {str(key): int(value) for key, value in found["accounts"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -96,6 +101,7 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
     content = {
         "segment": position.segment,
         "offset": position.offset,
+        "pairs": position.pairs,
         "accounts": dict(shipped.accounts),
     }
     replace_file(directory / SHIPPED, orjson.dumps(content))

@@ -163,6 +163,11 @@ class JournalWriter:
             if lock >= 0:
                 os.close(lock)
 
+    @property
+    def segment(self) -> int:
+        """The number of the newest segment: the one that the last flush went to."""
+        return self._segment
+
     def statistics(self) -> JournalStatistics:
         """Return a snapshot of the counters."""
         return JournalStatistics(

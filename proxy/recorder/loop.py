@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from proxy.config.resolved import Config
@@ -29,6 +30,7 @@ from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
+from proxy.state.stats_page import segment_pairs
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes of journal lines expanded at once: what bounds the recorder's memory.
@@ -229,6 +231,8 @@ class Recorder:
         counts[statistics.ACKNOWLEDGED] += delivery.acknowledged
         counts[statistics.UNKNOWN_CONFIG] += expansion.unknown_config
         counts[statistics.SKIPPED_BYTES] += batch.skipped_bytes
+        if batch.damaged_pairs:
+            counts[f"{statistics.DROPPED}{Drop.DAMAGED}"] += batch.damaged_pairs
         for reason, count in expansion.rejected.items():
             counts[f"{statistics.DROPPED}{Drop.REJECTED}_{reason}"] += count
         for drop, count in delivery.dropped.items():
@@ -267,8 +271,9 @@ class Recorder:
                 continue
             if int(match[1]) % self._config.recorders != self._index:
                 continue
+            pairs_of = partial(segment_pairs, self._state_dir, int(match[1]))
             try:
-                reader = JournalReader(directory)
+                reader = JournalReader(directory, pairs_of=pairs_of)
                 self._tails[int(match[1])] = _Tail(reader, directory, reader.committed)
             except StateError as exc:
                 self._note(str(exc))

@@ -52,6 +52,7 @@ class Drop(StrEnum):
     REJECTED = "rejected"
     TOO_LARGE = "too_large"
     JOURNAL_FULL = "journal_full"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
