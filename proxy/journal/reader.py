@@ -118,11 +118,15 @@ class JournalReader:
         means that the writer has flushed nothing more.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read; nothing was, it starts from there again.
         """
-        batch = Batch()
-        while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
-            pass
+        batch, start = Batch(), self._cursor
+        try:
+            while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
+                pass
+        except OSError:
+            self._cursor, self._window, self._taken = start, b"", 0
+            raise
         batch.position = self._cursor
         self._lines += len(batch.lines)
         self._skipped_bytes += batch.skipped_bytes

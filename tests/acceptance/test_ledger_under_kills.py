@@ -23,7 +23,7 @@ import pytest
 from proxy.config.resolved import loads
 from proxy.state.stats_page import Layout, Lost, open_stats
 from proxy.telemetry import monotonic_s
-from tests.support.dataplane import read_answer, request_bytes
+from tests.support.dataplane import read_answer, request_bytes, until
 from tests.support.instance import Instance, running
 from tests.support.ledgers import told_ledger, wait_balanced
 from tests.support.pair_log import PairIds
@@ -106,17 +106,26 @@ class Load:
                 await asyncio.sleep(0.005)
 
 
-def _config(ports: dict[str, int]) -> dict[str, Any]:
+def _config(ports: dict[str, int], *, route: str = "m", workers: int = WORKERS) -> dict[str, Any]:
     candidates = [
         {"name": name, "backend": name, "mirror": "100%", "breaker": {"failures": 0}}
         for name in CANDIDATES
     ]
-    route = {"name": "m", "protocol": "json", "primary": "p", "candidates": candidates}
+    matched = {"name": route, "protocol": "json", "primary": "p", "candidates": candidates}
     return {
-        "workers": WORKERS,
+        "workers": workers,
         "backends": {n: {"endpoints": [f"http://127.0.0.1:{p}"]} for n, p in ports.items()},
-        "routes": [route],
+        "routes": [matched],
     }
+
+
+def _kill_all(instance: Instance) -> None:
+    """Kill the whole tree at once, the launcher first, so that it starts nothing again."""
+    pids = instance.pids.values()
+    instance.kill()
+    for pid in filter(None, pids):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _kill(instance: Instance, name: str) -> bool:
@@ -254,3 +263,31 @@ async def test_the_ledger_adds_up_after_every_kill(tmp_path: Path, record_proper
     )
     record_property("kills", summary)
     print(summary)  # noqa: T201
+
+
+async def test_the_ledger_adds_up_over_restarts_of_the_whole_tree(tmp_path: Path) -> None:
+    """Killed at once under load, then started with fewer workers and another route, and again."""
+    configs = (("m", 2), ("rose", 1), ("m", 2))
+    async with AsyncExitStack() as stack:
+        servers = {n: await stack.enter_async_context(Upstream(echo)) for n in ("p", *CANDIDATES)}
+        ports = {name: server.port for name, server in servers.items()}
+        state_dir, acknowledged = tmp_path / "state", 0
+        for number, (route, workers) in enumerate(configs, 1):
+            config = _config(ports, route=route, workers=workers)
+            with running(config, tmp_path, wait_healthy=False) as instance:
+                load = Load(instance.runtime["listen"])
+                async with asyncio.TaskGroup() as group:
+                    clients = [group.create_task(load.client()) for _ in range(CLIENTS)]
+                    await until(lambda: load.answered > 200, "answers", 10)  # noqa: B023
+                    if number < len(configs):
+                        _kill_all(instance)
+                    await load.pause()
+                    for client in clients:
+                        client.cancel()
+                if number == len(configs):
+                    accounts = await asyncio.to_thread(wait_balanced, instance)
+                    acknowledged = accounts["pairs journaled"]["parts"]["acknowledged"]
+                    assert accounts["pairs journaled"]["total"] == acknowledged
+        ids = PairIds(state_dir)
+        ids.read()
+    assert len(ids.found) == acknowledged > len(configs) * 200

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from proxy.control.ledger import imbalances, ledger
+from proxy.config.resolved import loads
+from proxy.control.ledger import Account, Verdict, imbalances, ledger, retained, verdict
 from proxy.control.snapshot import Observer
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Plane
@@ -42,24 +44,29 @@ def check_ledger(plane: Plane, candidate: str = "v2", *, in_flight: int = 0) -> 
 def wait_balanced(instance: Instance, timeout_s: float = 20) -> dict[str, dict[str, Any]]:
     """Wait until all that came is settled and shipped; return the ledger's lines by name.
 
+    It looks at the state directory itself, as `understudy status --state-dir` does, so that control may
+    be dead.
+
     Raises:
         AssertionError: it does not add up, or is not settled in time.
     """
+    path = instance.state_dir / "config" / f"{instance.runtime['config_version']}.json"
+    observer = Observer(loads(path.read_bytes()))
 
-    def balanced() -> dict[str, dict[str, Any]] | None:
-        status = instance.status()
-        said = status["ledger_verdict"]
-        assert said["unbalanced"] == [], said
-        accounts = {account["name"]: account for account in status["ledger"]}
-        is_shipped = "retained" not in accounts["pairs journaled"]["parts"]
-        return accounts if said["verdict"] == "balanced" and is_shipped else None
+    def settled() -> list[Account] | None:
+        snapshot = observer.snapshot()
+        assert imbalances(snapshot) == []
+        is_settled = verdict(snapshot) is Verdict.BALANCED and not retained(snapshot)
+        return ledger(snapshot) if is_settled else None
 
     try:
-        return wait_for(balanced, "the ledger to add up", timeout_s) or {}
+        accounts = wait_for(settled, "the ledger to add up", timeout_s) or []
     except AssertionError as exc:
-        status = instance.status()
-        exc.add_note(str({"ledger": status["ledger"], "said": status["ledger_verdict"]}))
+        exc.add_note(f"{ledger(observer.snapshot())}")
         raise
+    finally:
+        observer.close()
+    return {account.name: asdict(account) for account in accounts}
 
 
 def told_ledger(instance: Instance) -> dict[str, Any]:
