@@ -76,15 +76,8 @@ class Verdict(StrEnum):
 def ledger(snapshot: Snapshot) -> list[Account]:
     """Return the lines of the whole instance, from the request to the sink's word."""
     return [
-        _account(
-            "requests received",
-            snapshot.count("received"),
-            {
-                "routed": snapshot.count("routed"),
-                **_by_reason(snapshot, "unrouted", "refused "),
-            },
-        ),
-        _account("requests routed", snapshot.count("routed"), _by_reason(snapshot, "served")),
+        _received(snapshot),
+        _routed(snapshot),
         _mirrors(snapshot),
         _pairs(snapshot),
         _journaled(snapshot),
@@ -141,27 +134,34 @@ def verdict(snapshot: Snapshot) -> Verdict:
 
 def _lines(snapshot: Snapshot) -> Iterator[tuple[str, Account]]:
     """Yield every line but the last, each with its scope; sums alone could hide two faults."""
-    yield "", ledger(snapshot)[0]
+    yield "", _received(snapshot)
     for route in snapshot.config.routes:
-        served = snapshot.by_last_label("served", route.name)
-        yield (
-            route.name,
-            _account("requests routed", snapshot.count("routed", route.name), served),
-        )
+        yield route.name, _routed(snapshot, route.name)
         for candidate in route.candidates:
             names = (route.name, candidate.name)
             yield "/".join(names), _mirrors(snapshot, *names)
             yield "/".join(names), _pairs(snapshot, *names)
 
 
+def _received(snapshot: Snapshot) -> Account:
+    refused = _by_reason(snapshot, "refused ", "unrouted")
+    parts = {"routed": snapshot.count("routed"), **refused}
+    return _account("requests received", snapshot.count("received"), parts)
+
+
+def _routed(snapshot: Snapshot, *names: str) -> Account:
+    parts = snapshot.by_last_label("served", *names)
+    return _account("requests routed", snapshot.count("routed", *names), parts)
+
+
 def _mirrors(snapshot: Snapshot, *names: str) -> Account:
-    skipped = _by_reason(snapshot, "mirror_skipped", "skipped ", *names)
+    skipped = _by_reason(snapshot, "skipped ", "mirror_skipped", *names)
     parts = {"sent": snapshot.count("mirror_sent", *names), **skipped}
     return _account("mirrors decided", snapshot.count("mirror_decided", *names), parts)
 
 
 def _pairs(snapshot: Snapshot, *names: str) -> Account:
-    lost = _by_reason(snapshot, "pairs_lost", "lost ", *names)
+    lost = _by_reason(snapshot, "lost ", "pairs_lost", *names)
     parts = {"journaled": snapshot.count("pairs_journaled", *names), **lost}
     return _account("pairs decided", snapshot.count("pairs_decided", *names), parts)
 
@@ -186,10 +186,6 @@ def _account(name: str, total: int, parts: dict[str, int]) -> Account:
     return Account(name, total, parts, total - sum(parts.values()))
 
 
-def _by_reason(snapshot: Snapshot, family: str, prefix: str = "", *names: str) -> dict[str, int]:
-    """Return a family summed by its last label, zeros left out."""
-    key, found = (family, *names), Counter[str]()
-    for each, count in snapshot.counters.items():
-        if count and each[: len(key)] == key:
-            found[prefix + each[-1]] += count
-    return dict(found)
+def _by_reason(snapshot: Snapshot, prefix: str, *key: str) -> dict[str, int]:
+    found = snapshot.by_last_label(*key)
+    return {prefix + reason: count for reason, count in found.items()}

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from proxy.config.resolved import Config
+from proxy.control.counters import Counters
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.worker_pages import WorkerPages
@@ -83,7 +84,7 @@ class Snapshot:
     generation: int
     runtime: dict[str, Any]
     processes: tuple[Process, ...]
-    counters: dict[Key, int]
+    counters: Counters
     recorders: tuple[dict[str, Any] | None, ...]
     refused: dict[str, int]
     recent: Recent
@@ -100,15 +101,11 @@ class Snapshot:
 
     def count(self, name: str, *labels: str) -> int:
         """Return the sum of a family over every label value that starts with `labels`."""
-        key = (name, *labels)
-        return sum(n for k, n in self.counters.items() if k[: len(key)] == key)
+        return self.counters.sum(name, *labels)
 
     def by_last_label(self, name: str, *labels: str) -> dict[str, int]:
         """Return a family's counters by the value of its last label, zeros left out."""
-        key, size = (name, *labels), len(labels) + 2
-        return {
-            k[-1]: n for k, n in self.counters.items() if n and len(k) == size and k[:-1] == key
-        }
+        return self.counters.by_last(name, *labels)
 
 
 class Observer:
@@ -168,7 +165,7 @@ class Observer:
             generation=generation,
             runtime=runtime,
             processes=processes,
-            counters=counters,
+            counters=Counters(counters),
             refused=dict(self.refused),
             recorders=recorders,
             recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),

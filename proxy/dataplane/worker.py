@@ -73,10 +73,8 @@ class Worker:
         self.lost_by_predecessor = take_over(config, index, self.stats)
         self.cells = self.stats.cells
         self.received_cell = self.stats.layout.index("received")
-        self._rejected_cells, self._unrouted_cells = (
-            {reason: self.stats.layout.index(name, reason) for reason in Reject}
-            for name in ("rejected", "unrouted")
-        )
+        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
+        self._unrouted_cells = {r: self.stats.layout.index("unrouted", r) for r in Reject}
         self._open_cell, self._accepted_cell = (
             self.stats.layout.index("connections_open"),
             self.stats.layout.index("connections"),
@@ -97,8 +95,7 @@ class Worker:
         )
         self._loop = loop
         self._state_dir = state_dir
-        self._seq, self._generation = 0, -1
-        self._pid = os.getpid()
+        self._seq, self._generation, self._pid = 0, -1, os.getpid()
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
