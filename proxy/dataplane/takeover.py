@@ -90,7 +90,7 @@ def _settle_journal(page: StatsPage, state_dir: Path, index: int) -> None:
         written = count_lines(segment_path(directory, newest), 0) if newest else 0
     settle_flush(page, is_written=written > counted)
     if written > counted:
-        page.count_segment(newest, written)
+        page.count_segment(newest, written - counted)
 
 
 def _settle_foreign(state_dir: Path, index: int, fingerprint: str) -> int:

@@ -75,12 +75,9 @@ class Worker:
         self.received_cell = self.stats.layout.index("received")
         self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
         self._unrouted_cells = {r: self.stats.layout.index("unrouted", r) for r in Reject}
-        self._open_cell, self._accepted_cell = (
-            self.stats.layout.index("connections_open"),
-            self.stats.layout.index("connections"),
-        )
+        self._open_cell = self.stats.layout.index("connections_open")
+        self._accepted_cell = self.stats.layout.index("connections")
         self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
-        self._segment = self._segment_pairs = 0
         paths = config.record.redact.json
         self.redactor: Redactor | None = compile_paths(paths) if paths else None
         self.access_log = open_access_log(config.log, f"worker {index}")
@@ -206,16 +203,8 @@ class Worker:
             return
         for counters in flushed:
             cells[counters.journaled] = cells[counters.flushing]
-        self._count_segment(len(waiting))
+        self.stats.count_segment(self.journal.segment, len(waiting))  # with this it is counted
         cells[self._journal_bytes_cell] += written.bytes_written
-
-    def _count_segment(self, pairs: int) -> None:
-        """Say how many pairs the journal's segment holds; the flush is counted with this."""
-        segment = self.journal.segment
-        if segment != self._segment:
-            self._segment, self._segment_pairs = segment, 0
-        self._segment_pairs += pairs
-        self.stats.count_segment(segment, self._segment_pairs)
 
     # The control page.
 

@@ -317,8 +317,11 @@ class StatsPage:
         self._words[3] = 0
 
     def count_segment(self, number: int, pairs: int) -> None:
-        """Say that `pairs` of the journal's segment `number` are counted; one store, so never half."""
-        self._words[_SEGMENTS_AT + number % SEGMENTS] = number << _PAIRS_BITS | pairs
+        """Count `pairs` more into the journal's segment `number`; one store, so never half."""
+        at = _SEGMENTS_AT + number % SEGMENTS
+        word = self._words[at]
+        known = word if word >> _PAIRS_BITS == number else number << _PAIRS_BITS
+        self._words[at] = known + pairs
 
     def segments(self) -> dict[int, int]:
         """Return the pairs counted into each segment that the header still knows."""
