@@ -82,11 +82,10 @@ def _settle_journal(page: StatsPage, state_dir: Path, index: int) -> None:
     the reader has removed it cannot be: it removes no segment that has no newer one.
     """
     directory = journal_directory(state_dir, index)
-    numbers = segment_numbers(directory)
-    newest = numbers[-1] if numbers else 0
-    counted = segment_pairs(state_dir, index, newest) or 0
-    written = 0
-    with suppress(OSError):
+    newest = counted = written = 0
+    with suppress(OSError):  # a journal that cannot be read keeps no worker from serving
+        newest = max(segment_numbers(directory), default=0)
+        counted = segment_pairs(state_dir, index, newest) or 0
         written = count_lines(segment_path(directory, newest), 0) if newest else 0
     settle_flush(page, is_written=written > counted)
     if written > counted:

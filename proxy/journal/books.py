@@ -44,11 +44,18 @@ class JournalBooks:
 
 
 def read_books(directory: Path, *, counted_bytes: int = COUNTED_BYTES) -> JournalBooks:
-    """Return the books of a journal; those of a new one when there is nothing yet."""
+    """Return the books of a journal; those of a new one when there is nothing yet.
+
+    A directory that cannot be read says nothing of what is retained: that is told elsewhere, and a
+    status must not fail for it.
+    """
     books = JournalBooks()
     for _ in range(_LOOKS):
         shipped, dropped = load_shipped(directory), load_dropped(directory)
-        backlog = _backlog(directory, shipped.position)
+        try:
+            backlog = _backlog(directory, shipped.position)
+        except OSError:
+            return JournalBooks(shipped.accounts, dropped.pairs, 0, None)
         size = sum(size for size, _ in backlog.values())
         retained = None
         if size <= counted_bytes:

@@ -35,7 +35,8 @@ def check_ledger(plane: Plane, candidate: str = "v2", *, in_flight: int = 0) -> 
         wanted = dict.fromkeys(_OPEN_LINES, in_flight)
         assert {a.name: a.open for a in ledger(snapshot) if a.open} == wanted
     else:
-        assert imbalances(snapshot, quiet=True) == []
+        found = imbalances(snapshot, quiet=True)
+        assert found == [], found  # told: assertions here are not rewritten
     names = ("iris", candidate)
     ended = sum(plane.count("leg", *names, outcome) for outcome in Outcome)
     assert plane.count("pairs_decided", *names) == ended + in_flight
@@ -55,7 +56,8 @@ def wait_balanced(instance: Instance, timeout_s: float = 20) -> dict[str, dict[s
 
     def settled() -> list[Account] | None:
         snapshot = observer.snapshot()
-        assert imbalances(snapshot) == []
+        found = imbalances(snapshot)
+        assert found == [], found
         is_settled = verdict(snapshot) is Verdict.BALANCED and not retained(snapshot)
         return ledger(snapshot) if is_settled else None
 
