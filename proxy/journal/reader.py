@@ -17,7 +17,7 @@ from pathlib import Path
 import zstandard
 
 from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
-from proxy.journal.scan import next_frame
+from proxy.journal.scan import count_lines, next_frame
 from proxy.journal.segments import (
     READER_LOCK,
     Position,
@@ -210,13 +210,17 @@ class JournalReader:
         self._taken += step
 
     def _damaged_pairs(self) -> int:
-        """Return how many pairs of the segment at the cursor, now at its end, could not be read.
+        """Return how many pairs of the segment at the cursor, now at its end, cannot be read.
 
-        One that is gone was dropped by the writer, which has counted what was not shipped of it.
+        Counted where fewer were read than it should hold. One that is gone was dropped by the writer,
+        which has counted what was not shipped of it.
         """
-        if not segment_path(self._directory, self._cursor.segment).exists():
+        at = self._cursor
+        known = self._pairs_of(at.segment) or 0
+        path = segment_path(self._directory, at.segment)
+        if at.pairs >= known or not path.exists():
             return 0
-        return max(0, (self._pairs_of(self._cursor.segment) or 0) - self._cursor.pairs)
+        return max(0, known - max(at.pairs, count_lines(path, 0)))
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""
