@@ -110,6 +110,16 @@ def test_what_is_missing_is_told_when_nothing_has_moved_for_a_while(books: Insta
     assert verdict(busy) is Verdict.UNDER_WAY
 
 
+def test_a_request_may_wait_for_its_client_as_long_as_that_is_there(books: Instance) -> None:
+    """One on each open connection; no call is under way for it yet."""
+    for name, *labels in (("received",), ("routed", "iris"), ("connections_open",)):
+        books.stats.add(1, name, *labels)
+    assert verdict(replace(books.observer.snapshot(), still_s=2.5)) is Verdict.UNDER_WAY
+    books.stats.cells[books.observer.layout.index("connections_open")] = 0
+    still = replace(books.observer.snapshot(), still_s=2.5)
+    assert imbalances(still) == [Imbalance("requests routed", "iris", 11, 10, 1)]
+
+
 def test_books_that_move_are_not_still(books: Instance) -> None:
     """Control looks each second; between two looks nothing is known."""
     assert books.observer.snapshot().still_s == 0

@@ -42,7 +42,7 @@ def check_ledger(plane: Plane, candidate: str = "v2", *, in_flight: int = 0) -> 
     assert plane.count("pairs_decided", *names) == ended + in_flight
 
 
-def wait_balanced(instance: Instance, timeout_s: float = 20) -> dict[str, dict[str, Any]]:
+def wait_balanced(instance: Instance, timeout_s: float = 40) -> dict[str, dict[str, Any]]:
     """Wait until all that came is settled and shipped; return the ledger's lines by name.
 
     It looks at the state directory itself, as `understudy status --state-dir` does, so that control may
@@ -62,7 +62,8 @@ def wait_balanced(instance: Instance, timeout_s: float = 20) -> dict[str, dict[s
         return ledger(snapshot) if is_settled else None
 
     try:
-        accounts = wait_for(settled, "the ledger to add up", timeout_s) or []
+        # A look counts what waits in the journals, on the processor that the recorder needs.
+        accounts = wait_for(settled, "the ledger to add up", timeout_s, every_s=0.1) or []
     except AssertionError as exc:
         exc.add_note(f"{ledger(observer.snapshot())}")
         raise
