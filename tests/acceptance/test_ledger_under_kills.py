@@ -38,8 +38,9 @@ CANDIDATES = ("v2", "v3")
 FLUSH_S = 0.020
 #: A loop that a busy machine keeps waiting flushes late, and no load is quite even.
 SLACK = 2.0
-#: Load between two kills.
+#: Load between two kills, and how often it is looked at.
 LOAD_S = (0.1, 0.5)
+LOOK_S = 0.05
 PROCESSES = ("worker 0", "worker 1", "recorder 0", "control")
 #: How many of them are killed at once.
 AT_ONCE = (1, 2, 2, 3, 4)
@@ -146,16 +147,17 @@ class WorkerBooks:
         self._page = open_stats(
             instance.state_dir, index, Layout(loads(path.read_bytes())), create=False
         )
-        self._begun_s = monotonic_s()
+        self._looked_s = monotonic_s()
         self._decided, self._lost = self._count("pairs_decided"), self.lost()
         self._connections = 0
         self._rate = 0.0
 
-    def killed(self) -> None:
-        """Note what there was at the moment of the kill."""
-        decided = self._count("pairs_decided") - self._decided
-        self._rate = decided / (monotonic_s() - self._begun_s)
-        self._connections = self._page.get("connections_open")
+    def look(self) -> None:
+        """Note how many pairs come; what counts is the most in a time between two looks."""
+        now_s, decided = monotonic_s(), self._count("pairs_decided")
+        self._rate = max(self._rate, (decided - self._decided) / (now_s - self._looked_s))
+        self._looked_s, self._decided = now_s, decided
+        self._connections = max(self._connections, self._page.get("connections_open"))
 
     def lost(self) -> int:
         """Return the pairs that were lost so far; none may be for another reason than a kill."""
@@ -210,12 +212,14 @@ async def _round(instance: Instance, load: Load, found: Found, chance: random.Ra
     """Load, kill some processes, let it settle, and check."""
     books = {f"worker {index}": WorkerBooks(instance, index) for index in range(WORKERS)}
     load.is_paused = False
-    await asyncio.sleep(chance.uniform(*LOAD_S))
+    until_s = monotonic_s() + chance.uniform(*LOAD_S)
+    while monotonic_s() < until_s:
+        await asyncio.sleep(LOOK_S)
+        for each in books.values():
+            each.look()
     victims = chance.sample(PROCESSES, chance.choice(AT_ONCE))
     killed: Counter[str] = Counter()
     for name in victims:
-        if name in books:
-            books[name].killed()
         killed[name] += _kill(instance, name)
         await asyncio.sleep(chance.choice([0, 0, 0.02]))
     if chance.random() < 0.2:  # its successor, too, while it starts or settles the books
