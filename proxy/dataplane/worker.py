@@ -26,13 +26,14 @@ from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
+from proxy.dataplane.takeover import journal_directory, take_over
 from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.hash_key import kept_key
-from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
+from proxy.state.stats_page import Layout, Lost, Outcome, Reject, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.path_mask import PathMask
@@ -70,18 +71,20 @@ class Worker:
         self.ids = Ids()
         state_dir = Path(config.state_dir)
         self.stats = open_stats(state_dir, index, Layout(config), create=True)
-        self.lost_by_predecessor = adopt(self.stats)
-        self.cells = self.stats.cells
-        self.received_cell = self.stats.layout.index("received")
-        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
-        self._open_cell = self.stats.layout.index("connections_open")
-        self._accepted_cell = self.stats.layout.index("connections")
-        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
+        # First of all: its lock says that no predecessor counts on the page any more.
         self.journal = JournalWriter(
-            state_dir / "journal" / f"worker-{index}",
+            journal_directory(state_dir, index),
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
             journal=config.journal,
         )
+        self.lost_by_predecessor = take_over(config, index, self.stats)
+        self.cells = self.stats.cells
+        self.received_cell = self.stats.layout.index("received")
+        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
+        self._unrouted_cells = {r: self.stats.layout.index("unrouted", r) for r in Reject}
+        self._open_cell = self.stats.layout.index("connections_open")
+        self._accepted_cell = self.stats.layout.index("connections")
+        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
         self.hash_key = config.record.hash_key or _own_key(state_dir)
         self.path_mask = PathMask(config.record.redact.query)
         self.access_log = open_access_log(config.log, f"worker {index}", self.path_mask)
@@ -95,10 +98,9 @@ class Worker:
             config.limits.mirror_response_bytes,
         )
         self._loop, self._state_dir = loop, state_dir
-        self._seq, self._generation, self._untold_pairs = 0, -1, 0
-        self._pid = os.getpid()
+        self._seq, self._generation, self._pid = 0, -1, os.getpid()
+        self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
         self._unwritten: list[CandidateCells] = []
-        self._told_loss_s = -LOSS_LOG_S
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,6 +136,7 @@ class Worker:
             self.access_log.flush()
         self._gauges.write_last()
         self._set_in_flight()
+        self.stats.close_books()
         for pool in self.pools.values():
             pool.close()
 
@@ -164,9 +167,11 @@ class Worker:
         """Count a client connection out."""
         self.cells[self._open_cell] -= 1
 
-    def count_rejected(self, reason: Reject) -> None:
-        """Count a request that the proxy answered itself."""
+    def count_rejected(self, reason: Reject, *, is_routed: bool) -> None:
+        """Count a request that the proxy answered itself; one that a route took is `served`, too."""
         self.cells[self._rejected_cells[reason]] += 1
+        if not is_routed:
+            self.cells[self._unrouted_cells[reason]] += 1
 
     # The journal.
 
@@ -189,17 +194,25 @@ class Worker:
         if not waiting:
             return
         cells = self.cells
+        # What will be is noted before the write, and taken over after it: a successor that finds the
+        # pairs in the journal and not in the books can tell how far this has come.
+        for counters in waiting:
+            cells[counters.flushing] += 1
+        flushed = set(waiting)
         try:
             written = self.journal.flush()
         except OSError as exc:
             is_full = isinstance(exc, JournalFullError)
             reason = Lost.JOURNAL_FULL if is_full else Lost.JOURNAL_ERROR
+            for counters in flushed:
+                cells[counters.flushing] = cells[counters.journaled]
             for counters in waiting:
                 cells[counters.lost[reason]] += 1
             self._tell_loss(exc, len(waiting))
             return
-        for counters in waiting:
-            cells[counters.journaled] += 1
+        for counters in flushed:
+            cells[counters.journaled] = cells[counters.flushing]
+        self.stats.count_segment(self.journal.segment, len(waiting))  # with this it is counted
         cells[self._journal_bytes_cell] += written.bytes_written
 
     def _tell_loss(self, error: OSError, pairs: int) -> None:

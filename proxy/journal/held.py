@@ -1,27 +1,34 @@
 """The segments that a reader has in hand: open, and held so that the writer drops none of them.
 
-It decides whether a file still is the segment of its number. How long one is held, the reader says.
+It decides whether a file still is the segment of its number, and how many of a segment's pairs cannot
+be read. How long one is held, the reader says.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from proxy.journal.segments import segment_path
+from proxy.journal.scan import count_lines
+from proxy.journal.segments import Position, segment_path
 
 
 class HeldSegments:
     """Open segments by number.
 
+    Args:
+        directory: the journal.
+        pairs_of: how many pairs were written into a segment; None when nobody knows.
+
     Attributes:
         directory: the journal.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pairs_of: Callable[[int], int | None]) -> None:
         self.directory = directory
+        self._pairs_of = pairs_of
         self._descriptors: dict[int, int] = {}
 
     @property
@@ -37,6 +44,21 @@ class HeldSegments:
         """
         descriptor = self._hold(number)
         return b"" if descriptor is None else os.pread(descriptor, size, offset)
+
+    def damaged_pairs(self, end: Position) -> int:
+        """Return how many pairs of a segment that has been read to its end cannot be read.
+
+        Counted where fewer were read than it should hold. One that is gone was dropped by the writer,
+        which has counted what was not shipped of it.
+
+        Raises:
+            OSError: it cannot be read at all.
+        """
+        known = self._pairs_of(end.segment) or 0
+        path = segment_path(self.directory, end.segment)
+        if end.pairs >= known or not path.exists():
+            return 0
+        return max(0, known - max(end.pairs, count_lines(path, 0)))
 
     def let_go(self, numbers: Iterable[int]) -> None:
         """Hold these no longer; harmless for those that are not held."""

@@ -6,15 +6,18 @@ it, so a crash in between reads those lines again, never fewer.
 
 Two cursors read: one the oldest lines and, while it is far behind (after an outage of the sink), one
 the newest segment, so that fresh evidence does not wait for hours of old. Each segment that is read
-out of turn has an offset of its own, up to which it is done; the first cursor enters it there. When
+out of turn has a position of its own, up to which it is done; the first cursor enters it there. When
 the first reaches the segment of the second, the second is over.
+
+A segment that was read out of turn to its end is removed, unless pairs of it are missing: then it waits
+for the first cursor, which counts them as damaged.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,28 +68,39 @@ class JournalReader:
 
     Attributes:
         committed: the durable position.
-        ahead: of later segments, up to which offset they are durably done, too.
+        ahead: of later segments, up to where they are durably done, too.
         accounts: the totals that were committed with both, over all starts.
+
+    Args:
+        directory: of the journal.
+        window_bytes: compressed bytes that are read at once.
+        pairs_of: how many pairs were written into a segment; None when nobody knows.
 
     Raises:
         StateError: another process reads this journal, or the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, *, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        pairs_of: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
         self._directory = directory
         self._window_bytes = window_bytes
         try:
             self._lock = take_lock(directory, READER_LOCK)
         except OSError as exc:
             raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
-        self._held = HeldSegments(directory)
+        self._held = HeldSegments(directory, pairs_of)
         shipped = load_shipped(directory)
         self.committed = shipped.position
         self.ahead = dict(shipped.ahead)
         self.accounts = dict(shipped.accounts)
         # Up to where segments have been read out of turn, and where those that are over end.
         self._read_ahead = dict(shipped.ahead)
-        self._ends: dict[int, int] = {}
+        self._ends: dict[int, Position] = {}
         self._oldest = self._cursor(shipped.position)
         self._newest: Cursor | None = None
         self._lines = 0
@@ -99,7 +113,7 @@ class JournalReader:
         means that the writer has flushed nothing more.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read, and what is before it has been.
         """
         batch = Batch()
         self._oldest.read(batch, max_bytes)
@@ -117,7 +131,7 @@ class JournalReader:
         Far means `BEHIND_SEGMENTS`. All lines of a batch are of one segment. It may be empty.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read, and what is before it has been.
         """
         self._look_ahead()
         if self._newest is None:
@@ -125,23 +139,23 @@ class JournalReader:
         before = self._newest.position
         batch = Batch(is_ahead=True)
         self._newest.read(batch, max_bytes)
-        if batch.position.segment != before.segment:
-            self._ends[before.segment] = before.offset
-        self._read_ahead[batch.position.segment] = batch.position.offset
+        if before.segment in batch.left:
+            self._ends[before.segment] = before
+        self._read_ahead[batch.position.segment] = batch.position
         return self._counted(batch)
 
     def commit(
         self,
         position: Position,
         accounts: Mapping[str, int] | None = None,
-        ahead: Mapping[int, int] | None = None,
+        ahead: Mapping[int, Position] | None = None,
     ) -> None:
         """Make `position` durable, with the totals that hold at it; remove segments that are done.
 
         Args:
             position: of the latest batch of `read` that is delivered.
             accounts: the totals; None leaves them.
-            ahead: of each later segment the offset of its latest batch of `read_newest` that is
+            ahead: of each later segment the position of its latest batch of `read_newest` that is
                 delivered; None leaves them.
 
         Raises:
@@ -149,7 +163,7 @@ class JournalReader:
         """
         fresh = self.accounts if accounts is None else dict(accounts)
         places = self.ahead if ahead is None else ahead
-        places = {n: offset for n, offset in places.items() if n > position.segment}
+        places = {n: place for n, place in places.items() if n > position.segment}
         shipped = Shipped(position, fresh, places)
         try:
             store_shipped(self._directory, shipped)
@@ -186,7 +200,7 @@ class JournalReader:
         foremost = self._newest or self._oldest
         later = [n for n in segment_numbers(self._directory) if n > foremost.position.segment]
         if len(later) >= BEHIND_SEGMENTS:
-            self._newest = self._cursor(Position(later[-1], self._read_ahead.get(later[-1], 0)))
+            self._newest = self._cursor(self._read_ahead.get(later[-1], Position(later[-1])))
 
     def _remove_done(self, shipped: Shipped) -> int:
         """Let go of the segments that are done with `shipped`, and remove them; return how many."""

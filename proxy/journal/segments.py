@@ -46,10 +46,15 @@ class JournalFullError(OSError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in the journal: everything before `offset` bytes of segment `segment` is done."""
+    """A place in the journal: everything before `offset` bytes of segment `segment` is done.
+
+    Attributes:
+        pairs: how many of that segment's have been read; the place is the same without it.
+    """
 
     segment: int = 0
     offset: int = 0
+    pairs: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +64,20 @@ class Shipped:
     Attributes:
         position: everything before it is done.
         accounts: the totals.
-        ahead: of later segments, up to which offset they are done, too.
+        ahead: of later segments, up to where they are done, too.
     """
 
     position: Position = Position()
     accounts: Mapping[str, int] = field(default_factory=dict)
-    ahead: Mapping[int, int] = field(default_factory=dict)
+    ahead: Mapping[int, Position] = field(default_factory=dict)
 
     def offset_in(self, number: int) -> int | None:
         """Return up to where segment `number` is done; None when all of it is."""
         if number == self.position.segment:
             return self.position.offset
-        return None if number < self.position.segment else self.ahead.get(number, 0)
+        if number < self.position.segment:
+            return None
+        return self.ahead[number].offset if number in self.ahead else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +153,12 @@ def load_shipped(directory: Path) -> Shipped:
     try:
         found = orjson.loads((directory / SHIPPED).read_bytes())
         return Shipped(
-            Position(int(found["segment"]), int(found["offset"])),
+            Position(int(found["segment"]), int(found["offset"]), int(found.get("pairs", 0))),
             {str(key): int(value) for key, value in found["accounts"].items()},
-            {int(key): int(value) for key, value in found.get("ahead", {}).items()},
+            {
+                int(number): Position(int(number), int(offset), int(pairs))
+                for number, (offset, pairs) in found.get("ahead", {}).items()
+            },
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Shipped()
@@ -164,8 +174,9 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
     content = {
         "segment": position.segment,
         "offset": position.offset,
+        "pairs": position.pairs,
         "accounts": dict(shipped.accounts),
-        "ahead": {str(number): offset for number, offset in shipped.ahead.items()},
+        "ahead": {str(number): (at.offset, at.pairs) for number, at in shipped.ahead.items()},
     }
     replace_file(directory / SHIPPED, orjson.dumps(content))
 

@@ -194,6 +194,11 @@ class JournalWriter:
             if lock >= 0:
                 os.close(lock)
 
+    @property
+    def segment(self) -> int:
+        """The number of the newest segment: the one that the last flush went to."""
+        return self._segment
+
     def totals(self) -> tuple[int, int, int]:
         """Return `torn_bytes`, `syncs` and `sync_errors`: what is told some times a second."""
         janitor = self._janitor

@@ -89,6 +89,7 @@ class Drop(StrEnum):
     TOO_LARGE = "too_large"
     REFUSED = "refused"
     JOURNAL_FULL = "journal_full"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)

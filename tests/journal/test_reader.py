@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -241,3 +242,54 @@ def test_damage_costs_the_frame_it_hits_and_is_counted(
     assert seqs(batch.lines) == sorted(set(range(12)) - missing)
     assert len(missing) in (0, 2)
     assert bool(missing) <= bool(batch.skipped_bytes)
+
+
+def test_what_cannot_be_read_now_takes_nothing_along(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines before it, of the same window, are delivered; it comes once it can be read."""
+    write(directory, range(30), segment_bytes=1, per_flush=10)
+    bad, pread = segment_path(directory, 2).stat().st_ino, os.pread
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, size, offset)
+
+    reader = JournalReader(directory)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pread", failing)
+        assert seqs(reader.read(GIB).lines) == list(range(10))
+        with pytest.raises(OSError, match="Input/output"):
+            reader.read(GIB)
+    assert drain(reader) == list(range(10, 30))
+    reader.close()
+
+
+@given(damaged=st.sets(st.integers(0, 5)), restarts=st.integers(1, 4))
+def test_every_pair_is_read_or_known_to_be_damaged(
+    tmp_path_factory: pytest.TempPathFactory, damaged: set[int], restarts: int
+) -> None:
+    """Six frames in two segments that have ended, over restarts of the reader in their middle."""
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, range(60), segment_bytes=GIB, per_flush=10)
+    frames = segment_path(directory, 1).read_bytes().split(b"\x28\xb5\x2f\xfd")[1:]
+    for number, content in enumerate(frames):
+        frame = bytearray(b"\x28\xb5\x2f\xfd" + content)
+        frame[-1] ^= number in damaged  # the checksum
+        segment = segment_path(directory, 1 + number // 3)
+        segment.write_bytes((segment.read_bytes() if number % 3 else b"") + frame)
+    write(directory, range(60, 70), per_flush=10)
+    known = {1: 30, 2: 30}
+    read = lost = 0
+    for _ in range(restarts * 3):
+        reader = JournalReader(directory, pairs_of=known.get)
+        batch = reader.read(1)
+        read, lost = read + len(batch.lines), lost + batch.damaged_pairs
+        reader.commit(batch.position)
+        reader.close()
+    reader = JournalReader(directory, pairs_of=known.get)
+    batch = reader.read(GIB)
+    read, lost = read + len(batch.lines), lost + batch.damaged_pairs
+    reader.close()
+    assert (read, lost) == (70 - 10 * len(damaged), 10 * len(damaged))

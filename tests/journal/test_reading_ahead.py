@@ -36,7 +36,7 @@ class Tail:
     def take(self, batch: Batch) -> list[int]:
         """Deliver a batch."""
         if batch.is_ahead:
-            self.ahead[batch.position.segment] = batch.position.offset
+            self.ahead[batch.position.segment] = batch.position
         else:
             self.delivered = batch.position
         self.count += len(batch.lines)
