@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,11 +29,14 @@ def seqs(batch: Batch) -> list[int]:
 class Tail:
     """A reader that keeps the places of what it has delivered, as the recorder does."""
 
-    def __init__(self, directory: Path) -> None:
-        self.reader = JournalReader(directory, window_bytes=64)
+    def __init__(
+        self, directory: Path, pairs_of: Callable[[int], int | None] = lambda _: None
+    ) -> None:
+        self.reader = JournalReader(directory, window_bytes=64, pairs_of=pairs_of)
         self.delivered = self.reader.committed
         self.ahead = dict(self.reader.ahead)
         self.count = self.reader.accounts.get("n", 0)
+        self.damaged = self.reader.accounts.get("damaged", 0)
 
     def take(self, batch: Batch) -> list[int]:
         """Deliver a batch."""
@@ -40,11 +45,13 @@ class Tail:
         else:
             self.delivered = batch.position
         self.count += len(batch.lines)
+        self.damaged += batch.damaged_pairs
         return seqs(batch)
 
     def commit(self) -> None:
         """Make it durable."""
-        self.reader.commit(self.delivered, {"n": self.count}, self.ahead)
+        accounts = {"n": self.count, "damaged": self.damaged}
+        self.reader.commit(self.delivered, accounts, self.ahead)
 
 
 def append(writer: JournalWriter, numbers: range) -> None:
@@ -194,5 +201,55 @@ def test_every_line_is_delivered_and_counted_once(
         assert durable == Counter(range(written))
         assert tail.reader.statistics().backlog_bytes == 0
         assert tail.reader.committed >= Position()
+        tail.reader.close()
+        writer.close()
+
+
+def spoil(directory: Path, number: int) -> None:
+    """Damage the checksum of the last frame of a segment."""
+    with segment_path(directory, number).open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last[0] ^ 1]))
+
+
+_READS = st.lists(
+    st.sampled_from(["oldest", "newest", "newest", "write", "write", "spoilt", "commit", "crash"]),
+    max_size=60,
+)
+
+
+@given(_READS)
+def test_each_pair_is_read_or_damaged_once_whoever_reads_the_segment(steps: list[str]) -> None:
+    """Segments of a few pairs, some damaged, read from both ends with crashes in between."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "worker-0"
+        journal = Journal(segment_bytes=60)
+        writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=journal)
+        known: Counter[int] = Counter()
+        spoilt = 0
+        tail = Tail(directory, known.get)
+        for step in [*["write"] * 9, "oldest", *steps, *["write"] * 9, "commit", "crash"]:
+            if step == "oldest":
+                tail.take(tail.reader.read(1))
+            elif step == "newest":
+                if (batch := tail.reader.read_newest(1)) is not None:
+                    tail.take(batch)
+            elif step == "commit":
+                tail.commit()
+            elif step == "crash":
+                tail.reader.close()
+                tail = Tail(directory, known.get)
+            else:
+                append(writer, range(1))
+                known[writer.segment] += 1
+                if step == "spoilt":
+                    spoil(directory, writer.segment)
+                    spoilt += 1
+        while (batch := tail.reader.read(GIB)).lines:
+            tail.take(batch)
+        tail.take(batch)
+        assert (tail.count, tail.damaged) == (known.total() - spoilt, spoilt)
         tail.reader.close()
         writer.close()
