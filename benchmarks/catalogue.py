@@ -14,6 +14,7 @@ from benchmarks import (
     kill_switch,
     mirror_cpu,
     openai_route,
+    recorder_backlog,
     recorder_rate,
     slowloris,
     sse,
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         kill_switch,
         recorder_rate,
         journal,
+        recorder_backlog,
         openai_route,
         evidence,
     )

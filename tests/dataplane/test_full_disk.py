@@ -91,7 +91,7 @@ async def test_a_full_disk_costs_pairs_and_no_answers(
 async def test_a_full_disk_lets_the_recorder_remove_what_it_has_shipped(tmp_path: Path) -> None:
     """Its position needs a block; what is delivered makes the room for it."""
     with small_disk(tmp_path / "disk", size_kib=1024) as disk:
-        journal = _with(Journal(segment_bytes=2048))
+        journal = _with(Journal(segment_bytes=1))
         async with (
             Upstream(answer(BODY)) as primary,
             Upstream(answer(BODY)) as candidate,
@@ -102,13 +102,14 @@ async def test_a_full_disk_lets_the_recorder_remove_what_it_has_shipped(tmp_path
                 options=journal,
             ) as plane,
         ):
-            await _ask(plane, 20)
-            await _settled(plane, 20)
+            for pairs in range(4, 24, 4):  # a frame, and so a segment, for each few
+                await _ask(plane, 4)
+                await _settled(plane, pairs)
             disk.fill()
             reader = JournalReader(disk.path / "state" / "journal" / "worker-0")
             try:
                 batch = reader.read(GIB)
-                assert batch.position.segment > 1
+                assert batch.position.segment > 3
                 reader.commit(batch.position, {"acknowledged": len(batch.lines)})
                 assert reader.committed == batch.position
             finally:
@@ -195,7 +196,7 @@ async def test_a_full_budget_that_keeps_the_oldest_refuses_new_pairs(
         reader = JournalReader(tmp_path / "state" / "journal" / "worker-0")
         try:
             batch = reader.read(GIB)
-            reader.commit(batch.position)
+            reader.commit(batch.position, {"acknowledged": len(batch.lines)})
         finally:
             reader.close()
         await asyncio.sleep(writer.RETRY_S)
