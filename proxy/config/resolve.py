@@ -32,6 +32,7 @@ from proxy.config.resolved import (
     RedactRule,
     Rewrite,
     Route,
+    Segment,
     Step,
     Telemetry,
     Tls,
@@ -170,6 +171,7 @@ def _route(route: RouteFile) -> Route:
         mirror_only=_guard(route.mirror_only),
         bodies=route.record.bodies,
         redact=_rules(route.record.redact.json_rules),
+        segments=tuple(Segment(*each) for each in route.segments.items()),
     )
 
 
