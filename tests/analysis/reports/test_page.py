@@ -103,7 +103,7 @@ def test_any_part_may_be_null_or_empty() -> None:
 def test_a_report_without_a_part_is_shown_in_every_form(part: str) -> None:
     """One part less, nothing else less."""
     document = findings()
-    document["candidates"][1][part] = None
+    document["candidates"] = [document["candidates"][1] | {part: None}]
     assert "Data health" in shown(page_of(document))
 
 
