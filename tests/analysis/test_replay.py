@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,17 @@ from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.replay import Pace, Pacing, Pairing, Replay
 from proxy.analysis.replay_log import Purpose, ReplayLog
 from proxy.analysis.replay_pair import Place
+from proxy.analysis.replay_request import Skip
 from proxy.analysis.replay_tally import ReplayTally, lines
 from proxy.analysis.replay_target import Limits, Sender, backend_of, changes_of
-from proxy.analysis.sources import FileSource
+from proxy.analysis.source import Record, Source
+from proxy.analysis.sources import FileSource, open_source
 from proxy.config.resolved import Config, Protocol, Rewrite
-from proxy.errors import ReplayError
+from proxy.errors import ReplayError, SourceError
 from proxy.telemetry import monotonic_s
+from tests.analysis.test_kafka_source import produce
 from tests.analysis.test_replay_request import recorded
+from tests.support.kafka import create_topic
 from tests.support.records import write_pairs
 from tests.support.resolved_config import small_config
 
@@ -68,6 +74,18 @@ def source(folder: Path, count: int) -> FileSource:
     return FileSource(str(path), [path])
 
 
+class Broken(Source):
+    """A source that cannot be read any more after 64 records."""
+
+    def __init__(self, whole: Source) -> None:
+        super().__init__(whole.statistics())
+        self._whole = whole
+
+    def __iter__(self) -> Iterator[Record]:
+        yield from islice(self._whole, 64)
+        raise SourceError("gone")
+
+
 class Run:
     """A replay of so many requests to a URL."""
 
@@ -77,7 +95,7 @@ class Run:
         self.config = config or small_config(folder)
         self.tally = ReplayTally()
         self.out = folder / "out.zst"
-        self._source = source(folder, count)
+        self.source: Source = source(folder, count)
         self._log = ReplayLog(self.out, Purpose("pairs", url, "replay", "", ""))
         assert list(self._log.open()) == []
         where = backend_of(url, self.config)
@@ -92,7 +110,7 @@ class Run:
     async def run(self) -> list[dict[str, Any]]:
         """Run it to its end; return the pairs."""
         try:
-            await self.replay.run(self._source, PairFilter())
+            await self.replay.run(self.source, PairFilter())
         finally:
             await self._sender.close()
             self._log.close(is_complete=False)
@@ -244,6 +262,33 @@ async def test_a_candidate_of_the_config_gets_what_it_would_get_live(tmp_path: P
     assert b"\r\nauthorization: bearer of-v2\r\n" in head
     assert b"content-type" not in head
     assert pairs[0]["candidate_backend"] == "iris-v2"
+
+
+@pytest.mark.kafka
+async def test_a_topic_is_replayed(tmp_path: Path, kafka_bootstrap: str) -> None:
+    """Its reading has an event loop of its own; what is delivered again is sent once."""
+    topic = f"replay-{uuid.uuid4().hex[:8]}.pairs.v1"
+    create_topic(kafka_bootstrap, topic)
+    records = [recorded(b'{"x":1}', request_id=f"r-{n}", seq=n) for n in range(150)]
+    await asyncio.to_thread(produce, kafka_bootstrap, topic, [*records, *records[:10]])
+    async with backend(at_once) as url:
+        run = Run(tmp_path, url, 0, Pacing(2_000.0, 8))
+        run.source = open_source(f"kafka://{kafka_bootstrap}/{topic}")
+        pairs = await run.run()
+    assert sorted(one["request_id"] for one in pairs) == sorted(f"r-{n}" for n in range(150))
+    assert run.tally.skipped[Skip.REPEATED] == 10
+    assert run.tally.is_complete
+
+
+async def test_a_source_that_breaks_off_ends_it_with_what_was_sent(tmp_path: Path) -> None:
+    """Whoever reads the error finds the pairs, and may go on."""
+    async with backend(at_once) as url:
+        run = Run(tmp_path, url, 70, Pacing(2_000.0, 8))
+        run.source = Broken(run.source)
+        with pytest.raises(SourceError, match="gone"):
+            await run.run()
+    assert run.tally.sent == 64
+    assert not run.tally.is_complete
 
 
 def test_a_backend_that_is_not_known_is_named(tmp_path: Path) -> None:

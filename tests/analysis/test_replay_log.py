@@ -96,8 +96,11 @@ def test_pairs_that_are_in_both_files_are_taken_once(
     again, earlier = opened(out)
     assert [one["request_id"] for one in earlier] == [f"r-{seq}" for seq in range(packed)]
     assert (again.resumed, again.again, again.pairs) == (packed, 0, packed)
+    send(again, 50)
     again.close(is_complete=True)
-    assert len(written(out)) == packed
+    source = FileSource(str(out), [out])
+    assert len(list(source)) == packed + 1
+    assert (source.statistics().corrupt, source.statistics().torn) == (0, 0)
 
 
 def test_two_replays_do_not_write_one_file(tmp_path: Path) -> None:

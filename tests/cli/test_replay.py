@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +26,22 @@ from tests.support.instance import COMMAND, running, understudy
 from tests.support.pair_log import wait_pairs
 from tests.support.records import pair, write_pairs
 
-REQUESTS = 60
+#: The long form: `UNDERSTUDY_REPLAY_KILLS=200`.
+KILLS = int(os.environ.get("UNDERSTUDY_REPLAY_KILLS", "2"))
+REQUESTS = max(60, 3 * KILLS)
+#: The command, with frames of a few pairs.
+SMALL_FRAMES = (
+    sys.executable,
+    "-c",
+    """
+import sys
+from proxy.analysis import replay_log
+from proxy.cli.app import main
+
+replay_log.FRAME_BYTES = 8_000
+main(sys.argv[1:])
+""",
+)
 
 
 def right(x: int) -> int:
@@ -66,7 +84,11 @@ class Model:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Say nothing of clients that were killed."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -208,7 +230,7 @@ def test_after_sigkill_the_rest_is_sent(recorded: Path, tmp_path: Path) -> None:
         process = subprocess.Popen([*COMMAND, *words, "--rate", "60/s"], stdout=subprocess.DEVNULL)
         wait_for(lambda: len(model.asked) >= 20, "some requests")
         model.gate.clear()  # from now on requests stay under way
-        wait_for(lambda: state.read_bytes().count(b'"begun"') and _under_way(state) == 4, "four")
+        wait_for(lambda: _under_way(state) == 4, "four")
         process.send_signal(signal.SIGKILL)
         process.wait()
         under_way = _ids_under_way(state)
@@ -226,6 +248,44 @@ def test_after_sigkill_the_rest_is_sent(recorded: Path, tmp_path: Path) -> None:
     assert summary["sent"] == REQUESTS
     assert summary["sent_again"] == len(under_way) == 4
     assert summary["resumed"] >= 16
+    assert not state.exists()
+
+
+def kill_after(words: list[str], model: Model, count: int) -> None:
+    """Run a command, and kill it as soon as the model was asked so often."""
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(model.asked) >= count or process.poll() is not None, "requests")
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.timeout(30 + 5 * KILLS)
+def test_kills_at_any_moment_lose_nothing_and_repeat_only_what_was_under_way(
+    recorded: Path, tmp_path: Path
+) -> None:
+    """With small frames, so that some kills meet the packing of one."""
+    out = tmp_path / "out.ndjson.zst"
+    state = out.with_name(out.name + ".state")
+    dice = random.Random(20_260_101)
+    allowed: Counter[str] = Counter()
+    with serving(changed) as model:
+        words = [
+            *SMALL_FRAMES, "replay", "--from", str(recorded), "--to", model.url, "--out", str(out),
+            "--rate", "400/s", "--max-in-flight", "5",
+        ]  # fmt: skip
+        for _ in range(KILLS):
+            enough = len(model.asked) + dice.randint(1, max(2, 2 * REQUESTS // (KILLS + 2)))
+            kill_after(words, model, enough)
+            if state.exists():
+                allowed.update(_ids_under_way(state))
+        if state.exists():
+            done = subprocess.run(words, timeout=25, check=False)
+            assert done.returncode == 0
+        ids = model.ids
+    assert sorted(one["request_id"] for one in pairs_of(out)) == sorted(
+        f"r-{x}" for x in range(REQUESTS)
+    )
+    assert ids - Counter(dict.fromkeys(ids, 1)) <= allowed
     assert not state.exists()
 
 
