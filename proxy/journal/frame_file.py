@@ -44,6 +44,11 @@ class FrameFile:
         self._descriptor = os.open(path, flags if goes_on else flags | os.O_EXCL, 0o600)
         self.size_bytes = os.fstat(self._descriptor).st_size
 
+    @property
+    def descriptor(self) -> int:
+        """The open file's descriptor; -1 when closed."""
+        return self._descriptor
+
     def append(self, content: bytes) -> int:
         """Write `content` as one frame; return the frame's size in bytes.
 
