@@ -23,7 +23,7 @@ from proxy.analysis.replay_tally import ReplayTally, lines
 from proxy.analysis.replay_target import Limits, Sender, backend_of, changes_of
 from proxy.analysis.source import Record, Source
 from proxy.analysis.sources import FileSource, open_source
-from proxy.config.resolved import Config, Protocol, Rewrite
+from proxy.config.resolved import Config, Protocol, Redact, RedactAction, RedactRule, Rewrite
 from proxy.errors import ReplayError, SourceError
 from proxy.telemetry import monotonic_s
 from tests.analysis.test_kafka_source import produce
@@ -234,6 +234,56 @@ async def test_failures_are_answers_too(tmp_path: Path) -> None:
     assert found[3]["not_comparable_reason"] == "candidate_truncated"
     assert found[3]["candidate_response_bytes"] == 200
     assert found[4]["candidate_http_status"] == 503
+
+
+async def test_a_stream_is_read_to_its_end_and_timed(tmp_path: Path) -> None:
+    """Longer than `timeout`, which bounds a stream's head only; one that breaks off is a reset."""
+
+    async def streaming(request: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+            b"transfer-encoding: chunked\r\n\r\n"
+        )
+        for piece in (b": ping\n\n", b"data: 1\n\n", b"data: 2\n\n"):
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await asyncio.sleep(0.25)
+        if b'"x":1' in request:
+            writer.transport.abort()
+        writer.write(b"0\r\n\r\n")
+
+    config = small_config(tmp_path)
+    async with backend(streaming) as url:
+        where = replace(backend_of(url, config), name="slow", timeout_s=0.5)
+        config = replace(config, backends={**config.backends, "slow": where})
+        run = Run(tmp_path, "slow", 2, Pacing(500.0, 5), config)
+        pairs = {one["request_id"]: one for one in await run.run()}
+    whole, broken = pairs["r-0"], pairs["r-1"]
+    assert whole["candidate_status"] == "ok"
+    assert whole["candidate_body"] == ": ping\n\ndata: 1\n\ndata: 2\n\n"
+    assert whole["candidate_stream_complete"] is True
+    assert whole["candidate_chunks"] == 3
+    assert whole["candidate_ttfb_ms"] < whole["candidate_ttft_ms"] < whole["candidate_latency_ms"]
+    assert whole["candidate_itl_p50_ms"] > 100
+    assert (broken["candidate_status"], broken["candidate_stream_complete"]) == ("reset", False)
+    assert broken["not_comparable_reason"] == "candidate_failed"
+
+
+async def test_what_is_redacted_live_is_redacted_here(tmp_path: Path) -> None:
+    """The answers of the model under trial hold secrets, too."""
+
+    async def telling(_: bytes, writer: asyncio.StreamWriter) -> None:
+        body = b'{"y":1,"ssn":"123-45-6789"}'
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+
+    config = small_config(tmp_path)
+    record = replace(config.record, redact=Redact((), (RedactRule("ssn", RedactAction.MASK),)))
+    async with backend(telling) as url:
+        run = Run(tmp_path, url, 3, Pacing(500.0, 5), replace(config, record=record))
+        pairs = await run.run()
+    assert [one["candidate_body"] for one in pairs] == ['{"y":1,"ssn":"***"}'] * 3
+    assert {one["candidate_body_state"] for one in pairs} == {"redacted"}
+    assert {one["candidate_response_sha256"] for one in pairs} == {None}
 
 
 async def test_a_candidate_of_the_config_gets_what_it_would_get_live(tmp_path: Path) -> None:
