@@ -66,3 +66,7 @@ class ExportError(UnderstudyError):
 
 class ReportError(UnderstudyError):
     """A report that was asked for cannot be made or written; says why and how to mend it."""
+
+
+class ReplayError(UnderstudyError):
+    """A replay cannot begin or go on; what was sent and answered is kept."""
