@@ -35,6 +35,7 @@ def test_they_are_the_tests_that_they_are_called() -> None:
     t = stats.t(len(pairs) - 1)
     assert tost.p_value == pytest.approx(t.sf((0.0042 - mean) / error), rel=1e-3)
     assert tost.low == pytest.approx(mean + t.ppf(0.05) * error)
+    assert tost.p_value is not None
     assert tost.p_value > 0.05
     assert tost.says == "not shown equivalent"
     assert one_look_tests(gate(61, 18_222, 117))[2].says == "equivalent"
