@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    compare_rate,
     concurrency,
     constant_rate,
     evidence,
@@ -40,8 +41,9 @@ BENCHMARKS: dict[str, Benchmark] = {
         recorder_backlog,
         openai_route,
         evidence,
+        compare_rate,
     )
 }
 
 #: Those that send no requests, and so need no load generator.
-WITHOUT_LOAD = frozenset({evidence.NAME})
+WITHOUT_LOAD = frozenset({evidence.NAME, compare_rate.NAME})

@@ -80,6 +80,9 @@ BACKLOG_MEMORY = Bar(200, " MB", digits=0)
 #: Server-sent events, added to the direct way.
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)
+#: `understudy compare` over 10 million pairs on two cores, and all its processes.
+COMPARE = Bar(60, " s", digits=0)
+COMPARE_MEMORY = Bar(500, " MB", digits=0)
 NOTHING_LOST = Bar(0, digits=0)
 #: Wrong verdicts at alpha 5%, and pairs to a right one, with 4% of pairs that differ.
 ERRORS = Bar(5, " %")

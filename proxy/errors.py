@@ -64,5 +64,9 @@ class ExportError(UnderstudyError):
     """Pairs could not be written to a file; nothing of it is left."""
 
 
+class ReportError(UnderstudyError):
+    """A report that was asked for cannot be made or written; says why and how to mend it."""
+
+
 class ReplayError(UnderstudyError):
     """A replay cannot begin or go on; what was sent and answered is kept."""

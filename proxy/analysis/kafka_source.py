@@ -140,6 +140,9 @@ class KafkaSource(Source):
                         yield from self.parse(values, f"{self._topic.name}[{partition}]", offset)
                     self._statistics.done = reader.done
                     self.ends = reader.ends
+                self._statistics.offsets = {
+                    f"{self._topic.name}[{partition}]": end for partition, end in self.ends.items()
+                }
             except (KafkaError, TimeoutError) as exc:
                 raise SourceError(f"{self._topic}: {exc or 'no answer in time'}") from exc
             finally:

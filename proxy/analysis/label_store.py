@@ -1,8 +1,8 @@
 """Labels by request, the latest of each, in memory that does not grow with their number.
 
 Labels come before or after their pairs, days apart, so all are read first and pairs look theirs up.
-They lie in a temporary SQLite database without a name, which keeps some megabytes in memory and the
-rest on the disk. They are appended as they come and put in order once, when the first is looked for:
+They lie in a temporary SQLite database, private to its owner, which keeps some megabytes in memory
+and the rest on the disk; a store that is pickled reads the same file in another process. They are appended as they come and put in order once, when the first is looked for:
 a million take 5 s of CPU and 21 MB of disk; inserted one by one at random places they took 40 s.
 
 A request is known by 64 bits of a hash of its id: with ten million labels and ten million pairs the
@@ -12,10 +12,15 @@ chance that any pair at all meets a wrong label is one in 100,000.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sqlite3
+import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 
@@ -51,12 +56,28 @@ class LabelStore:
         self.read = 0
         self.bad = 0
         self.bad_example: str | None = None
-        # No name: private to this connection, on the disk, and gone with it.
-        self._database = sqlite3.connect("", isolation_level=None)
+        folder = tempfile.mkdtemp(prefix="understudy-labels-")
+        self._remove: Callable[[], object] = weakref.finalize(
+            self, shutil.rmtree, folder, ignore_errors=True
+        )
+        self._path = str(Path(folder) / "labels.sqlite")
+        self._database = sqlite3.connect(self._path, isolation_level=None)
         for setting in (f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "synchronous = OFF"):
             self._database.execute(f"PRAGMA {setting}")
         self._database.executescript(_CREATE)
         self._is_ordered = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs to look labels up, all of which have been loaded."""
+        self._put_in_order()
+        left_out = ("_database", "_remove")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        name = f"file:{quote(self._path)}?mode=ro&immutable=1"
+        self._database = sqlite3.connect(name, uri=True, isolation_level=None)
+        self._remove = weakref.finalize(self, self._database.close)
 
     def load(self, records: Iterable[Record], on_batch: Callable[[], object] | None = None) -> None:
         """Take every label in `records`.
@@ -96,6 +117,7 @@ class LabelStore:
     def close(self) -> None:
         """Let the database and its disk go."""
         self._database.close()
+        self._remove()
 
     def _put_in_order(self) -> None:
         if self._is_ordered:

@@ -161,6 +161,19 @@ def _is_of(field: Field, value: Any) -> bool:
     return True
 
 
+def row_counts(path: Path) -> list[int]:
+    """Return how many rows each row group of a Parquet file has.
+
+    Raises:
+        SourceError: it is damaged, or no Parquet.
+    """
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as exc:
+        raise SourceError(f"cannot read the Parquet file {path}: {exc}") from exc
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+
+
 class ParquetReading:
     """Reads the pairs of a Parquet file that `ParquetWriter` made; columns may have been left out.
 
@@ -186,10 +199,15 @@ class ParquetReading:
         return iter(())
 
     def _rows(self, file: pq.ParquetFile) -> Iterator[Record]:
-        changed = [name for name in file.schema_arrow.names if name in _FROM_ARROW]
-        for batch in file.iter_batches(batch_size=_READ_ROWS):
-            for record in batch.to_pylist():
-                for name in changed:
-                    if record[name] is not None:
-                        record[name] = _FROM_ARROW[name](record[name])
-                yield record
+        yield from records_of(file, range(file.num_row_groups))
+
+
+def records_of(file: pq.ParquetFile, row_groups: Iterable[int]) -> Iterator[Record]:
+    """Yield rows as the records that they were."""
+    changed = [name for name in file.schema_arrow.names if name in _FROM_ARROW]
+    for batch in file.iter_batches(batch_size=_READ_ROWS, row_groups=[*row_groups]):
+        for record in batch.to_pylist():
+            for name in changed:
+                if record[name] is not None:
+                    record[name] = _FROM_ARROW[name](record[name])
+            yield record

@@ -74,13 +74,17 @@ class LineReading:
         path: the file.
         source: whose statistics count what was read, and what was bad.
         offset: where to begin; behind the first byte, the first line's number is not known.
+        stop: where to end, for the present; None: at the file's end.
     """
 
-    def __init__(self, path: Path, source: Source, offset: int = 0) -> None:
+    def __init__(
+        self, path: Path, source: Source, offset: int = 0, stop: int | None = None
+    ) -> None:
         self._path = path
         self._source = source
         self._statistics = source.statistics()
         self._offset = offset
+        self._stop = stop
         self._number = 1
         self._tail = b""
         self._codec: _Codec | None = None
@@ -147,10 +151,13 @@ class LineReading:
             yield from self._source.parse(lines, self._path.name, number)
 
     def _reads(self, stream: BinaryIO) -> Iterator[bytes]:
-        while data := stream.read(READ_BYTES):
+        while data := stream.read(self._next_bytes()):
             self._offset += len(data)
             self._statistics.done += len(data)
             yield data
+
+    def _next_bytes(self) -> int:
+        return READ_BYTES if self._stop is None else min(READ_BYTES, self._stop - self._offset)
 
     def _unpacked(self, reads: Iterator[bytes], codec: _Codec) -> Iterator[bytes]:
         """Yield the content of all frames, skipping what is damaged."""

@@ -1,21 +1,22 @@
-"""The part of a pair record that is counted, as a tuple, and batches of such tuples as columns.
+"""The part of a pair record that is counted, as tuples.
 
-A record has some ninety fields and a comparison needs thirty. Taking these at once and letting the
-record go keeps a batch in the processor's cache: 80,000 pairs/s where batches of whole records
-gave 40,000 (records of 3.1 KB in zstd, one core).
+A record has more than a hundred fields and a comparison needs half of them. Taking these at once and
+letting the record go keeps a batch in the processor's cache: 80,000 pairs/s where batches of whole
+records gave 40,000 (records of 3.1 KB in zstd, one core).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, Final
 
-from proxy.analysis.sources import Record
+from proxy.analysis.source import Record
 from proxy.pairs.record import FIELDS, SCHEMA_VERSION, Field, Kind
 
-#: Which pair it is, and where it belongs.
-KEY_FIELDS: Final = ("schema_version", "instance", "candidate", "seq", "route", "ts_ms")
+#: Where a pair belongs; with its number it is known by these.
+PLACE_FIELDS: Final = ("schema_version", "instance", "candidate", "route")
+INSTANCE, CANDIDATE, ROUTE = range(1, 4)
 #: Fields of few values, counted by combination.
 CELL_FIELDS: Final = (
     "primary_status", "candidate_status", "primary_http_status", "candidate_http_status",
@@ -27,16 +28,43 @@ LABEL_FIELDS: Final = (
     "primary_model_version", "candidate_model_version", "config_version", "experiment_id",
     "sample_prob", "primary_error", "candidate_error",
 )  # fmt: skip
+#: All fields whose values are counted, and two that evidence needs beside them; versions first.
+COUNTED_FIELDS: Final = (
+    *LABEL_FIELDS[:2], *CELL_FIELDS, *LABEL_FIELDS[2:], "replicate_status", "loss_diff",
+)  # fmt: skip
 NUMBER_FIELDS: Final = ("primary_latency_ms", "candidate_latency_ms", "abs_diff", "rel_diff")
+STREAM_FIELDS: Final = tuple(
+    f"{side}_{name}"
+    for name in ("ttft_ms", "itl_p50_ms", "itl_max_ms")
+    for side in ("primary", "candidate")
+)
+PREDICTION_FIELDS: Final = ("primary_prediction", "candidate_prediction")
+#: What is taken of each pair on its own.
+SEQ, TS_MS = range(2)
+SINGLE_FIELDS: Final = (
+    "seq", "ts_ms", *NUMBER_FIELDS, *STREAM_FIELDS, *PREDICTION_FIELDS, "segments", "request_id",
+)  # fmt: skip
 
-ROW_FIELDS: Final = KEY_FIELDS + CELL_FIELDS + LABEL_FIELDS + NUMBER_FIELDS
-EQUAL: Final = ROW_FIELDS.index("equal")
+#: A record without these cannot be counted; the others are null where a file leaves them out.
+REQUIRED_FIELDS: Final = (
+    *PLACE_FIELDS,
+    "seq",
+    "ts_ms",
+    *CELL_FIELDS,
+    *LABEL_FIELDS,
+    *NUMBER_FIELDS,
+)
+ALL_FIELDS: Final = tuple(dict.fromkeys((*PLACE_FIELDS, *COUNTED_FIELDS, *SINGLE_FIELDS)))
 
-#: The values of `ROW_FIELDS`, in their order.
+#: The values of `PLACE_FIELDS`, `COUNTED_FIELDS` and `SINGLE_FIELDS`, in their order.
+Place = tuple[Any, ...]
+Counted = tuple[Any, ...]
 Row = tuple[Any, ...]
 
-#: Return the row of a record; raises KeyError when a field is missing.
-row_of = itemgetter(*ROW_FIELDS)
+#: Return such a tuple of a record; raise KeyError when a field is missing.
+place_of = itemgetter(*PLACE_FIELDS)
+counted_of = itemgetter(*COUNTED_FIELDS)
+row_of = itemgetter(*SINGLE_FIELDS)
 
 _DEFINITIONS: Final[dict[str, Field]] = {field.name: field for field in FIELDS}
 _KINDS: Final[dict[Kind, tuple[type, ...]]] = {
@@ -47,16 +75,19 @@ _KINDS: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.MAP: (dict,),
     Kind.ANY: (object,),
 }
+_COUNTED_KINDS: Final = tuple(
+    _KINDS[_DEFINITIONS[name].kind] + (() if _DEFINITIONS[name].is_required else (type(None),))
+    for name in COUNTED_FIELDS
+)
+#: What stands for a field that a file has left out, where null does not do.
+_ABSENT: Final[dict[str, Any]] = {"segments": {}}
 
 
-class Columns:
-    """Rows turned on their side: `columns["ts_ms"]` is a tuple of all their `ts_ms`."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self._columns = dict(zip(ROW_FIELDS, zip(*rows, strict=True), strict=True))
-
-    def __getitem__(self, name: str) -> tuple[Any, ...]:
-        return self._columns[name]
+def completed(record: Record) -> Record | None:
+    """Return `record` with null for what is not required and absent; None where more is."""
+    if not all(name in record for name in REQUIRED_FIELDS):
+        return None
+    return {name: record.get(name, _ABSENT.get(name)) for name in ALL_FIELDS}
 
 
 def fault_of(record: Record) -> str | None:
@@ -64,21 +95,60 @@ def fault_of(record: Record) -> str | None:
 
     Only the fields that are counted are looked at.
     """
-    for name in ROW_FIELDS:
+    for name in REQUIRED_FIELDS:
         if name not in record:
             return f"it has no {name}"
-        field, value = _DEFINITIONS[name], record[name]
-        if value is None and not field.is_required:
+    fault = _value_fault({name: record[name] for name in ALL_FIELDS if name in record})
+    return fault or place_fault(place_of(record), record["seq"], record["ts_ms"])
+
+
+def _value_fault(values: Record) -> str | None:
+    for name, value in values.items():
+        field = _DEFINITIONS[name]
+        if value is None and (not field.is_required or name not in REQUIRED_FIELDS):
             continue
-        if type(value) not in _KINDS[field.kind]:
+        if field.kind is not Kind.ANY and type(value) not in _KINDS[field.kind]:
             return f"its {name} is no {field.kind}"
-    if record["schema_version"] != SCHEMA_VERSION:
-        return f"its schema_version is {record['schema_version'][:20]!r}"
-    if not 0 <= record["seq"] < 2**63:
-        return "its seq is out of range"
     return None
 
 
-def row_fault(row: Row) -> str | None:
-    """Return what `fault_of` says of the record that `row` was taken from."""
-    return fault_of(dict(zip(ROW_FIELDS, row, strict=True)))
+def are_sound(places: Iterable[Place], seqs: Sequence[Any], times_ms: Sequence[Any]) -> bool:
+    """Return whether these are of pairs that can be counted.
+
+    Args:
+        places: distinct ones.
+        seqs: numbers of all pairs, at least one.
+        times_ms: their times.
+    """
+    return (
+        all(place[0] == SCHEMA_VERSION and {*map(type, place)} == {str} for place in places)
+        and {*map(type, seqs), *map(type, times_ms)} == {int}
+        and min(seqs) >= 0
+        and max(seqs) < 2**63
+        and max(map(abs, times_ms)) < 2**63
+    )
+
+
+def place_fault(place: Place, seq: Any, ts_ms: Any) -> str | None:
+    """Return what keeps a pair from being counted, or None."""
+    if are_sound([place], [seq], [ts_ms]):
+        return None
+    named = dict(zip(PLACE_FIELDS, place, strict=True))
+    fault = _value_fault(named | {"seq": seq, "ts_ms": ts_ms})
+    if fault is None and place[0] != SCHEMA_VERSION:
+        return f"its schema_version is {place[0][:20]!r}"
+    return fault or "its seq or ts_ms is out of range"
+
+
+def counted_fault(counted: Counted) -> str | None:
+    """Return which of the values is of a wrong type, or None."""
+    for name, kinds, value in zip(COUNTED_FIELDS, _COUNTED_KINDS, counted, strict=True):
+        if type(value) not in kinds:
+            return f"its {name} is no {_DEFINITIONS[name].kind}"
+    return None
+
+
+def row_fault(row: Row, counted: Counted) -> str | None:
+    """Return which value of a row is of a wrong type, or None."""
+    values = dict(zip(SINGLE_FIELDS, row, strict=True))
+    return _value_fault(values | dict(zip(COUNTED_FIELDS, counted, strict=True)))

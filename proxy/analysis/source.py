@@ -38,6 +38,8 @@ class SourceStatistics:
         torn: files that ended in the middle of a frame or line, as after a crash or while written.
         corrupt: damaged regions that were skipped.
         examples: where the first bad things are and what they are.
+        offsets: where the reading has ended: bytes of files, by name; of a topic the offset after the
+            last record read, by partition.
         is_window: only a part of a longer stream was read, so gaps at its edges mean nothing.
     """
 
@@ -51,11 +53,23 @@ class SourceStatistics:
     corrupt: int = 0
     examples: list[str] = field(default_factory=list)
     is_window: bool = False
+    offsets: dict[str, int] = field(default_factory=dict)
 
     def note(self, example: str) -> None:
         """Keep `example` if there is room."""
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append(example)
+
+    def add(self, part: SourceStatistics) -> None:
+        """Add what became of a part of the source; parts and total are known already."""
+        self.done += part.done
+        self.bad_lines += part.bad_lines
+        self.torn += part.torn
+        self.corrupt += part.corrupt
+        for example in part.examples:
+            self.note(example)
+        for name, end in part.offsets.items():
+            self.offsets[name] = max(end, self.offsets.get(name, 0))
 
 
 class Source(ABC):

@@ -33,12 +33,19 @@ class FileSource(Source):
         self._paths = paths
         self._statistics.total = sum(_size(path) for path in paths)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files, in their order."""
+        return tuple(self._paths)
+
     def __iter__(self) -> Iterator[Record]:
         for path in self._paths:
             try:
                 reading = open_reading(path, self)
+                before = self._statistics.done
                 yield from reading.records()
                 yield from reading.finish()
+                self._statistics.offsets[path.name] = self._statistics.done - before
             except FileNotFoundError:
                 self._statistics.note(f"{path.name}: removed while reading")
             except OSError as exc:

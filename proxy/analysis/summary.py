@@ -1,6 +1,6 @@
 """What a comparison says: frozen values, and the JSON object of `understudy compare --json`.
 
-`Summary` is the stable, documented form: `as_json(summary)` is the dataclasses below, field for
+`Summary` is the stable, documented form: `as_dict(summary)` is the dataclasses below, field for
 field. Within one `format` fields may be added, never removed, renamed or retyped. Rates lie in
 [0, 1], times are milliseconds, absent values are null.
 
@@ -10,36 +10,16 @@ the time is another computation, and its place is here.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
+from proxy.analysis.findings import CandidateFindings
+from proxy.analysis.proportions import Correctness, Proportion
 from proxy.analysis.sources import SourceStatistics
 
 FORMAT: Final = "understudy.compare/1"
-
-#: Two-sided 95% quantile of the normal distribution.
-_Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True, slots=True)
-class Proportion:
-    """A share with its interval.
-
-    Attributes:
-        count, total: the share is `count / total`.
-        rate: None when `total` is 0.
-        low, high: Wilson score interval at 95%. It holds for one look at a number of pairs fixed
-            beforehand; whoever looks repeatedly until it pleases is wrong more often.
-    """
-
-    count: int
-    total: int
-    rate: float | None
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +70,7 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """One pair that differs; predictions are JSON, shortened."""
+    """One pair that differs; predictions are JSON, answers text, all shortened."""
 
     pair_id: str
     request_id: str
@@ -100,27 +80,8 @@ class Disagreement:
     first_diff_path: str | None
     primary_prediction: str
     candidate_prediction: str
-
-
-@dataclass(frozen=True, slots=True)
-class Correctness:
-    """Who is right, over the pairs whose request has a label.
-
-    Attributes:
-        labelled: those pairs.
-        unanswered: of them, those where a side holds no prediction; they are in no other count.
-        both, only_primary, only_candidate, neither: who predicted what the label says.
-        primary, candidate: how often each is right, of the pairs in which both answered.
-    """
-
-    labelled: int
-    unanswered: int
-    both: int
-    only_primary: int
-    only_candidate: int
-    neither: int
-    primary: Proportion
-    candidate: Proportion
+    primary_answer: str | None
+    candidate_answer: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +208,13 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything that one reading of a source gave; `labels` is null where none were read."""
+    """Everything that one reading of a source gave; `labels` is null where none were read.
+
+    Attributes:
+        sentence: the verdict on each candidate, in a sentence each.
+        candidates: the evidence about each, and everything that a report draws; `comparisons` are
+            the plain counts of the same pairs, in the same order.
+    """
 
     format: str
     source: SourceStatistics | None
@@ -255,22 +222,8 @@ class Summary:
     health: Health
     comparisons: tuple[Comparison, ...]
     labels: LabelsRead | None = None
-
-
-def proportion(count: int, total: int) -> Proportion:
-    """Return `count / total` with its Wilson score interval (E. B. Wilson, 1927), 95%."""
-    if not total:
-        return Proportion(count, 0, None, None, None)
-    rate, z2 = count / total, _Z95 * _Z95
-    centre = (rate + z2 / (2 * total)) / (1 + z2 / total)
-    spread = math.sqrt(rate * (1 - rate) / total + z2 / (4 * total * total))
-    half = _Z95 / (1 + z2 / total) * spread
-    return Proportion(count, total, rate, max(centre - half, 0.0), min(centre + half, 1.0))
-
-
-def as_json(summary: Summary) -> bytes:
-    """Return `summary` as one indented JSON object with a final newline."""
-    return orjson.dumps(summary, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    sentence: str = ""
+    candidates: tuple[CandidateFindings, ...] = ()
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:

@@ -6,7 +6,8 @@ truth a candidate agrees or differs; it is never said to be better or worse.
 
 from __future__ import annotations
 
-from proxy.analysis.summary import Correctness, Leg, Proportion
+from proxy.analysis.proportions import Correctness, Proportion
+from proxy.analysis.summary import Leg
 
 NO_VERDICT = "No verdict: counts of one look, not a test; without labels nobody knows who is right."
 
@@ -53,13 +54,6 @@ def milliseconds(value: float | None, *, is_signed: bool = False) -> str:
 def share(proportion: Proportion) -> str:
     """Return the share in per cent, `-` without any."""
     return percent(proportion.count, proportion.total)
-
-
-def interval(proportion: Proportion) -> str:
-    """Return the interval in per cent, such as `96.9-97.6%`; empty without any."""
-    if proportion.low is None or proportion.high is None:
-        return ""
-    return f"{100 * proportion.low:.1f}-{100 * proportion.high:.1f}%"
 
 
 def printable(value: str) -> str:

@@ -34,6 +34,7 @@ COMMANDS = {
     "weight": "Set the share of live traffic that a candidate serves.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
+    "verdict": "Say whether a candidate may be promoted, with the evidence and an exit code.",
     "plan": "Say how many pairs, and how long, until the evidence decides.",
     "replay": "Send recorded requests to any backend, and compare with the recorded answers.",
     "labels": "Bring in ground truth: what the right answer to a request was.",

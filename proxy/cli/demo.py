@@ -14,7 +14,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from proxy.analysis.report import render
+from proxy.analysis.reports.build import page_of
+from proxy.analysis.reports.terminal import render
+from proxy.analysis.summary import as_dict
 from proxy.cli import options
 from proxy.errors import UnderstudyError
 from proxy.telemetry import monotonic_s
@@ -90,7 +92,7 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
     summary = story.compare()
     found = checks(story.measured)
     stage.title("The comparison, from the records")
-    render(summary, console)
+    render(page_of(as_dict(summary)), console, sections=1)
     stage.title("The labels, which the proxy never saw")
     for sentence in story.who_is_right():
         stage.say(sentence)

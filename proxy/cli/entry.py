@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 
-from proxy.cli.terminal import complain
+from proxy.cli.terminal import Ended, complain
 from proxy.errors import ConfigError, UnderstudyError
 
 #: Commands that give an order: `proxy.cli.NAME` has a `PARSER` (argparse) and a function `run`.
@@ -19,7 +19,8 @@ ORDERS = ("kill", "revive", "weight")
 def run(arguments: list[str]) -> int:
     """Run one command; return the exit code.
 
-    Errors made on purpose are one line each on stderr and exit code 1; wrong usage is 2. Any other
+    Errors made on purpose are one line each on stderr and exit code 1; wrong usage is 2 (of `verdict`
+    1). Any other
     exception is a defect of ours and shows its traceback.
     """
     try:
@@ -35,5 +36,8 @@ def run(arguments: list[str]) -> int:
         complain(str(exc))
         return 1
     except SystemExit as exc:  # how typer and argparse end, also when all went well
-        return exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        code = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        # Wrong usage is 2, which of a verdict means halt: a typing error must not roll back.
+        is_error = arguments[:1] == ["verdict"] and not isinstance(exc, Ended)
+        return min(code, 1) if is_error else code
     return 0

@@ -6,6 +6,11 @@ import os
 import sys
 from typing import TextIO
 
+
+class Ended(SystemExit):
+    """A command ends with an exit code that means something of its own, not success or failure."""
+
+
 RED, GREEN, YELLOW, BOLD = "31", "32", "33", "1"
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 from rich.live import Live
 
-from proxy.analysis.aggregate import summarise
 from proxy.analysis.sources import open_source
+from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import Summary
 from proxy.demo.admin import Admin, wait_ready
 from proxy.demo.checks import BAD, BAD_VERSION, GOOD, GOOD_VERSION, Measured

@@ -20,11 +20,11 @@ from proxy.comparison.comparators import own_problem
 from proxy.config.resolved import Config
 from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
+from proxy.heap import keep_freed_memory, leave_garbage
 from proxy.log import emit
 from proxy.log_records import configure
 from proxy.recorder.labels import LabelShipper
 from proxy.recorder.loop import Recorder
-from proxy.recorder.memory import keep_freed_memory, leave_garbage
 from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink

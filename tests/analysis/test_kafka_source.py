@@ -13,9 +13,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
-from proxy.analysis.aggregate import summarise
 from proxy.analysis.kafka_source import KafkaSource, Span, Topic, parse_topic
 from proxy.analysis.sources import open_source
+from proxy.analysis.summarise import summarise
 from proxy.errors import SourceError
 from tests.support.kafka import broker, create_topic
 from tests.support.records import START_MS, pair

@@ -14,10 +14,12 @@ import pytest
 from confluent_kafka import Producer
 from hypothesis import given, strategies as st
 
-from proxy.analysis.aggregate import Labels, summarise
+from proxy.analysis.aggregate import Labels
 from proxy.analysis.label_store import LabelStore
 from proxy.analysis.labelled import labels_beside
-from proxy.analysis.summary import Correctness, Selection, as_dict
+from proxy.analysis.proportions import Correctness
+from proxy.analysis.summarise import summarise
+from proxy.analysis.summary import Selection, as_dict
 from tests.cli.test_compare import compare
 from tests.support.kafka import create_topic
 from tests.support.records import pair, write_pairs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 from hypothesis import given, strategies as st
 
 from proxy.analysis.seen import CHUNK, ChunkBudget, SeenPairs, SequenceSet
@@ -81,3 +82,39 @@ def test_numbers_that_use_up_the_memory_make_it_inexact_and_never_larger() -> No
     many = SeenPairs(max_sets=2)
     assert [many.is_new(name, "v2", 1) for name in "abca"] == [True, True, True, False]
     assert not many.is_exact
+
+
+@given(st.lists(NUMBERS, max_size=6), st.booleans())
+def test_arrays_are_added_as_numbers_are_one_by_one(
+    arrays: list[list[int]], are_runs: bool
+) -> None:
+    """The same answers, counts and ends, whether dense or scattered."""
+    found, model = SequenceSet(ChunkBudget()), SequenceSet(ChunkBudget())
+    for numbers in arrays:
+        if are_runs and numbers:
+            numbers = [*range(numbers[0], numbers[0] + 40)]  # noqa: PLW2901 - a run in its place
+        array = np.array(numbers, dtype=np.int64)
+        assert found.add_all(array).tolist() == [model.add(number) for number in numbers]
+        assert (found.count, found.first, found.last) == (model.count, model.first, model.last)
+        assert all(number in found for number in numbers)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 300), st.integers(0, 300))
+def test_sets_of_parts_merge_into_that_of_the_whole(
+    first: list[int], second: list[int], start: int, size: int
+) -> None:
+    """With their overlap counted, whichever holds runs and whichever bitmaps."""
+    parts = [SequenceSet(ChunkBudget()), SequenceSet(ChunkBudget())]
+    for numbers, part in zip((first, second), parts, strict=True):
+        part.add_all(np.array(numbers, dtype=np.int64))
+    parts[1].add_all(np.arange(start, start + size))
+    whole = {*first, *second, *range(start, start + size)}
+    shared = {*first} & {*second, *range(start, start + size)}
+    assert parts[0].overlap(parts[1]) == parts[1].overlap(parts[0]) == len(shared)
+    parts[0].merge(parts[1])
+    assert parts[0].count == len(whole)
+    assert all(number in parts[0] for number in whole)
+    if whole:
+        assert (parts[0].first, parts[0].last) == (min(whole), max(whole))
+    assert not parts[0].add_all(np.array(sorted(whole), dtype=np.int64)).any()
+    assert parts[0].add(2**62 + 1)

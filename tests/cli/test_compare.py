@@ -28,7 +28,8 @@ def test_a_state_directory_is_compared(tmp_path: Path) -> None:
     write_pairs(tmp_path / "pairs" / "1.ndjson.zst", records)
     done = compare("--from", str(tmp_path), "--worst", "2")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("iris/v2: 100 pairs, 90.0% agree; ")
+    assert done.stdout.startswith("iris/v2: Stop: its answers differ more than allowed\n")
+    assert "90.0%" in done.stdout
     assert "\x1b" not in done.stdout
     assert "r-20" in done.stdout
     assert "r-30" not in done.stdout
@@ -77,3 +78,32 @@ def test_a_wrong_time_is_one_line_and_exit_1(tmp_path: Path) -> None:
     done = compare("--from", str(tmp_path), "--since", "yesterday")
     assert done.returncode == 1
     assert "15m, 2h or 7d" in done.stderr
+
+
+def test_reports_are_written_to_files_beside_the_terminals(tmp_path: Path) -> None:
+    """Said on stderr, so that JSON for a program may go to stdout."""
+    records = [pair(n, 3, 8 if n % 10 == 0 else 3) for n in range(1, 101)]
+    path = write_pairs(tmp_path / "a.ndjson.zst", records)
+    html, markdown = tmp_path / "r.html", tmp_path / "r.md"
+    done = compare(
+        "--from", str(path), "--html", str(html), "--markdown", str(markdown), "--one-look", "--json",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, f"wrote {html}\nwrote {markdown}\n")
+    tests = orjson.loads(done.stdout)["candidates"][0]["one_look"]
+    assert {test["test"] for test in tests} == {"McNemar", "bootstrap, 95%", "TOST, 90%", "TOST"}
+    assert html.read_text().startswith("<!doctype html>")
+    for text in (html.read_text(), markdown.read_text()):
+        assert "One-look tests" in text
+        assert "Stop: its answers differ more than allowed" in text
+
+
+def test_a_report_that_cannot_be_written_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    """One line that says why."""
+    for path, words in (
+        (tmp_path / "no" / "r.html", "there is no folder"),
+        (tmp_path, "it is a folder; name a file in it"),
+    ):
+        done = compare("--from", str(tmp_path / "nothing"), "--html", str(path))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"error: cannot write {path}: {words}")
+        assert done.stderr.count("\n") == 1

@@ -1,0 +1,129 @@
+"""A source read by as many processes as there are processors, to the same result as by one.
+
+Parts of files are counted apart and merged in their order. A pair that was delivered twice may lie in
+two parts: what an earlier part has seen is the later one's duplicate, so a part that shares pairs with
+those before it is counted again without them. That is exact, and costs something only where there are
+such duplicates. At most a few parts are under way, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Final
+
+from proxy.analysis.aggregate import Aggregate, Reading, add_all
+from proxy.analysis.parts import Part, PartSource, parts_of
+from proxy.analysis.seen import SeenPairs
+from proxy.analysis.source import SourceStatistics
+from proxy.analysis.sources import FileSource
+from proxy.errors import SourceError
+from proxy.heap import keep_freed_memory, leave_garbage
+
+#: Less than this is read sooner than another process starts.
+MIN_BYTES: Final = 24 * 1024 * 1024
+#: Processes at most: each takes up to 150 MB.
+MAX_PROCESSES: Final = 16
+#: Parts that wait to be merged, beyond those that are being read.
+_AHEAD: Final = 2
+
+Counted = tuple[Aggregate, SourceStatistics]
+_Nothing = Callable[[], object]
+
+
+def aggregate_files(
+    source: FileSource, reading: Reading, on_part: _Nothing, processes: int | None = None
+) -> Aggregate:
+    """Return the counts of all files of `source`, whose statistics grow meanwhile.
+
+    Args:
+        source: files.
+        reading: what to take and how to judge.
+        on_part: called whenever more has been read.
+        processes: to read with; None: as many as there are processors, if there is enough to read.
+
+    Raises:
+        SourceError: a file cannot be read.
+    """
+    total, statistics = Aggregate(reading), source.statistics()
+    count = processes or _processes_for(statistics.total)
+    counted = (
+        _one_by_one(source, reading, total)
+        if count == 1
+        else _at_once(source, reading, total, count)
+    )
+    for part, read in counted:
+        total.merge(part)
+        statistics.add(read)
+        on_part()
+    return total
+
+
+def count_part(part: Part, reading: Reading, known: SeenPairs | None = None) -> Counted:
+    """Return the counts of one part, without the pairs that are `known`, and what became of it."""
+    aggregate = Aggregate(reading, known)
+    if part.row_groups is not None:
+        # pyarrow is an extra, and takes a tenth of a second to import.
+        from proxy.analysis.columnar import count_row_groups  # noqa: PLC0415
+
+        return aggregate, count_row_groups(part, aggregate)
+    source = PartSource(part)
+    add_all(aggregate, source)
+    return aggregate, source.statistics()
+
+
+def _one_by_one(source: FileSource, reading: Reading, total: Aggregate) -> Iterator[Counted]:
+    """Yield what this process counts; `total` holds the parts before."""
+    for part in parts_of(source.paths):
+        found = count_part(part, reading)
+        if total.seen.overlap(found[0].seen):
+            found = count_part(part, reading, total.seen)
+        yield found
+
+
+def _at_once(
+    source: FileSource, reading: Reading, total: Aggregate, processes: int
+) -> Iterator[Counted]:
+    """Yield what processes count, in the order of the parts; `total` holds those before."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_settle) as pool:
+        try:
+            for part, future in _submitted(pool, parts_of(source.paths), reading, processes):
+                found = future.result()
+                if total.seen.overlap(found[0].seen):
+                    known = total.seen.among(found[0].seen)
+                    found = pool.submit(count_part, part, reading, known).result()
+                yield found
+        except BrokenProcessPool as exc:
+            raise SourceError("a process that read a part was killed (out of memory?)") from exc
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submitted(
+    pool: ProcessPoolExecutor, parts: Iterable[Part], reading: Reading, processes: int
+) -> Iterator[tuple[Part, Future[Counted]]]:
+    waiting: deque[tuple[Part, Future[Counted]]] = deque()
+    for part in parts:
+        waiting.append((part, pool.submit(count_part, part, reading)))
+        if len(waiting) >= processes + _AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _processes_for(size_bytes: int) -> int:
+    if size_bytes < MIN_BYTES:
+        return 1
+    is_linux = hasattr(os, "sched_getaffinity")  # which knows of containers' processors
+    available = len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1
+    return min(available, MAX_PROCESSES)
+
+
+def _settle() -> None:
+    """Prepare a process that reads: freed memory is kept for the next batch."""
+    keep_freed_memory()
+    leave_garbage()

@@ -1,0 +1,1 @@
+"""The reports of `understudy compare`: one document of findings, said in three forms."""

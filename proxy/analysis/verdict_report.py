@@ -1,0 +1,88 @@
+"""A verdict for people and for programs, and back: the record that it is recomputed from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import orjson
+
+from proxy.analysis.finding import verdict_finding
+from proxy.analysis.findings import GateFinding
+from proxy.analysis.judged import VersionPairs
+from proxy.analysis.sentence import verdict_sentence
+from proxy.analysis.source import SourceStatistics
+from proxy.analysis.summary import Health
+from proxy.analysis.wording import number
+from proxy.comparison.verdict import Verdict
+from proxy.comparison.verdict_json import dumps, loads_verdict
+
+FORMAT: Final = "understudy.verdict/1"
+
+
+def document(
+    verdict: Verdict,
+    gates_from: str,
+    versions: tuple[VersionPairs, ...],
+    source: SourceStatistics | None,
+    health: Health | None,
+) -> dict[str, Any]:
+    """Return the JSON object of `understudy verdict --json`.
+
+    Its `record` holds counts, parameters and offsets, from which the verdict comes out bit for bit.
+    """
+    key = verdict.counts.key
+    return {
+        "format": FORMAT,
+        "sentence": verdict_sentence(verdict),
+        "route": key.route,
+        "candidate": key.candidate,
+        "verdict": verdict_finding(verdict, gates_from),
+        "versions": versions,
+        "source": source,
+        "health": health,
+        "record": orjson.Fragment(dumps(verdict)),
+    }
+
+
+def read_record(data: bytes) -> Verdict:
+    """Return the verdict in a document, or in a record alone, made again from its counts.
+
+    Raises:
+        ValueError: it is neither, or its counts give another verdict.
+    """
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError as exc:
+        raise ValueError(f"no JSON: {exc}") from exc
+    record = said.get("record", said) if isinstance(said, dict) else said
+    return loads_verdict(orjson.dumps(record))
+
+
+def lines_of(verdict: Verdict, gates_from: str, versions: Iterable[VersionPairs]) -> Iterator[str]:
+    """Yield the verdict as lines of text: the sentence first, then each gate, then what was left out."""
+    yield verdict_sentence(verdict)
+    finding = verdict_finding(verdict, gates_from)
+    for gate in finding.gates:
+        yield f"  {gate.metric:<13} {gate.verdict:<9} {_evidence(gate)}"
+    yield f"  gates from: {finding.gates_from}"
+    for version in versions:
+        if not version.is_deciding:
+            yield (
+                f"  left out: {version.pairs:,} pairs of config {version.config_version}, "
+                f"primary {version.primary_version or '-'}, "
+                f"candidate {version.candidate_version or '-'}"
+            )
+
+
+def _evidence(gate: GateFinding) -> str:
+    counts = gate.counts
+    noise = ""
+    if gate.metric == "agreement":
+        noise = ", less the primary's noise" if gate.has_noise_floor else ", noise taken as 0"
+    missing = f", {counts.missing:,} missing" if counts.missing else ""
+    return (
+        f"{gate.n:,} pairs (worse {counts.worse:,}, better {counts.better:,}{missing}){noise}; "
+        f"evidence to promote {number(gate.e_promote)}, to halt {number(gate.e_halt)}, "
+        f"acts at {number(1 / gate.alpha)}"
+    )

@@ -1,0 +1,185 @@
+"""`understudy verdict`: whether a candidate may be promoted, from recorded pairs, for people and CI."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final
+
+import orjson
+import typer
+
+from proxy.analysis.judging import Judging
+from proxy.analysis.summarise import aggregate_of, health_of, verdict_of
+from proxy.analysis.verdict_report import document, lines_of, read_record
+from proxy.cli import options
+from proxy.cli.pair_reading import config_beside, reading_of, selection_of
+from proxy.cli.terminal import Ended
+from proxy.comparison.correctness import TOLERANCE
+from proxy.comparison.gates import Metric
+from proxy.comparison.verdict import Outcome, Verdict
+from proxy.config.units import seconds
+from proxy.errors import SourceError
+
+#: What a pipeline acts on. No data is no pass, and no proof of harm either.
+EXIT_CODES: Final = {
+    Outcome.PROMOTE: 0,
+    Outcome.HALT: 2,
+    Outcome.CONTINUE: 3,
+    Outcome.NO_DATA: 3,
+}
+
+
+def verdict(  # noqa: PLR0913 - one argument for each option of the command
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="A state directory, a folder or file of pairs (NDJSON, Parquet), or "
+            "kafka://HOST:PORT/TOPIC.",
+            metavar="SOURCE",
+        ),
+    ] = "",
+    from_record: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of pairs: compute the verdict in a file of --json again, from its counts.",
+            metavar="FILE",
+        ),
+    ] = None,
+    route: options.Route = "",
+    candidate: options.Candidate = "",
+    metric: Annotated[
+        list[Metric] | None,
+        typer.Option(help="Judge by this gate alone; may be given several times."),
+    ] = None,
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How much worse the candidate may be: METRIC=SHARE, such as availability=0.002; a "
+            "share alone is for every gate given.",
+            metavar="[METRIC=]SHARE",
+        ),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="What a call may take, for the latency gate.", metavar="DURATION")
+    ] = "",
+    since: options.Since = "",
+    until: options.Until = "",
+    labels: options.Labels = "",
+    tolerance: options.Tolerance = TOLERANCE,
+    config: options.ConfigFile = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say whether a candidate may be promoted: promote, halt or continue, with the evidence.
+
+    Exit code 0: promote, 1: error, 2: halt, 3: continue, or no data. It may be asked as often as one
+    likes. Gates are those of the route's ramp, or of the options, else agreement (where there are
+    labels: correctness) at 0.01, availability at 0.001, and latency at 0.01 if a budget is given.
+    """
+    if from_record is not None:
+        _recompute(from_record, as_json=as_json)
+    if not source:
+        raise SourceError("say where pairs are (--from SOURCE), or give a verdict (--from-record)")
+    judging = Judging(
+        metrics=tuple(dict.fromkeys(metric or ())),
+        margins=_margins(margin or [], metric or []),
+        budget_s=_seconds(budget) if budget else None,
+        config=config_beside(source, config),
+    )
+    selection = selection_of(route, candidate, since, until)
+    with reading_of(source, selection, judging, labels, tolerance) as (pairs, reading, advance):
+        aggregate = aggregate_of(pairs, reading, advance)
+        name = _chosen(aggregate.groups, route, candidate)
+        found = verdict_of(aggregate, reading, name, pairs.statistics())
+        group = aggregate.groups.get(name)
+        versions = group.tally.judged.versions() if group else ()
+        health = health_of(aggregate, pairs.statistics())
+    gates_from = judging.source_of(*name)
+    if as_json:
+        told = document(found, gates_from, versions, pairs.statistics(), health)
+        _write(told)
+    else:
+        print("\n".join(lines_of(found, gates_from, versions)))
+    raise Ended(EXIT_CODES[found.outcome])
+
+
+def _recompute(path: Path, *, as_json: bool) -> None:
+    """Show the verdict in a file, made again from its counts, and end.
+
+    Raises:
+        SourceError: there is none, or its counts give another one.
+    """
+    try:
+        found: Verdict = read_record(path.read_bytes())
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise SourceError(f"{path}: {exc}") from exc
+    if as_json:
+        _write(document(found, "record", (), None, None))
+    else:
+        print("\n".join(lines_of(found, "record", ())))
+    raise Ended(EXIT_CODES[found.outcome])
+
+
+def _write(told: dict[str, object]) -> None:
+    form = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    sys.stdout.buffer.write(orjson.dumps(told, option=form))
+    sys.stdout.buffer.flush()
+
+
+def _chosen(names: Iterable[tuple[str, str]], route: str, candidate: str) -> tuple[str, str]:
+    """Return the candidate that is meant.
+
+    Raises:
+        SourceError: it could be any of several.
+    """
+    known = sorted(names)
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        return route or "?", candidate or "?"
+    told = ", ".join(f"{one}/{other}" for one, other in known[:10])
+    raise SourceError(f"there are pairs of {told}: choose by --route and --candidate")
+
+
+def _margins(given: list[str], metrics: list[Metric]) -> dict[Metric, float]:
+    """Return the margins that the options say.
+
+    Raises:
+        SourceError: one is none.
+    """
+    found: dict[Metric, float] = {}
+    for text in given:
+        name, equals, share = text.rpartition("=")
+        try:
+            meant = [Metric(name)] if equals else metrics
+            value = float(share.removesuffix("%")) / (100.0 if share.endswith("%") else 1.0)
+        except ValueError as exc:
+            raise SourceError(_how_to_write(text)) from exc
+        if not 0.0 < value < 1.0 or not meant:
+            raise SourceError(_how_to_write(text))
+        found.update(dict.fromkeys(meant, value))
+    return found
+
+
+def _how_to_write(text: str) -> str:
+    return (
+        f"--margin {text}: write METRIC=SHARE with a share between 0 and 1, such as agreement=0.01; "
+        "a share alone needs --metric"
+    )
+
+
+def _seconds(text: str) -> float:
+    """Return a duration in seconds.
+
+    Raises:
+        SourceError: it is none.
+    """
+    try:
+        return seconds(text)
+    except ValueError as exc:
+        raise SourceError(f"--budget {text}: {exc}") from exc

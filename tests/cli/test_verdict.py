@@ -1,0 +1,135 @@
+"""`understudy verdict` as a pipeline meets it: one sentence, an exit code, a record."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from proxy.config.load import load_config
+from proxy.config.resolved import dumps
+from tests.support.records import pair, write_pairs
+
+GATES = """
+backends: {a: {endpoints: ["http://127.0.0.1:9001"]}, b: {endpoints: ["http://127.0.0.1:9002"]}}
+routes:
+  - name: iris
+    primary: a
+    candidates: [{name: v2, backend: b, mirror: 100%, weight: 0%}]
+    ramp:
+      steps: [{weight: 10%}]
+      gates: [{metric: availability, margin: 0.05}]
+"""
+
+
+def verdict(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command; its output is no terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", "verdict", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=25,
+        check=False,
+    )
+
+
+def pairs(tmp_path: Path, differing: int, count: int = 1_000, **changes: Any) -> str:
+    """Write so many pairs, of which every `differing`th differs (0: none); return where."""
+    records = [
+        pair(n, 1, 2 if differing and n % differing == 0 else 1, **changes)
+        for n in range(1, count + 1)
+    ]
+    return str(write_pairs(tmp_path / "state" / "pairs" / "1.ndjson.zst", records).parent.parent)
+
+
+@pytest.mark.parametrize(
+    ("differing", "options", "code", "words"),
+    [
+        (0, ("--metric", "agreement", "--margin", "2%"), 0, "promote. Equivalent within"),
+        (8, (), 2, "halt. More disagreement than the margin allows, after 1,000 pairs"),
+        (0, (), 3, "continue. Not decided after"),
+        (0, ("--candidate", "v9"), 3, "no_data. No data about"),
+        (0, ("--metric", "latency", "--budget", "1ms", "--margin", "latency=0.05"), 0, "promote."),
+    ],
+)
+def test_the_first_line_and_the_exit_code_say_the_verdict(
+    tmp_path: Path, differing: int, options: tuple[str, ...], code: int, words: str
+) -> None:
+    """Numbers are in the sentence; gates follow, one a line."""
+    done = verdict("--from", pairs(tmp_path, differing), *options)
+    assert (done.returncode, done.stderr) == (code, "")
+    first, *rest = done.stdout.splitlines()
+    assert words in first
+    assert first.startswith("iris/v" if "v9" not in options else "?/v9")
+    assert any(line.split()[0] in ("agreement", "latency") for line in rest)
+
+
+def test_the_json_is_a_record_that_gives_the_same_verdict_again(tmp_path: Path) -> None:
+    """With counts, parameters and offsets in it, and an error where they do not fit."""
+    source = pairs(tmp_path, 8)
+    done = verdict("--from", source, "--json")
+    assert done.returncode == 2
+    told = orjson.loads(done.stdout)
+    (where, end), = told["record"]["counts"]["offsets"]  # fmt: skip
+    assert (where, end) == ("1.ndjson.zst", told["source"]["total"])
+    path = tmp_path / "verdict.json"
+    path.write_text(done.stdout)
+    again = verdict("--from-record", str(path))
+    assert (again.returncode, again.stderr) == (2, "")
+    assert again.stdout.splitlines()[0] == told["sentence"]
+    told["record"]["counts"]["gates"][0]["overall"]["cells"][0][2] += 1
+    path.write_bytes(orjson.dumps(told))
+    forged = verdict("--from-record", str(path))
+    assert forged.returncode == 1
+    assert "its counts give" in forged.stderr
+
+
+def test_the_gates_are_those_of_the_instances_ramp(tmp_path: Path) -> None:
+    """Of the state directory that is read, or of a config that is named."""
+    source = pairs(tmp_path, 8)
+    config = tmp_path / "understudy.yaml"
+    config.write_text(GATES)
+    done = verdict("--from", source, "--config", str(config))
+    assert done.returncode == 0
+    assert "gates from: config" in done.stdout
+    resolved = load_config(config, {})
+    folder = Path(source) / "config"
+    folder.mkdir()
+    (folder / f"{resolved.version}.json").write_bytes(dumps(resolved))
+    for name in (source, f"{source}/pairs"):
+        done = verdict("--from", name)
+        assert (done.returncode, "availability" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--bogus",), "No such option"),
+        (("--metric", "beauty"), "beauty"),
+        ((), "--from SOURCE"),
+        (("--from", "nothing"), "there is nothing at"),
+        (("--from", ".", "--margin", "0.01"), "a share alone needs --metric"),
+        (("--from", ".", "--margin", "agreement=2"), "between 0 and 1"),
+        (("--from", ".", "--budget", "5"), "--budget 5"),
+        (("--from-record", "nothing"), "cannot read nothing"),
+    ],
+)
+def test_an_error_is_never_a_halt(options: tuple[str, ...], words: str) -> None:
+    """Wrong usage, too, is exit code 1: 2 would roll back."""
+    done = verdict(*options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert words in done.stderr
+
+
+def test_several_candidates_must_be_chosen_from(tmp_path: Path) -> None:
+    """Their names are told."""
+    records = [pair(n, candidate=f"v{2 + n % 2}") for n in range(1, 20)]
+    path = write_pairs(tmp_path / "1.ndjson.zst", records)
+    done = verdict("--from", str(path))
+    assert done.returncode == 1
+    assert "iris/v2, iris/v3: choose" in done.stderr
+    assert verdict("--from", str(path), "--candidate", "v2").returncode == 3

@@ -1,0 +1,121 @@
+"""A real browser without a window, steered by its own protocol: chromium, where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.deadline import wait_for
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+#: Cold, on a busy machine.
+START_S = 20
+ANSWER_S = 10
+
+
+def find_browser() -> str | None:
+    """Return the path of a chromium, None where there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Browser:
+    """One page of a browser, with everything that it loaded and complained about.
+
+    Attributes:
+        requests: addresses that the page asked for.
+        complaints: of the console, of the log, and exceptions.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._number = 0
+        self._events: list[str] = []
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        for domain in ("Page", "Network", "Runtime", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Return what the browser answers to a command."""
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": parameters}
+        self._socket.send(json.dumps(command))
+        while True:
+            message = self._receive()
+            if message.get("id") == self._number:
+                assert "error" not in message, message
+                result: dict[str, Any] = message["result"]
+                return result
+
+    def open(self, url: str) -> None:
+        """Load a page and wait until all of it is there."""
+        self._events.clear()
+        self.call("Page.navigate", url=url)
+        while "Page.loadEventFired" not in self._events:
+            self._receive()
+
+    def value(self, expression: str) -> Any:
+        """Return what a script of the test's, not of the page's, finds."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
+
+    def set_width(self, width: int) -> None:
+        """Make the window so wide, in CSS pixels."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def _receive(self) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(self._socket.recv(timeout=ANSWER_S))
+        method, parameters = message.get("method", ""), message.get("params", {})
+        self._events.append(method)
+        if method == "Network.requestWillBeSent":
+            self.requests.append(parameters["request"]["url"])
+        if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
+            self.complaints.append(json.dumps(parameters))
+        return message
+
+
+@contextmanager
+def browser(path: str, folder: Path) -> Iterator[Browser]:
+    """Run a browser that keeps its state in `folder`; it ends with the block."""
+    arguments = (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+        f"--user-data-dir={folder}", "about:blank",
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [path, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        port = wait_for(lambda: _port(folder), "the browser's port", START_S)
+        listed = f"http://127.0.0.1:{port}/json/list"
+        pages = wait_for(lambda: _pages(listed), "an open page", START_S)
+        with connect(pages[0], max_size=None) as socket:
+            yield Browser(socket)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(ANSWER_S)
+
+
+def _port(folder: Path) -> str:
+    file = folder / "DevToolsActivePort"
+    return file.read_text().partition("\n")[0] if file.exists() else ""
+
+
+def _pages(listed: str) -> list[str]:
+    found = httpx.get(listed, timeout=ANSWER_S).json()
+    return [page["webSocketDebuggerUrl"] for page in found if page["type"] == "page"]
