@@ -12,6 +12,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+#: What the ledger's verdicts mean.
+VERDICTS = {
+    "balanced": "all adds up",
+    "under_way": "adds up but for what is under way",
+    "unbalanced": "DOES NOT ADD UP, see the problems above",
+}
+
 
 def print_status(status: dict[str, Any]) -> None:
     """Print the tables once."""
@@ -130,6 +137,10 @@ def _ledger(status: dict[str, Any]) -> Table:
     for account in status["ledger"]:
         parts = ", ".join(f"{name} {count}" for name, count in account["parts"].items())
         table.add_row(account["name"], str(account["total"]), parts, str(account["open"]))
+    word = status["ledger_verdict"]["verdict"]
+    table.title = Text.assemble(
+        "ledger: ", (VERDICTS[word], "bold red" if word == "unbalanced" else "")
+    )
     backlog = sum(r["backlog_bytes"] for r in filter(None, status["recorders"]))
     if backlog:
         table.caption = f"{backlog:,} bytes of journal wait for the sink's word"

@@ -40,6 +40,11 @@ class FrameFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o600)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file's descriptor; -1 when closed."""
+        return self._descriptor
+
     def append(self, content: bytes) -> int:
         """Write `content` as one frame; return the frame's size in bytes.
 
