@@ -1,9 +1,9 @@
 """How the heaps of a process that works in batches treat freed memory: C's, and Python's.
 
-Each window of pairs that the recorder or a comparison reads takes a few megabytes and gives them
-back. glibc returns what is free at the heap's end to the kernel as soon as it is 128 KiB, so the next window faults every page in again: 3
-faults and 9 us for each pair, measured, a quarter of all it costs. Here the heap keeps a bounded
-rest instead.
+Each window of pairs that the recorder or a comparison reads takes a few megabytes and gives them back.
+glibc returns what is free at the heap's end to the kernel as soon as it is 128 KiB, so the next window
+faults every page in again: 3 faults and 9 us for each pair, measured, a quarter of all it costs. Here
+the heap keeps a bounded rest instead.
 """
 
 from __future__ import annotations
