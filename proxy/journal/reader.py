@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxy.journal.cursor import Batch, Cursor
 from proxy.journal.segments import (
@@ -61,6 +62,7 @@ class JournalReader:
         committed: the durable position.
         ahead: of later segments, up to which offset they are durably done, too.
         accounts: the totals that were committed with both, over all starts.
+        notes: what else was committed with them.
 
     Raises:
         StateError: another process reads this journal, or the directory cannot be used.
@@ -74,6 +76,7 @@ class JournalReader:
         self.committed = shipped.position
         self.ahead = dict(shipped.ahead)
         self.accounts = dict(shipped.accounts)
+        self.notes = shipped.notes
         # Up to where segments have been read out of turn, and where those that are over end.
         self._read_ahead = dict(shipped.ahead)
         self._ends: dict[int, int] = {}
@@ -125,6 +128,7 @@ class JournalReader:
         position: Position,
         accounts: Mapping[str, int] | None = None,
         ahead: Mapping[int, int] | None = None,
+        notes: Any = None,
     ) -> None:
         """Make `position` durable, with the totals that hold at it; remove segments that are done.
 
@@ -133,6 +137,7 @@ class JournalReader:
             accounts: the totals; None leaves them.
             ahead: of each later segment the offset of its latest batch of `read_newest` that is
                 delivered; None leaves them.
+            notes: JSON values that hold at it, too; None leaves them.
 
         Raises:
             OSError: the disk refuses; the old position and accounts are still in force.
@@ -140,8 +145,9 @@ class JournalReader:
         fresh = self.accounts if accounts is None else dict(accounts)
         places = self.ahead if ahead is None else ahead
         places = {n: offset for n, offset in places.items() if n > position.segment}
-        store_shipped(self._directory, Shipped(position, fresh, places))
-        self.committed, self.accounts, self.ahead = position, fresh, places
+        kept = self.notes if notes is None else notes
+        store_shipped(self._directory, Shipped(position, fresh, places, kept))
+        self.committed, self.accounts, self.ahead, self.notes = position, fresh, places, kept
         for number in segment_numbers(self._directory):
             if number < position.segment or self._is_over(number):
                 with suppress(FileNotFoundError):

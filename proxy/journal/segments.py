@@ -19,6 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -48,11 +49,13 @@ class Shipped:
         position: everything before it is done.
         accounts: the totals.
         ahead: of later segments, up to which offset they are done, too.
+        notes: what else holds exactly there, as JSON values; the reader's own, not looked at here.
     """
 
     position: Position = Position()
     accounts: Mapping[str, int] = field(default_factory=dict)
     ahead: Mapping[int, int] = field(default_factory=dict)
+    notes: Any = None
 
     def offset_in(self, number: int) -> int | None:
         """Return up to where segment `number` is done; None when all of it is."""
@@ -95,6 +98,7 @@ def load_shipped(directory: Path) -> Shipped:
             Position(int(found["segment"]), int(found["offset"])),
             {str(key): int(value) for key, value in found["accounts"].items()},
             {int(key): int(value) for key, value in found.get("ahead", {}).items()},
+            found.get("notes"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Shipped()
@@ -107,12 +111,14 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
         OSError: the disk refuses; the old one is still in force.
     """
     position = shipped.position
-    content = {
+    content: dict[str, Any] = {
         "segment": position.segment,
         "offset": position.offset,
         "accounts": dict(shipped.accounts),
         "ahead": {str(number): offset for number, offset in shipped.ahead.items()},
     }
+    if shipped.notes is not None:
+        content["notes"] = shipped.notes
     replace_file(directory / SHIPPED, orjson.dumps(content))
 
 
@@ -135,8 +141,10 @@ def store_dropped(directory: Path, dropped: Dropped) -> None:
     replace_file(directory / DROPPED, orjson.dumps(content))
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, is_synced: bool = True) -> None:
     """Replace `path` atomically by `content`, mode 0600, synced before it is renamed.
+
+    Not synced, the new content may be lost or empty after a failure of power; never after a crash.
 
     Raises:
         OSError: the disk refuses; the old file is untouched.
@@ -147,7 +155,8 @@ def replace_file(path: Path, content: bytes) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        if is_synced:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     fresh.replace(path)

@@ -16,6 +16,7 @@ it may send some pairs twice, under the same `pair_id`.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 from collections import Counter
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.config.resolved import Config
 from proxy.errors import StateError
@@ -33,7 +35,10 @@ from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
-from proxy.telemetry import monotonic_s
+from proxy.telemetry import monotonic_s, wall_ns
+
+if TYPE_CHECKING:  # see `proxy.recorder.expansion`
+    from proxy.recorder.evidence import Gates, JournalEvidence
 
 #: Uncompressed bytes of journal lines expanded at once: what bounds the recorder's memory. A round
 #: through the client costs as much as 20 pairs; half of this made each pair 4 us more expensive.
@@ -67,6 +72,7 @@ class _Tail:
         ahead: of later segments, up to which offset they are delivered, too.
         counts: what has come to the accounts since the last commit.
         uncommitted_bytes: the lines in between.
+        evidence: what its delivered pairs count for ramps; None where there is no ramp.
     """
 
     reader: JournalReader
@@ -75,6 +81,7 @@ class _Tail:
     ahead: dict[int, int]
     counts: Counter[str] = field(default_factory=Counter)
     uncommitted_bytes: int = 0
+    evidence: JournalEvidence | None = None
 
     def take(self, batch: Batch) -> None:
         """Take note that `batch` is delivered."""
@@ -113,9 +120,11 @@ class Recorder:
         self._sink = sink
         self._state_dir = Path(config.state_dir)
         self._spans = spans
-        self._maker = PairMaker(config, spans)
+        self._gates = _gates(config)
+        self._maker = PairMaker(config, spans, self._gates)
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
+        self._caught_up_ms: int | None = None
         self._journal_errors = 0
         self._message = ""
 
@@ -177,10 +186,11 @@ class Recorder:
         """Ship until stopped, and then until the journals are empty."""
         delay_s = POLL_S
         while True:
+            began_ms = wall_ns() // 1_000_000
             self._discover(now_s=monotonic_s(), at_once=stop.is_set())
             lines = await self._catch_up()
-            if not lines or monotonic_s() - self._committed_s >= COMMIT_S:
-                self._commit_all()
+            if (not lines or monotonic_s() - self._committed_s >= COMMIT_S) and self._commit_all():
+                self._caught_up_ms = began_ms
             if stop.is_set():
                 if not lines:
                     return
@@ -233,7 +243,7 @@ class Recorder:
 
     async def _expand(self, batch: Batch) -> Expansion:
         """Expand a window, giving the loop a turn now and then."""
-        expansion = Expansion()
+        expansion = self._maker.begin()
         for start in range(0, len(batch.lines), _SLICE_LINES):
             self._maker.expand(batch.lines[start : start + _SLICE_LINES], expansion)
             await asyncio.sleep(0)
@@ -254,27 +264,36 @@ class Recorder:
         for drop, count in delivery.dropped.items():
             counts[f"{statistics.DROPPED}{drop}"] += count
         tail.take(batch)
+        if tail.evidence is not None and expansion.evidence is not None:
+            tail.evidence.add(expansion.evidence.parts())
         if tail.uncommitted_bytes >= COMMIT_BYTES:
             self._commit(tail)
 
-    def _commit_all(self) -> None:
-        """Make durable what has been delivered of every journal."""
-        for tail in self._tails.values():
-            self._commit(tail)
+    def _commit_all(self) -> bool:
+        """Make durable what has been delivered of every journal; return whether all of it is."""
+        done = [self._commit(tail) for tail in self._tails.values()]
         self._committed_s = monotonic_s()
+        return all(done)
 
-    def _commit(self, tail: _Tail) -> None:
+    def _commit(self, tail: _Tail) -> bool:
         reader = tail.reader
         if (tail.delivered, tail.ahead) == (reader.committed, reader.ahead):
-            return
+            return True
+        notes = None
+        if tail.evidence is not None and tail.evidence.is_changed:
+            notes = tail.evidence.as_notes()
+        accounts = Counter(reader.accounts) + tail.counts
         try:
-            reader.commit(tail.delivered, Counter(reader.accounts) + tail.counts, tail.ahead)
+            reader.commit(tail.delivered, accounts, tail.ahead, notes)
         except OSError as exc:
             # The next commit covers this one; a crash before it sends these pairs again.
             self._note(f"cannot commit in {tail.directory}: {exc}")
-            return
+            return False
         tail.counts.clear()
         tail.uncommitted_bytes = 0
+        if notes is not None and tail.evidence is not None:
+            tail.evidence.is_changed = False
+        return True
 
     def _discover(self, *, now_s: float, at_once: bool) -> None:
         """Open the journals that have appeared; looks each second, and `at_once` when stopping."""
@@ -289,9 +308,10 @@ class Recorder:
                 continue
             try:
                 reader = JournalReader(directory)
-                self._tails[int(match[1])] = _Tail(
-                    reader, directory, reader.committed, dict(reader.ahead)
-                )
+                tail = _Tail(reader, directory, reader.committed, dict(reader.ahead))
+                if self._gates is not None:
+                    tail.evidence = self._gates.journal(reader.notes)
+                self._tails[int(match[1])] = tail
             except StateError as exc:
                 self._note(str(exc))
 
@@ -311,5 +331,16 @@ class Recorder:
     def _store_statistics(self) -> None:
         try:
             statistics.store(self._state_dir, self.statistics())
+            if self._gates is not None:
+                parts = [note for tail in self._tails.values() for note in tail.reader.notes or ()]
+                self._gates.publish(self._state_dir, self._index, parts, self._caught_up_ms)
         except OSError as exc:
             self._note(f"cannot write the statistics: {exc}")
+
+
+def _gates(config: Config) -> Gates | None:
+    """Return what counts for ramps; None, without the import of numpy, where there is no ramp."""
+    if all(route.ramp is None for route in config.routes):
+        return None
+    found: Gates = importlib.import_module("proxy.recorder.evidence").Gates(config)
+    return found
