@@ -45,6 +45,7 @@ from proxy.config.resolved_route import (
     Split,
     SplitKind,
     Step,
+    Webhook,
 )
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "Telemetry",
     "Tls",
     "UpstreamTls",
+    "Webhook",
     "digest",
     "dumps",
     "loads",

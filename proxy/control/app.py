@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,6 +21,9 @@ from proxy.control.openapi import document
 from proxy.control.pulse import Pulse
 from proxy.control.snapshot import Observer
 
+if TYPE_CHECKING:
+    from proxy.control.ramp_driver import RampDriver
+
 logger = logging.getLogger("understudy.control")
 
 _DASHBOARD = Path(__file__).parent / "dashboard"
@@ -32,9 +36,14 @@ _DASHBOARD_HEADERS = {
 }
 
 
-def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) -> ASGIApp:
+def build_app(
+    config: Config,
+    observer: Observer,
+    pulse: Pulse | None = None,
+    ramps: RampDriver | None = None,
+) -> ASGIApp:
     """Return the admin application of one instance; without a pulse it doubts no order's age."""
-    ends = Endpoints(config, observer, pulse or Pulse())
+    ends = Endpoints(config, observer, pulse or Pulse(), ramps)
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -47,6 +56,7 @@ def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) ->
             Route("/api/v1/kill", ends.kill, methods=["POST"]),
             Route("/api/v1/revive", ends.revive, methods=["POST"]),
             Route(weight, ends.weight, methods=["PUT"]),
+            Route("/api/v1/routes/{route}/ramp/{word}", ends.ramp, methods=["POST"]),
             Route("/api/v1/labels", ends.labels, methods=["POST"]),
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),

@@ -178,15 +178,18 @@ def since(counts: EvidenceCounts, earlier: EvidenceCounts) -> EvidenceCounts:
 
 
 def _judged(counts: EvidenceCounts, params: Params) -> Verdict:
-    """Return the verdict; a split that looks broken blocks a rise, and no fall.
+    """Return the verdict; a broken split and pairs without a difference block a rise, and no fall.
 
-    While a candidate hangs, the pairs that it serves come late, which makes a true split look broken.
+    A candidate that fails gets no more copies (its breaker is open), so most of its pairs have no
+    difference, and pairs of one that hangs come late, so that a true split looks broken: what is seen
+    of it must halt it all the same. The verdict carries the parameters that it was made by.
     """
     verdict = judge(counts, params)
-    if verdict.outcome is Outcome.NO_DATA and verdict.reason == "sample_ratio":
-        alone = judge(replace(counts, arms=()), params)
-        return alone if alone.outcome is Outcome.HALT else verdict
-    return verdict
+    if verdict.outcome is not Outcome.NO_DATA:
+        return verdict
+    gates = tuple(replace(gate, max_missing=1.0) for gate in params.gates)
+    seen = judge(replace(counts, arms=()), replace(params, gates=gates))
+    return seen if seen.outcome is Outcome.HALT else verdict
 
 
 def _totals(parts: Iterable[Part]) -> dict[EvidenceKey, EvidenceCounts]:

@@ -247,6 +247,16 @@ def _publish(
     return seen[0], after
 
 
+def refuse_if_overtaken(page: ControlPage, source: Source) -> None:
+    """Refuse an order that changes no page, as one that does would be.
+
+    Raises:
+        OvertakenError: a kill was latched since the page that the source had seen.
+        StateError: the page or the folder cannot be read.
+    """
+    _refuse_if_overtaken(page, page.read(), source)
+
+
 def _refuse_if_overtaken(page: ControlPage, state: ControlState, source: Source) -> None:
     """Raise if a kill came after the page that the source had seen, or that page is gone."""
     seen = source.seen_generation

@@ -60,7 +60,15 @@ class RampMachine(RuleBasedStateMachine):
         """Look, decide, act; control may die before or after the page is written."""
         live_bp = self.live_bp if is_readable else None
         sight = Sight(
-            self.now_ms, live_bp, self.live_step, killed, outcome, "r", pairs, is_fresh, confirmation
+            self.now_ms,
+            live_bp,
+            self.live_step,
+            killed,
+            outcome,
+            "r",
+            pairs,
+            is_fresh,
+            confirmation,
         )
         before = self.state
         action = next_action(before, PLAN, sight)
