@@ -17,6 +17,9 @@ endef
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compiled lint format bench fuzz wheel schemas clean
 
+# Tests run in so many processes, each file in one of them: most of their time is waiting.
+JOBS ?= 2
+
 # How long `make fuzz` looks at each parser.
 FUZZ_S ?= 120
 
@@ -27,11 +30,13 @@ demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair
 	$(BIN)/understudy demo
 
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
-test-compiled: $(VENV)/.test $(COMPILED)/.done ## the data plane's tests again, against the wheel compiled by mypyc
+test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
-		$(BIN)/pytest --override-ini pythonpath= tests/dataplane tests/hostile tests/routing tests/wire
+		$(BIN)/pytest --override-ini pythonpath= --numprocesses $(JOBS) --dist loadfile \
+		tests/comparison tests/dataplane tests/hostile tests/journal tests/pairs tests/routing tests/wire \
+		tests/recorder/test_expansion.py tests/recorder/test_kafka_batch.py tests/recorder/test_kafka_messages.py
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .

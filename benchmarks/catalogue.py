@@ -13,6 +13,7 @@ from benchmarks import (
     kill_switch,
     mirror_cpu,
     openai_route,
+    recorder_backlog,
     recorder_rate,
     slowloris,
     sse,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         slowloris,
         kill_switch,
         recorder_rate,
+        recorder_backlog,
         openai_route,
         evidence,
     )

@@ -76,6 +76,7 @@ KILL_PAGE = Bar(10, " ms")
 KILL_COMMAND = Bar(100, " ms", digits=0)
 #: One recorder, journal to Kafka.
 RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
+BACKLOG_MEMORY = Bar(200, " MB", digits=0)
 #: Server-sent events, added to the direct way.
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)

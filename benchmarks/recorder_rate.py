@@ -4,10 +4,8 @@ CPU of the recorder process per pair and the rate that follows from it, into the
 a real Kafka broker, from a journal that is there (a backlog), by size of the answers; then from a
 stream of 1,000 pairs per second, where every wake-up counts.
 
-The journal's lines are made from one that a running worker wrote: other ids, times and answers,
-the layout as it is. One in five candidates differs a little from its primary; no answer comes
-twice, so nothing can be remembered. The broker comes from `KAFKA_BOOTSTRAP_SERVERS`, or is started
-here where java, mvn and the test extra are; else Kafka is left out.
+What the journal holds is made in `recorder_stage`. The broker comes from `KAFKA_BOOTSTRAP_SERVERS`,
+or is started here where java, mvn and the test extra are; else Kafka is left out.
 
 What was learnt (microseconds per pair with answers of 200 bytes, Python 3.11, interpreted; medians
 before and after: backlog into the local log 55 and 28, into Kafka 61 and 43; stream 90 and 50; the
@@ -23,6 +21,9 @@ same with answers of 1 KB: 70 and 48, 91 and 73):
 - zstd parameters other than level 1's (hash size, match length, larger windows) gave nothing.
 - A pass over the journals costs 0.3 ms and a commit as much, so both are few. Most of what a stream
   costs more than a backlog is caches that others have filled meanwhile.
+- A round through aiokafka costs as much as 20 pairs: windows of 1 MiB in place of 512 KiB take 4 off
+  and make the recorder 30 MB larger; 768 KiB are the compromise.
+  A message's value is copied once, when its batch is put together: 1.
 - A broker's JVM on the other thread of the core makes everything 1.4 times slower: of Kafka's 43,
   30 are left alone.
 - mypyc takes another 3 off; 5 with Kafka.
@@ -30,32 +31,22 @@ same with answers of 1 KB: 70 and 48, 91 and 73):
 
 from __future__ import annotations
 
-import os
-import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from benchmarks import claims, processes
 from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.figures import Spread, size_label, spread
-from benchmarks.fleet import BenchmarkError, Fleet, Place
-from benchmarks.kafka import create_topic, kafka_address, stored_messages
+from benchmarks.fleet import Fleet
+from benchmarks.kafka import kafka_address
 from benchmarks.options import Options
-from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Setup, Understudy, Upstreams
-from benchmarks.peers.understudy import PYTHON, count_pairs
+from benchmarks.recorder_stage import DIFFERING, GIB, RecorderStage, real_line
 from benchmarks.report import Report, Table
-from benchmarks.stage import Stage
-from proxy.config.resolved import Config, Kafka, digest, dumps, loads
-from proxy.journal.reader import JournalReader
-from proxy.journal.segments import load_shipped, segment_path
-from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
+from proxy.journal.writer import FLUSH_S, JournalWriter
 from proxy.telemetry import monotonic_s
 
 NAME = "recorder-rate"
@@ -63,11 +54,7 @@ ANSWER_BYTES = (200, 1024)
 PAIRS = 10_000
 WARM_UP_PAIRS = 2_000
 STREAM_RATE_PER_S = 1_000
-_DIFFERING = 0.2
-_SPACING_US = 100
-_GIB = 1 << 30
 _LIMIT_S = 120.0
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +82,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     """Measure every sink with every size of answers."""
     samples: list[Sample] = []
     faults: list[str] = []
-    line, config = _real_line(folder / "real", is_pinned=options.is_pinned)
+    line, config = real_line(folder / "real", is_pinned=options.is_pinned)
     with kafka_address(folder / "broker") as (bootstrap, note):
         for kafka in (None, *([bootstrap] if bootstrap else [])):
             for answer_bytes in ANSWER_BYTES[: 1 if options.is_quick else None]:
@@ -108,7 +95,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
         name=NAME,
         conditions=(
             f"one recorder; {options.rounds} rounds of {PAIRS:,} journaled pairs; medians",
-            f"no answer comes twice; {_DIFFERING:.0%} of the candidates differ from the primary",
+            f"no answer comes twice; {DIFFERING:.0%} of the candidates differ from the primary",
             *([note] if note else []),
         ),
         tables=(_table(samples),),
@@ -120,130 +107,44 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
     )
 
 
-class _Bench:
-    """One recorder with a journal of its own."""
-
-    def __init__(
-        self,
-        state: Path,
-        line: dict[str, Any],
-        config: Config,
-        answer_bytes: int,
-        kafka: str | None,
-    ) -> None:
-        self._line = line
-        self._answer_bytes = answer_bytes
-        self._sink = "kafka" if kafka else "local log"
-        self._topic = f"bench-{os.getpid()}-{state.name}"
-        target = Kafka((kafka,), self._topic, {}) if kafka else None
-        config = replace(config, state_dir=str(state), record=replace(config.record, kafka=target))
-        self._config = replace(config, version=digest(config))
-        self._state = state
-        self._journal = state / "journal" / "worker-0"
-        self._random = random.Random(answer_bytes)
-        self._fed = 0
-        self._made = 0
+class _Bench(RecorderStage):
+    """Backlogs and a stream for one recorder."""
 
     def measure(self, fleet: Fleet, options: Options) -> list[Sample]:
         """Start the recorder, warm it up, and measure backlogs and a stream."""
-        path = self._state / "config" / f"{self._config.version}.json"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(dumps(self._config))
-        (prepared,) = self._prepare(self._state / "prepared")
-        if self._config.record.kafka:
-            create_topic(self._config.record.kafka)
-        command = [*PYTHON, "-m", "proxy.recorder", "--config", str(path), "--index", "0"]
-        recorder = fleet.start("recorder", command, Place.PROXY)
-        writer = JournalWriter(self._journal, disk_budget_bytes=_GIB)
-        self._write(writer, WARM_UP_PAIRS)
+        prepared = self.prepare(PAIRS)
+        recorder = self.start(fleet)
+        writer = JournalWriter(self.journal, disk_budget_bytes=GIB)
+        self.write(writer, WARM_UP_PAIRS)
         writer.close()
-        self._wait(fleet)
+        self.wait(fleet, _LIMIT_S)
         found = [
             self._backlog(fleet, recorder.pid, prepared, number)
             for number in range(2, options.rounds + 2)
         ]
         return [*found, self._stream(fleet, recorder.pid, options.seconds)]
 
-    def faults(self) -> list[str]:
-        """Return what is not accounted for, by the recorder's word and by the sink's."""
-        accounts = load_shipped(self._journal).accounts
-        wrong = {key: count for key, count in accounts.items() if key.startswith("dropped.")}
-        kafka = self._config.record.kafka
-        stored = stored_messages(kafka) if kafka else count_pairs(self._state / "pairs")
-        if wrong or accounts.get("acknowledged") != self._fed or stored != self._fed:
-            return [f"{self._sink}: {self._fed} pairs journaled, {stored} stored, {dict(accounts)}"]
-        return []
-
-    def _prepare(self, directory: Path) -> list[Path]:
-        """Write a segment of `PAIRS` lines."""
-        writer = JournalWriter(directory, disk_budget_bytes=64 * _GIB)
-        self._write(writer, PAIRS)
-        self._fed -= PAIRS
-        writer.close()
-        return sorted(directory.glob("*.zst"))
-
     def _backlog(self, fleet: Fleet, pid: int, prepared: Path, number: int) -> Sample:
         """Give the recorder a whole segment at once, and wait until it is shipped."""
         with _Usage(pid) as usage:
-            os.link(prepared, segment_path(self._journal, number))
-            self._fed += PAIRS
-            self._wait(fleet)
-        return usage.sample(self._sink, "backlog", self._answer_bytes, PAIRS)
+            self.give(prepared, number, PAIRS)
+            self.wait(fleet, _LIMIT_S)
+        return usage.sample(self.sink, "backlog", self.answer_bytes, PAIRS)
 
     def _stream(self, fleet: Fleet, pid: int, seconds: int) -> Sample:
         """Feed the recorder as a worker under moderate load does: a frame each 20 ms."""
-        writer = JournalWriter(self._journal, disk_budget_bytes=_GIB)
+        writer = JournalWriter(self.journal, disk_budget_bytes=GIB)
         per_frame = round(STREAM_RATE_PER_S * FLUSH_S)
         frames = round(seconds / FLUSH_S)
         with _Usage(pid) as usage:
             start_s = monotonic_s()
             for frame in range(frames):
-                self._write(writer, per_frame)
+                self.write(writer, per_frame)
                 writer.flush()
                 time.sleep(max(0.0, start_s + (frame + 1) * FLUSH_S - monotonic_s()))
-            self._wait(fleet)
+            self.wait(fleet, _LIMIT_S)
         writer.close()
-        return usage.sample(self._sink, "stream", self._answer_bytes, frames * per_frame)
-
-    def _write(self, writer: JournalWriter, count: int) -> None:
-        for _ in range(count):
-            writer.append(self._next_line())
-            if writer.buffered_bytes >= FLUSH_BYTES:
-                writer.flush()
-        self._fed += count
-
-    def _next_line(self) -> bytes:
-        """Return the real line with ids, times and answers of its own."""
-        made = self._random
-        self._made += 1
-        data = [made.random() for _ in range(max(1, (self._answer_bytes - 110) // 19))]
-        primary = _answer(data)
-        is_other = made.random() < _DIFFERING
-        candidate = _answer([value * (1 + 1e-6) for value in data]) if is_other else primary
-        changes: dict[str, Any] = {
-            "seq": self._made,
-            "ts_us": 1_700_000_000_000_000 + self._made * _SPACING_US,
-            "config_version": self._config.version,
-            "request_id": f"{made.getrandbits(128):032x}",
-            "trace_id": f"{made.getrandbits(128):032x}",
-            "unit_hash": f"{made.getrandbits(64):016x}",
-            "request_sha256": f"{made.getrandbits(256):064x}",
-        }
-        for side, body in (("primary", primary), ("candidate", candidate)):
-            changes[f"{side}_body"] = body
-            changes[f"{side}_response_bytes"] = len(body)
-            changes[f"{side}_ttfb_us"] = made.randrange(500, 5_000)
-            changes[f"{side}_latency_us"] = made.randrange(5_000, 9_000)
-        return orjson.dumps(self._line | changes)
-
-    def _wait(self, fleet: Fleet) -> None:
-        """Wait until everything is acknowledged and committed."""
-        give_up = monotonic_s() + _LIMIT_S
-        while load_shipped(self._journal).accounts.get("acknowledged", 0) < self._fed:
-            fleet.check_all()
-            if monotonic_s() > give_up:
-                raise BenchmarkError(f"the recorder is not done after {_LIMIT_S:g} s")
-            time.sleep(_POLL_S)
+        return usage.sample(self.sink, "stream", self.answer_bytes, frames * per_frame)
 
 
 class _Usage:
@@ -273,30 +174,6 @@ class _Usage:
         status = (processes.PROC / str(self._pid) / "status").read_text()
         switches = [int(line.split()[1]) for line in status.splitlines() if "_ctxt_" in line]
         return monotonic_s(), processes.cpu_ns(self._pid), sum(switches)
-
-
-def _answer(data: list[float]) -> str:
-    """Return an answer in the form of the origin's."""
-    output = {"name": "probabilities", "datatype": "FP64", "shape": [1, len(data)], "data": data}
-    answer = {"model_name": "digits", "model_version": "3", "outputs": [output]}
-    return orjson.dumps(answer).decode()
-
-
-def _real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config]:
-    """Return a line that a running worker has journaled, and its config."""
-    folder.mkdir()
-    with Fleet(folder, is_pinned) as fleet:
-        upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-        target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup())
-        assert target.pairs is not None
-        Stage(fleet, upstreams, [target]).probe(target)
-        state = target.pairs.parent
-    # Ended, it has flushed; the newest segment is never removed.
-    (state / "journal" / "worker-0" / "shipped.json").unlink(missing_ok=True)
-    reader = JournalReader(state / "journal" / "worker-0")
-    line: dict[str, Any] = orjson.loads(reader.read(1).lines[0])
-    reader.close()
-    return line, loads((state / "config" / f"{line['config_version']}.json").read_bytes())
 
 
 _Key = tuple[str, str, int]

@@ -23,6 +23,7 @@ from proxy.config.resolved import Bodies, Record, Route
 from proxy.errors import UnderstudyError
 from proxy.pairs import sse
 from proxy.pairs.identity import Identities
+from proxy.pairs.inflate import Between, at_once
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.stream import ENDED_EARLY
 from proxy.pairs.reading import BODY_FIELDS, Reader, decoded
@@ -95,8 +96,10 @@ class Expander:
         numbers: the places of the route's candidates, by name.
     """
 
-    def __init__(self, route: Route, record: Record, proxy_version: str) -> None:
-        """Prepare what depends on the config alone.
+    def __init__(
+        self, route: Route, record: Record, proxy_version: str, between: Between = at_once
+    ) -> None:
+        """Prepare what depends on the config alone; `between` is called between steps of long work.
 
         Raises:
             ValueError: no such comparator, or a prediction path that is not JMESPath.
@@ -106,7 +109,7 @@ class Expander:
         self._bodies = record.bodies_of(route)
         self._keeps_bodies = self._bodies in (Bodies.RESPONSES, Bodies.FULL)
         self._redacts = bool(record.rules_of(route))
-        self._reader = Reader(route)
+        self._reader = Reader(route, between)
         self._identities = Identities()
         # A field that may not be null and is not replaced makes the record unwritable.
         self._template: dict[str, Any] = {

@@ -17,6 +17,7 @@ from proxy.comparison import comparators
 from proxy.comparison.result import Comparison, against_noise, not_comparable
 from proxy.config.resolved import Route
 from proxy.pairs import sse
+from proxy.pairs.inflate import Between, at_once
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.extract import Extractor
 from proxy.pairs.protocols.stream import INCOMPLETE
@@ -39,13 +40,13 @@ BODY_FIELDS: Final = (
 class Reader:
     """Reads and compares the answers of one route."""
 
-    def __init__(self, route: Route) -> None:
-        """Prepare what depends on the config alone.
+    def __init__(self, route: Route, between: Between = at_once) -> None:
+        """Prepare what depends on the config alone; see `inflate` for `between`.
 
         Raises:
             ValueError: no such comparator, or a prediction path that is not JMESPath.
         """
-        self._extract = Extractor(route.protocol, route.compare.prediction).read
+        self._extract = Extractor(route.protocol, route.compare.prediction, between).read
         self._compare = comparators.build(route.compare)
 
     def read(self, body: Body) -> tuple[str | None, Extract]:

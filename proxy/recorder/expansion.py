@@ -138,4 +138,7 @@ class _UnknownRouteError(LookupError):
 
 
 def _expanders(config: Config) -> dict[str, Expander]:
-    return {route.name: Expander(route, config.record, __version__) for route in config.routes}
+    return {
+        route.name: Expander(route, config.record, __version__, step_aside)
+        for route in config.routes
+    }

@@ -36,7 +36,7 @@ class ClientLog(logging.Handler):
         if record.thread != self._thread:
             return
         message = record.getMessage()
-        if message == _NO_TROUBLE or record.thread != self._thread:
+        if message == _NO_TROUBLE:
             return
         self.latest = message
         found = [_error(arg) for arg in record.args or ()]

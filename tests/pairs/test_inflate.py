@@ -13,7 +13,15 @@ import zstandard
 from hypothesis import given, strategies as st
 
 from proxy.pairs import inflate as inflate_module
-from proxy.pairs.inflate import DAMAGED, LIMIT_BYTES, TOO_LARGE, UNKNOWN, InflateError, inflate
+from proxy.pairs.inflate import (
+    DAMAGED,
+    LIMIT_BYTES,
+    STEP_BYTES,
+    TOO_LARGE,
+    UNKNOWN,
+    InflateError,
+    inflate,
+)
 
 TEXT = bytes(range(256)) * 4
 
@@ -142,3 +150,12 @@ def test_any_bytes_inflate_or_are_refused(body: bytes, encoding: str) -> None:
     """Never another error, never more than the bound."""
     with contextlib.suppress(InflateError):
         assert len(inflate(body, encoding)) <= 100 * len(body)
+
+
+def test_others_get_a_turn_while_a_bomb_is_inflated() -> None:
+    """It is refused after so many steps, and between any two somebody else may go on."""
+    bomb = gzip.compress(bytes(64 << 20))
+    turns: list[int] = []
+    with pytest.raises(InflateError, match=TOO_LARGE):
+        inflate(bomb, "gzip", between=lambda: turns.append(1))
+    assert len(turns) == 100 * len(bomb) // STEP_BYTES

@@ -15,7 +15,7 @@ import orjson
 
 from proxy.config.resolved import Protocol
 from proxy.pairs import documents, sse
-from proxy.pairs.inflate import InflateError, inflate
+from proxy.pairs.inflate import Between, InflateError, at_once, inflate
 from proxy.pairs.predictions import finder, is_plain
 from proxy.pairs.protocols import json_body, mlflow, open_inference, openai, tfserving
 from proxy.pairs.protocols.answer import Answer, Dialect, Extract
@@ -39,13 +39,18 @@ _DIALECTS: Final[dict[Protocol, Dialect]] = {
 class Extractor:
     """Reads the answers of one route."""
 
-    def __init__(self, protocol: Protocol, expression: str = "") -> None:
+    def __init__(
+        self, protocol: Protocol, expression: str = "", between: Between = at_once
+    ) -> None:
         """Compile the prediction path; `raw` answers have no document, so theirs is ignored.
+
+        `between` is called between the steps of long work.
 
         Raises:
             ValueError: `expression` is not JMESPath.
         """
         self._dialect = _DIALECTS.get(protocol)
+        self._between = between
         self._expression = expression
         self._find = finder(expression)
         self._is_plain = is_plain(expression)
@@ -56,7 +61,7 @@ class Extractor:
         """Return what an answer says; `body` as on the wire, its encoding not yet undone."""
         if content_encoding:
             try:
-                body = inflate(body, content_encoding)
+                body = inflate(body, content_encoding, between=self._between)
             except InflateError as exc:
                 return Extract(reason=str(exc))
         dialect = self._dialect
