@@ -9,13 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -25,14 +23,12 @@ from proxy.config.resolved import Config
 from proxy.config.secrets import read_whole
 from proxy.control.app import build_app
 from proxy.control.pulse import BEAT_S, Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
 from proxy.errors import StateError
 from proxy.log import emit
 from proxy.log_records import configure
 from proxy.telemetry import monotonic_s
-
-if TYPE_CHECKING:
-    from proxy.control.ramps import Ramps
 
 #: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
 PARENT_POLL_S = 1.0
@@ -45,10 +41,10 @@ CONNECTION_LIMIT = 256
 async def serve(config: Config, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or the launcher's end."""
     observer, pulse = Observer(config), Pulse()
-    ramps = _ramps(config, observer)
+    ramps = Ramps(config, observer.page)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(config, observer, pulse, ramps.driver if ramps is not None else None),
+            build_app(config, observer, pulse, ramps),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -66,21 +62,13 @@ async def serve(config: Config, listener: socket.socket) -> None:
             watches = (
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
-                *([] if ramps is None else [tasks.create_task(ramps.run())]),
+                tasks.create_task(ramps.run()),
             )
             await server.serve(sockets=[listener])
             for watch in watches:
                 watch.cancel()
     finally:
         observer.close()
-
-
-def _ramps(config: Config, observer: Observer) -> Ramps | None:
-    """Return what drives ramps; None, without the import of numpy, where there are none."""
-    if all(route.ramp is None for route in config.routes):
-        return None
-    found: Ramps = importlib.import_module("proxy.control.ramps").Ramps(config, observer.page)
-    return found
 
 
 async def _watch_parent(server: uvicorn.Server) -> None:

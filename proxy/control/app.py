@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,10 +18,8 @@ from proxy.control.bodies import ApiError
 from proxy.control.endpoints import Endpoints, json_response
 from proxy.control.openapi import document
 from proxy.control.pulse import Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
-
-if TYPE_CHECKING:
-    from proxy.control.ramp_driver import RampDriver
 
 logger = logging.getLogger("understudy.control")
 
@@ -40,7 +37,7 @@ def build_app(
     config: Config,
     observer: Observer,
     pulse: Pulse | None = None,
-    ramps: RampDriver | None = None,
+    ramps: Ramps | None = None,
 ) -> ASGIApp:
     """Return the admin application of one instance; without a pulse it doubts no order's age."""
     ends = Endpoints(config, observer, pulse or Pulse(), ramps)

@@ -10,7 +10,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -28,6 +28,7 @@ from proxy.control.bodies import (
 from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
 from proxy.control.pulse import SETTLE_S, Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
 from proxy.control.status import is_ready, problems, routes, status
 from proxy.errors import StateError
@@ -46,9 +47,6 @@ from proxy.state.orders import (
     refuse_if_overtaken,
 )
 from proxy.telemetry import monotonic_s, wall_ns
-
-if TYPE_CHECKING:
-    from proxy.control.ramp_driver import RampDriver
 
 logger = logging.getLogger("understudy.control")
 
@@ -71,20 +69,16 @@ def json_response(content: Any, status_code: int = 200) -> Response:
 
 
 class Endpoints:
-    """The handlers, bound to one instance; `pulse` and `ramps` are control's own.
-
-    Attributes:
-        ramps: drives them; None where the config has none.
-    """
+    """The handlers, bound to one instance; `pulse` and `ramps` are control's own."""
 
     def __init__(
-        self, config: Config, observer: Observer, pulse: Pulse, ramps: RampDriver | None = None
+        self, config: Config, observer: Observer, pulse: Pulse, ramps: Ramps | None = None
     ) -> None:
         self._config = config
         self._observer = observer
         self._labels = LabelJournal(observer.state_dir, config.limits.journal_disk_bytes)
         self.pulse = pulse
-        self.ramps = ramps
+        self._ramps = ramps
 
     async def healthz(self, request: Request) -> Response:
         """Control answers."""
@@ -164,13 +158,14 @@ class Endpoints:
 
     async def ramp(self, request: Request) -> Response:
         """Give an operator's word to a ramp."""
-        # Imported here, because the evidence needs numpy, which control else does without.
+        # Imported here, as `proxy.control.ramps` does.
         orders = importlib.import_module("proxy.control.ramp_orders")
         order = await read_body(request, RampOrder)
         word, source = request.path_params["word"], _source(request, order)
         if word not in orders.WORDS:
             raise ApiError(404, f"a ramp takes no {word!r}; it takes: {', '.join(orders.WORDS)}")
-        entry = orders.find(self.ramps, request.path_params["route"], order.candidate)
+        driver = self._ramps.driver if self._ramps is not None else None
+        entry = orders.find(driver, request.path_params["route"], order.candidate)
         if word in orders.ALWAYS:
             _refuse_if_expired(order)
         else:
@@ -181,9 +176,7 @@ class Endpoints:
                 raise ApiError(412, str(exc)) from exc
             except StateError as exc:
                 raise ApiError(503, str(exc)) from exc
-        return json_response(
-            orders.carry_out(self.ramps, entry, word, source, dry_run=order.dry_run)
-        )
+        return json_response(orders.carry_out(driver, entry, word, source, dry_run=order.dry_run))
 
     async def labels(self, request: Request) -> Response:
         """Take ground truth, line by line."""

@@ -37,8 +37,6 @@ from proxy.telemetry import rfc3339, wall_ns
 
 logger = logging.getLogger("understudy.control")
 
-#: How often it looks.
-TICK_S: Final = 0.5
 #: Who it is in the decisions log.
 WHO: Final = "ramp"
 VIA: Final = "control"

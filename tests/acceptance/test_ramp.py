@@ -61,6 +61,7 @@ def _config(urls: dict[str, str]) -> dict[str, Any]:
             }
             for name, margin in margins.items()
         ],
+        "limits": {"shutdown": "2s"},
     }
 
 
@@ -113,15 +114,8 @@ def users_of(instance: Instance, *routes: str) -> Iterator[dict[str, Users]]:
         assert set(each.answers) == {"good"}, (route, each.answers)
 
 
-def _ramp(instance: Instance, route: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(instance.cli("ramp", "status", route, "--json").stdout)[
-        f"{route}/v2"
-    ]
-    return found
-
-
 def _told(instance: Instance, route: str) -> dict[str, Any]:
-    """Return what the status document says of a ramp: quicker than the command."""
+    """Return what the status document says of a route's candidate."""
     routes = {
         each["name"]: each for each in instance.admin("GET", "/api/v1/routes").json()["routes"]
     }
@@ -155,10 +149,13 @@ def _wait(instance: Instance, route: str, phase: str, step: int | None = None) -
 def test_three_candidates_get_what_they_deserve(tmp_path: Path) -> None:
     """Promoted, halted by evidence, and rolled back from live traffic without a failure."""
     with models() as urls, running(_config(urls), tmp_path) as instance:
+        generation = instance.status()["control_page"]["generation"]
         with users_of(instance, "equal", "wrong", "fragile"):
             for route in ("equal", "wrong", "fragile"):
-                done = instance.cli("ramp", "start", route, "--reason", "a new model")
-                assert done.returncode == 0, done.stderr
+                path = f"/api/v1/routes/{route}/ramp/start"
+                order = {"reason": "a new model", "seen_generation": generation}
+                done = instance.admin("POST", path, order)
+                assert done.status_code == 200, done.text
             fragile = _wait(instance, "fragile", "stepping", 1)
             assert fragile["effective_weight_bp"] == 2_500
             httpx.post(f"{urls['fragile']}/break", trust_env=False)

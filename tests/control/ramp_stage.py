@@ -12,8 +12,7 @@ from proxy.comparison.counts import three_counts
 from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts
 from proxy.comparison.gates import Metric
 from proxy.config.resolved import Config, Gate, Ramp, Step, Webhook, digest
-from proxy.control.ramp_driver import RampDriver
-from proxy.control.webhooks import Webhooks
+from proxy.control.ramps import Ramps
 from proxy.ramp.state import RampState
 from proxy.state import decisions
 from proxy.state.control_page import CandidateState, ControlPage, for_config, open_page, update
@@ -54,12 +53,14 @@ class Stage:
         self.page = open_page(self.state_dir, create=True)
         update(self.page, lambda before: for_config(config, before))
         self.same = self.worse = 0
-        self.webhooks = Webhooks()
         self.restart()
 
     def restart(self) -> None:
         """Let control die and come back."""
-        self.driver = RampDriver(self.config, self.give_page, self.webhooks)
+        self.ramps = Ramps(self.config, self.give_page)
+        assert self.ramps.driver is not None
+        assert self.ramps._webhooks is not None
+        self.driver, self.webhooks = self.ramps.driver, self.ramps._webhooks
 
     def give_page(self) -> ControlPage:
         """Return the page, as control's observer would."""

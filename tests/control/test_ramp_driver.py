@@ -233,7 +233,7 @@ def test_an_unreadable_page_is_waited_for(stage: Stage) -> None:
 
 async def _post(stage: Stage, word: str, **body: object) -> httpx.Response:
     observer = Observer(stage.config)
-    transport = httpx.ASGITransport(build_app(stage.config, observer, None, stage.driver))
+    transport = httpx.ASGITransport(build_app(stage.config, observer, None, stage.ramps))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
         route = body.pop("route", "iris")
         answer = await client.post(
@@ -322,3 +322,21 @@ async def test_status_and_metrics_tell_where_it_is(stage: Stage) -> None:
     labels = 'candidate="v2",phase="stepping",route="iris"'
     assert f"understudy_ramp_phase{{{labels}}} 1.0" in metrics
     assert 'understudy_ramp_step{candidate="v2",route="iris"} 1.0' in metrics
+
+
+async def test_a_reload_goes_on_where_it_was_and_may_take_the_ramp_away(stage: Stage) -> None:
+    """New margins judge the same step with evidence of their own; without a ramp nothing drives."""
+    stage.gather()
+    edited = ramp_config(stage.state_dir, approval="manual")
+    stage.ramps.follow(edited)
+    assert stage.ramps.driver is not None
+    stage.ramps.driver.tick()
+    entry = stage.ramps.driver.entries["iris/v2"]
+    assert entry.kept.state.words == "stepping step 1 of 2 at 25%"
+    assert entry.waits == "recorder 0 counts for another config"
+    stage.ramps.follow(replace(edited, routes=(replace(edited.routes[0], ramp=None),)))
+    gone: object = stage.ramps.driver
+    assert gone is None
+    stage.restart()
+    stage.tick()
+    assert stage.live.weight_bp == 2_500
