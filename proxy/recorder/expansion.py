@@ -48,6 +48,8 @@ class Expansion:
         unknown_config: expanded by the current revision, because their own is not known.
         error: what was wrong with the last rejected one.
         evidence: what the pairs count for ramps; None where there is no ramp.
+        reached_ms: all that was written to the journal before this is in these lines, or in earlier
+            ones; wall clock, 0: not known.
     """
 
     pairs: list[Pair] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Expansion:
     unknown_config: int = 0
     error: str = ""
     evidence: BatchEvidence | None = None
+    reached_ms: int = 0
 
 
 #: Lines expanded before the processor is offered to others: about 0.1 ms.

@@ -74,6 +74,8 @@ class _Tail:
         counts: what has come to the accounts since the last commit.
         uncommitted_bytes: the lines in between.
         evidence: what its delivered pairs count for ramps; None where there is no ramp.
+        reached_ms: all that was written before this is delivered; wall clock, 0: not known.
+        committed_ms: the same of what is committed.
     """
 
     reader: JournalReader
@@ -83,6 +85,8 @@ class _Tail:
     counts: Counter[str] = field(default_factory=Counter)
     uncommitted_bytes: int = 0
     evidence: JournalEvidence | None = None
+    reached_ms: int = 0
+    committed_ms: int = 0
 
     def take(self, batch: Batch) -> None:
         """Take note that `batch` is delivered."""
@@ -97,10 +101,16 @@ class _Tail:
 
 @dataclass(slots=True)
 class _Found:
-    """What one pass over the journals found; `has_more` when a window was full."""
+    """What one pass over the journals found.
+
+    Attributes:
+        has_more: a window was full.
+        reached_ms: all that was written to the latest journal before this has been read; 0: not all.
+    """
 
     lines: int = 0
     has_more: bool = False
+    reached_ms: int = 0
 
 
 class Recorder:
@@ -125,7 +135,6 @@ class Recorder:
         self._maker = PairMaker(config, spans, self._gates)
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
-        self._caught_up_ms: int | None = None
         self._journal_errors = 0
         self._message = ""
 
@@ -187,11 +196,10 @@ class Recorder:
         """Ship until stopped, and then until the journals are empty."""
         delay_s = POLL_S
         while True:
-            began_ms = wall_ns() // 1_000_000
             self._discover(now_s=monotonic_s(), at_once=stop.is_set())
             lines = await self._catch_up()
-            if (not lines or monotonic_s() - self._committed_s >= COMMIT_S) and self._commit_all():
-                self._caught_up_ms = began_ms
+            if not lines or monotonic_s() - self._committed_s >= COMMIT_S:
+                self._commit_all()
             if stop.is_set():
                 if not lines:
                     return
@@ -214,7 +222,9 @@ class Recorder:
                 found = _Found()
                 for tail in self._tails.values():
                     for batch in self._windows(tail, found):
+                        reached_ms = found.reached_ms
                         expansion = await self._expand(batch)
+                        expansion.reached_ms = max(reached_ms, expansion.reached_ms)
                         if delivery is not None:
                             await delivery
                         delivery = group.create_task(self._deliver(tail, batch, expansion))
@@ -228,11 +238,15 @@ class Recorder:
 
     def _windows(self, tail: _Tail, found: _Found) -> Iterator[Batch]:
         """Yield the next window of a journal and, while it is far behind, the next of its newest."""
+        now_ms = wall_ns() // 1_000_000
         try:
             batch = tail.reader.read(WINDOW_BYTES)
             is_full = batch.content_bytes >= WINDOW_BYTES
             found.has_more |= is_full
-            if batch.position != tail.delivered:
+            found.reached_ms = 0 if is_full else now_ms
+            if batch.position == tail.delivered:
+                tail.reached_ms = max(tail.reached_ms, found.reached_ms)
+            else:
                 found.lines += len(batch.lines)
                 yield batch
             newest = tail.reader.read_newest(WINDOW_BYTES) if is_full else None
@@ -267,19 +281,24 @@ class Recorder:
         tail.take(batch)
         if tail.evidence is not None and expansion.evidence is not None:
             tail.evidence.add(expansion.evidence.parts())
+            if not batch.is_ahead:
+                # A pair is written after it began, so what was written before that lies behind it.
+                reached_ms = max(expansion.reached_ms, expansion.evidence.newest_ms)
+                tail.reached_ms = max(tail.reached_ms, reached_ms)
         if tail.uncommitted_bytes >= COMMIT_BYTES:
             self._commit(tail)
 
-    def _commit_all(self) -> bool:
-        """Make durable what has been delivered of every journal; return whether all of it is."""
-        done = [self._commit(tail) for tail in self._tails.values()]
+    def _commit_all(self) -> None:
+        """Make durable what has been delivered of every journal."""
+        for tail in self._tails.values():
+            self._commit(tail)
         self._committed_s = monotonic_s()
-        return all(done)
 
-    def _commit(self, tail: _Tail) -> bool:
+    def _commit(self, tail: _Tail) -> None:
         reader = tail.reader
         if (tail.delivered, tail.ahead) == (reader.committed, reader.ahead):
-            return True
+            tail.committed_ms = tail.reached_ms
+            return
         notes = None
         if tail.evidence is not None and tail.evidence.is_changed:
             notes = tail.evidence.as_notes()
@@ -289,12 +308,12 @@ class Recorder:
         except OSError as exc:
             # The next commit covers this one; a crash before it sends these pairs again.
             self._note(f"cannot commit in {tail.directory}: {exc}")
-            return False
+            return
         tail.counts.clear()
         tail.uncommitted_bytes = 0
         if notes is not None and tail.evidence is not None:
             tail.evidence.is_changed = False
-        return True
+        tail.committed_ms = tail.reached_ms
 
     def _discover(self, *, now_s: float, at_once: bool) -> None:
         """Open the journals that have appeared; looks each second, and `at_once` when stopping."""
@@ -334,7 +353,8 @@ class Recorder:
             statistics.store(self._state_dir, self.statistics())
             if self._gates is not None:
                 parts = [note for tail in self._tails.values() for note in tail.reader.notes or ()]
-                self._gates.publish(self._state_dir, self._index, parts, self._caught_up_ms)
+                reached_ms = min((tail.committed_ms for tail in self._tails.values()), default=0)
+                self._gates.publish(self._state_dir, self._index, parts, reached_ms or None)
         except OSError as exc:
             self._note(f"cannot write the statistics: {exc}")
 

@@ -27,6 +27,8 @@ from tests.support.ramp_models import models
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
+#: Between two requests of one route: enough of them, and the recorder is not kept from its work.
+PAUSE_S = 0.002
 #: How long any one ramp may take on a busy machine.
 PATIENCE_S = 40.0
 
@@ -87,7 +89,7 @@ class Users:
         assert self._parts.hostname is not None
         connection = http.client.HTTPConnection(self._parts.hostname, self._parts.port, timeout=10)
         number = 0
-        while not self._stop.is_set():
+        while not self._stop.wait(PAUSE_S):
             number += 1
             body = json.dumps({"x": number}).encode()
             headers = {"content-type": "application/json"}

@@ -20,6 +20,7 @@ from proxy.recorder import loop
 from proxy.recorder.evidence import Gates, JournalEvidence
 from proxy.recorder.loop import Recorder
 from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
+from proxy.telemetry import wall_ns
 from tests.recorder.support import config_for, journal_lines
 from tests.support.journal_lines import leg, line
 
@@ -142,6 +143,24 @@ async def test_a_recorder_that_dies_again_and_again_counts_every_pair_once(
     assert part.arms[0].name == "canary v2"
     assert said["caught_up_ms"] > 0
     assert said["config_version"] == config.version
+
+
+async def test_a_recorder_that_is_behind_says_how_far_it_has_come(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was journaled before the newest pair it delivered in order; caught up, until now."""
+    monkeypatch.setattr(loop, "WINDOW_BYTES", 1)
+    start_ms = wall_ns() // 1_000_000 - 60_000
+    for start in range(0, 60, 10):  # the newest of them are read beside the oldest
+        lines = [_line(config, n, ts_us=(start_ms + n) * 1000) for n in range(start, start + 10)]
+        journal_lines(config, [orjson.dumps(each) for each in lines])
+    await _run(config, FaultySink(3), 10**9)  # the first, the last, the second
+    said = _published(config)
+    assert (_pairs(config), said["caught_up_ms"]) == (60, start_ms + 19)
+    before_ms = wall_ns() // 1_000_000
+    await _run(config, FaultySink(10**6), 120)
+    await _run(config, FaultySink(10**6), 120)
+    assert _published(config)["caught_up_ms"] >= before_ms
 
 
 async def test_pairs_of_another_config_or_route_count_for_nobody(config: Config) -> None:
