@@ -21,13 +21,14 @@ import orjson
 
 from proxy.comparison.evidence import params_of
 from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.control.judging import Judging
 from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
 from proxy.control.webhooks import Webhooks
 from proxy.errors import StateError
 from proxy.ramp.phases import ACTIVE, JUDGED, Event, Phase
 from proxy.ramp.policy import Action, Confirmation, Sight, next_action
 from proxy.ramp.state import SHADOW_STEP, Cause, RampState, changed
-from proxy.ramp.window import Judgement, Published, Window, judgement, settled
+from proxy.ramp.window import Judgement, Published, Window, settled
 from proxy.state import decisions
 from proxy.state.control_page import CandidateState, ControlPage, RouteState
 from proxy.state.decisions import Decision
@@ -71,10 +72,18 @@ class RampDriver:
         config: the config that runs.
         page: returns the control page; raises StateError when it cannot be opened.
         webhooks: makes the calls.
+        judging: makes the verdicts.
     """
 
-    def __init__(self, config: Config, page: Callable[[], ControlPage], webhooks: Webhooks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        page: Callable[[], ControlPage],
+        webhooks: Webhooks,
+        judging: Judging,
+    ) -> None:
         self._page = page
+        self._judging = judging
         self._webhooks = webhooks
         self._state_dir = Path(config.state_dir)
         self._instance = config.instance
@@ -200,7 +209,7 @@ class RampDriver:
             entry.kept = replace(entry.kept, window=window)
             self._store()
         params = params_of(entry.route, entry.candidate.name)
-        entry.judged = judgement(window, published, params, now_ms)
+        entry.judged = self._judging.latest(entry.name, window, published, params, now_ms)
 
     def _act(self, entry: Entry, action: Action, sight: Sight, generation: int) -> bool:
         """Do what the core says; return whether there may be more to do."""

@@ -16,6 +16,7 @@ from proxy.config.resolved import Config
 from proxy.state.control_page import ControlPage
 
 if TYPE_CHECKING:
+    from proxy.control.judging import Judging
     from proxy.control.ramp_driver import RampDriver
     from proxy.control.webhooks import Webhooks
 
@@ -34,10 +35,14 @@ class Ramps:
     Args:
         config: the one to begin with.
         page: returns the control page; raises StateError when it cannot be opened.
+        judging: makes the verdicts; left out: on threads.
     """
 
-    def __init__(self, config: Config, page: Callable[[], ControlPage]) -> None:
+    def __init__(
+        self, config: Config, page: Callable[[], ControlPage], judging: Judging | None = None
+    ) -> None:
         self._page = page
+        self._judging = judging
         self._webhooks: Webhooks | None = None
         self.driver: RampDriver | None = None
         self.follow(config)
@@ -49,8 +54,10 @@ class Ramps:
             return
         if self._webhooks is None:
             self._webhooks = importlib.import_module("proxy.control.webhooks").Webhooks()
+        if self._judging is None:
+            self._judging = importlib.import_module("proxy.control.judging").Judging()
         module = importlib.import_module("proxy.control.ramp_driver")
-        self.driver = module.RampDriver(config, self._page, self._webhooks)
+        self.driver = module.RampDriver(config, self._page, self._webhooks, self._judging)
 
     async def run(self) -> None:
         """Tick, and make the calls, until cancelled; a fault is logged, and the next tick comes."""

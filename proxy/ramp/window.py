@@ -114,23 +114,43 @@ def settled(window: Window, published: Published) -> Window:
     return window
 
 
-def judgement(window: Window, published: Published, params: Params, now_ms: int) -> Judgement:
-    """Return what the evidence of a window says now; call `settled` before."""
+def obstacle(window: Window, published: Published) -> str:
+    """Return why there is nothing to judge yet; empty when there is."""
     if published.problem:
-        return Judgement(reason=published.problem)
+        return published.problem
     if window.before is None:
-        return Judgement(reason="the recorders have not reached the beginning of this step")
-    verdicts = [_judged(counts, params) for counts in current(window, published)]
+        return "the recorders have not reached the beginning of this step"
+    return ""
+
+
+def judged(window: Window, published: Published, params: Params) -> Judgement:
+    """Return what the evidence of a window says, its age left aside; call `settled` before.
+
+    Takes milliseconds, or seconds where there are many segments of continuous differences.
+    """
+    verdicts = [_verdict(counts, params) for counts in current(window, published)]
     if not verdicts:
-        return Judgement(Outcome.NO_DATA, "no pairs in this step", is_fresh=False)
+        return Judgement(Outcome.NO_DATA, "no pairs in this step")
     worst = min(verdicts, key=lambda each: WORST_FIRST.index(each.outcome))
     pairs = min(gate.standing.pairs for each in verdicts for gate in each.gates)
+    return Judgement(worst.outcome, worst.reason, pairs, verdict=worst)
+
+
+def aged(found: Judgement, published: Published, now_ms: int) -> Judgement:
+    """Return a judgement on `published` as it is to be taken now: fresh or not."""
     age_ms = now_ms - (published.caught_up_ms or 0)
-    is_fresh = abs(age_ms) <= STALE_MS  # a time to come is none to rely on either
-    reason = worst.reason if is_fresh else f"the evidence is {age_ms / 1000:.0f} s old"
-    if worst.outcome is Outcome.HALT:
-        reason = worst.reason
-    return Judgement(worst.outcome, reason, pairs, is_fresh, worst)
+    is_fresh = found.verdict is not None and abs(age_ms) <= STALE_MS  # nor from a time to come
+    if is_fresh or found.verdict is None or found.outcome is Outcome.HALT:
+        return replace(found, is_fresh=is_fresh)
+    return replace(found, reason=f"the evidence is {age_ms / 1000:.0f} s old")
+
+
+def judgement(window: Window, published: Published, params: Params, now_ms: int) -> Judgement:
+    """Return what the evidence of a window says now, all in one."""
+    reason = obstacle(window, published)
+    if reason:
+        return Judgement(reason=reason)
+    return aged(judged(window, published, params), published, now_ms)
 
 
 def current(window: Window, published: Published) -> list[EvidenceCounts]:
@@ -177,7 +197,7 @@ def since(counts: EvidenceCounts, earlier: EvidenceCounts) -> EvidenceCounts:
     return replace(counts, gates=gates, arms=arms)
 
 
-def _judged(counts: EvidenceCounts, params: Params) -> Verdict:
+def _verdict(counts: EvidenceCounts, params: Params) -> Verdict:
     """Return the verdict; a broken split and pairs without a difference block a rise, and no fall.
 
     A candidate that fails gets no more copies (its breaker is open), so most of its pairs have no

@@ -12,6 +12,7 @@ from proxy.comparison.counts import three_counts
 from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts
 from proxy.comparison.gates import Metric
 from proxy.config.resolved import Config, Gate, Ramp, Step, Webhook, digest
+from proxy.control.judging import Judging
 from proxy.control.ramps import Ramps
 from proxy.ramp.state import RampState
 from proxy.state import decisions
@@ -57,7 +58,7 @@ class Stage:
 
     def restart(self) -> None:
         """Let control die and come back."""
-        self.ramps = Ramps(self.config, self.give_page)
+        self.ramps = Ramps(self.config, self.give_page, Judging(is_threaded=False))
         assert self.ramps.driver is not None
         assert self.ramps._webhooks is not None
         self.driver, self.webhooks = self.ramps.driver, self.ramps._webhooks
