@@ -17,10 +17,11 @@ from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.figures import spread
 from benchmarks.fleet import Fleet
+from benchmarks.journal_lines import real_line
 from benchmarks.kafka import kafka_address
 from benchmarks.memory import MemoryLog, flatness
 from benchmarks.options import Options
-from benchmarks.recorder_stage import DIFFERING, RecorderStage, real_line
+from benchmarks.recorder_stage import DIFFERING, RecorderStage
 from benchmarks.report import Report, Table
 from proxy.telemetry import monotonic_s
 

@@ -42,9 +42,10 @@ from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.figures import Spread, size_label, spread
 from benchmarks.fleet import Fleet
+from benchmarks.journal_lines import real_line
 from benchmarks.kafka import kafka_address
 from benchmarks.options import Options
-from benchmarks.recorder_stage import DIFFERING, GIB, RecorderStage, real_line
+from benchmarks.recorder_stage import DIFFERING, GIB, RecorderStage
 from benchmarks.report import Report, Table
 from proxy.journal.writer import FLUSH_S, JournalWriter
 from proxy.telemetry import monotonic_s

@@ -8,22 +8,16 @@ nothing can be remembered.
 from __future__ import annotations
 
 import os
-import random
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from benchmarks.fleet import BenchmarkError, Child, Fleet, Place
+from benchmarks.journal_lines import Lines
 from benchmarks.kafka import create_topic, stored_messages
-from benchmarks.origin import start_origin
-from benchmarks.peers import Mode, Setup, Understudy, Upstreams
 from benchmarks.peers.understudy import PYTHON, count_pairs
-from benchmarks.stage import Stage
-from proxy.config.resolved import Config, Kafka, digest, dumps, loads
-from proxy.journal.reader import JournalReader
+from proxy.config.resolved import Config, Journal, Kafka, digest, dumps
 from proxy.journal.segments import load_shipped, segment_path
 from proxy.journal.writer import FLUSH_BYTES, JournalWriter
 from proxy.telemetry import monotonic_s
@@ -31,7 +25,6 @@ from proxy.telemetry import monotonic_s
 #: Share of the pairs whose candidate answers something else.
 DIFFERING: Final = 0.2
 GIB: Final = 1 << 30
-_SPACING_US = 100
 _POLL_S = 0.02
 
 
@@ -53,7 +46,6 @@ class RecorderStage:
         answer_bytes: int,
         kafka: str | None,
     ) -> None:
-        self._line = line
         self.answer_bytes = answer_bytes
         self.sink = "kafka" if kafka else "local log"
         self._topic = f"bench-{os.getpid()}-{state.name}"
@@ -62,9 +54,8 @@ class RecorderStage:
         self._config = replace(config, version=digest(config))
         self._state = state
         self.journal = state / "journal" / "worker-0"
-        self._random = random.Random(answer_bytes)
+        self._lines = Lines(line, self._config.version, answer_bytes, DIFFERING)
         self.fed = 0
-        self._made = 0
 
     def start(self, fleet: Fleet) -> Child:
         """Write the config, make the topic and start the recorder."""
@@ -79,7 +70,9 @@ class RecorderStage:
     def prepare(self, pairs: int) -> Path:
         """Write a segment of so many lines beside the journal."""
         directory = self._state / "prepared"
-        writer = JournalWriter(directory, segment_bytes=64 * GIB, disk_budget_bytes=1024 * GIB)
+        writer = JournalWriter(
+            directory, disk_budget_bytes=1024 * GIB, journal=Journal(segment_bytes=64 * GIB)
+        )
         self.write(writer, pairs)
         self.fed -= pairs
         writer.close()
@@ -104,34 +97,10 @@ class RecorderStage:
     def write(self, writer: JournalWriter, count: int) -> None:
         """Write so many lines, a frame when it is full."""
         for _ in range(count):
-            writer.append(self._next_line())
+            writer.append(self._lines.make())
             if writer.buffered_bytes >= FLUSH_BYTES:
                 writer.flush()
         self.fed += count
-
-    def _next_line(self) -> bytes:
-        """Return the real line with ids, times and answers of its own."""
-        made = self._random
-        self._made += 1
-        data = [made.random() for _ in range(max(1, (self.answer_bytes - 110) // 19))]
-        primary = _answer(data)
-        is_other = made.random() < DIFFERING
-        candidate = _answer([value * (1 + 1e-6) for value in data]) if is_other else primary
-        changes: dict[str, Any] = {
-            "seq": self._made,
-            "ts_us": 1_700_000_000_000_000 + self._made * _SPACING_US,
-            "config_version": self._config.version,
-            "request_id": f"{made.getrandbits(128):032x}",
-            "trace_id": f"{made.getrandbits(128):032x}",
-            "unit_hash": f"{made.getrandbits(64):016x}",
-            "request_sha256": f"{made.getrandbits(256):064x}",
-        }
-        for side, body in (("primary", primary), ("candidate", candidate)):
-            changes[f"{side}_body"] = body
-            changes[f"{side}_response_bytes"] = len(body)
-            changes[f"{side}_ttfb_us"] = made.randrange(500, 5_000)
-            changes[f"{side}_latency_us"] = made.randrange(5_000, 9_000)
-        return orjson.dumps(self._line | changes)
 
     def wait(self, fleet: Fleet, limit_s: float) -> None:
         """Wait until everything is acknowledged and committed."""
@@ -141,27 +110,3 @@ class RecorderStage:
             if monotonic_s() > give_up:
                 raise BenchmarkError(f"the recorder is not done after {limit_s:g} s")
             time.sleep(_POLL_S)
-
-
-def _answer(data: list[float]) -> str:
-    """Return an answer in the form of the origin's."""
-    output = {"name": "probabilities", "datatype": "FP64", "shape": [1, len(data)], "data": data}
-    answer = {"model_name": "digits", "model_version": "3", "outputs": [output]}
-    return orjson.dumps(answer).decode()
-
-
-def real_line(folder: Path, *, is_pinned: bool) -> tuple[dict[str, Any], Config]:
-    """Return a line that a running worker has journaled, and its config."""
-    folder.mkdir()
-    with Fleet(folder, is_pinned) as fleet:
-        upstreams = Upstreams(start_origin(fleet, "primary"), start_origin(fleet, "candidate"))
-        target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup())
-        assert target.pairs is not None
-        Stage(fleet, upstreams, [target]).probe(target)
-        state = target.pairs.parent
-    # Ended, it has flushed; the newest segment is never removed.
-    (state / "journal" / "worker-0" / "shipped.json").unlink(missing_ok=True)
-    reader = JournalReader(state / "journal" / "worker-0")
-    line: dict[str, Any] = orjson.loads(reader.read(1).lines[0])
-    reader.close()
-    return line, loads((state / "config" / f"{line['config_version']}.json").read_bytes())

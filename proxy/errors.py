@@ -62,3 +62,7 @@ class SourceError(UnderstudyError):
 
 class ExportError(UnderstudyError):
     """Pairs could not be written to a file; nothing of it is left."""
+
+
+class ReplayError(UnderstudyError):
+    """A replay cannot begin or go on; what was sent and answered is kept."""

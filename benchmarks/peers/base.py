@@ -62,6 +62,7 @@ class Setup:
         timeout_s: how long a call may take, to the primary and to the candidate.
         candidate_timeout_s: the same for the candidate alone, where it differs.
         max_mirrors: copies that Understudy has under way at once.
+        fsync: when Understudy syncs its journal.
         env: added to the environment.
     """
 
@@ -72,6 +73,7 @@ class Setup:
     timeout_s: float = 30.0
     candidate_timeout_s: float = 0.0
     max_mirrors: int = 1024
+    fsync: str = "none"
     env: dict[str, str] = field(default_factory=dict)
 
     def name(self, peer: str, mode: Mode) -> str:

@@ -83,6 +83,7 @@ listen: 127.0.0.1:0
 workers: {setup.workers}
 state_dir: {state}
 admin: {{listen: 127.0.0.1:0}}
+journal: {{fsync: {setup.fsync}}}
 backends:
   v1:
     endpoints: [http://127.0.0.1:{primary}]

@@ -35,6 +35,8 @@ COMMANDS = {
     "ramp": "Move traffic to a candidate step by step, through gates, and back by itself.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
+    "plan": "Say how many pairs, and how long, until the evidence decides.",
+    "replay": "Send recorded requests to any backend, and compare with the recorded answers.",
     "labels": "Bring in ground truth: what the right answer to a request was.",
     "doctor": "Look whether machine, backends and Kafka will carry a config.",
     "topics": "Make the Kafka topics that Understudy writes to.",

@@ -15,13 +15,19 @@ class ReadingProgress(Progress):
 
     Args:
         statistics: gives the counts of what is read at present.
+        words: gives what stands before the bar.
     """
 
-    def __init__(self, statistics: Callable[[], SourceStatistics]) -> None:
+    def __init__(
+        self,
+        statistics: Callable[[], SourceStatistics],
+        words: Callable[[], str] = lambda: "reading",
+    ) -> None:
         console = Console(stderr=True)
         self._statistics = statistics
+        self._words = words
         super().__init__(
-            TextColumn("reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._reading = self.add_task("reading", total=None)
@@ -32,4 +38,5 @@ class ReadingProgress(Progress):
         # Drawn once by the base class's constructor, before there is a task.
         for task in self.tasks:
             task.completed, task.total = found.done, found.total or None
+            task.description = self._words()
         return super().get_renderables()

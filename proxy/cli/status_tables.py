@@ -14,6 +14,13 @@ from rich.text import Text
 
 from proxy.cli.ramp_table import ramp_table
 
+#: What the ledger's verdicts mean.
+VERDICTS = {
+    "balanced": "all adds up",
+    "under_way": "adds up but for what is under way",
+    "unbalanced": "DOES NOT ADD UP, see the problems above",
+}
+
 
 def print_status(status: dict[str, Any]) -> None:
     """Print the tables once."""
@@ -140,6 +147,10 @@ def _ledger(status: dict[str, Any]) -> Table:
     for account in status["ledger"]:
         parts = ", ".join(f"{name} {count}" for name, count in account["parts"].items())
         table.add_row(account["name"], str(account["total"]), parts, str(account["open"]))
+    word = status["ledger_verdict"]["verdict"]
+    table.title = Text.assemble(
+        "ledger: ", (VERDICTS[word], "bold red" if word == "unbalanced" else "")
+    )
     backlog = sum(r["backlog_bytes"] for r in filter(None, status["recorders"]))
     if backlog:
         table.caption = f"{backlog:,} bytes of journal wait for the sink's word"

@@ -18,6 +18,7 @@ from proxy.config.schema import ConfigFile, LimitsFile
 from proxy.config.schema_backend import BackendFile
 from proxy.config.schema_ramp import GateFile, RampFile
 from proxy.config.schema_route import CandidateFile, MatchFile, RouteFile
+from proxy.config.segment_checks import segment_checks
 from proxy.config.units import duration, percent, size
 from proxy.config.values import KAFKA_OPTIONS
 from proxy.config.yaml_tree import Path
@@ -61,6 +62,7 @@ def cross_check(file: ConfigFile) -> Found:
         yield from _route(("routes", index), route, file)
         yield from _reachable(index, file.routes)
     yield from redact_checks(file)
+    yield from segment_checks(file)
     if file.record.kafka is not None:
         yield from _kafka_options(("record", "kafka", "options"), file.record.kafka.options)
     if sum(len(route.candidates) for route in file.routes) > MAX_CANDIDATES:
@@ -205,6 +207,11 @@ def _unseen_fields(path: Path, route: RouteFile) -> Found:
     ]
     if route.split_by.kind is SplitKind.HEADER:
         named.append(((*path, "split_by"), route.split_by.name))
+    named += [
+        ((*path, "segments", name), source.name)
+        for name, source in route.segments.items()
+        if source.kind is SplitKind.HEADER
+    ]
     for where, name in named:
         if _UNSEEN.fullmatch(name):
             yield where, f"{name} is never looked at: {_INSTEAD}"

@@ -20,6 +20,7 @@ from proxy.config.resolved import (
     Gate,
     Guard,
     HealthCheck,
+    Journal,
     Kafka,
     Limits,
     Log,
@@ -31,6 +32,7 @@ from proxy.config.resolved import (
     RedactRule,
     Rewrite,
     Route,
+    Segment,
     Step,
     Telemetry,
     Tls,
@@ -40,6 +42,7 @@ from proxy.config.resolved import (
 )
 from proxy.config.schema import (
     ConfigFile,
+    JournalFile,
     KafkaFile,
     LimitsFile,
     RecordFile,
@@ -85,6 +88,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         limits=_limits(file.limits),
         log=Log(file.log.access, file.log.slow),
         telemetry=_telemetry(file.telemetry),
+        journal=_journal(file.journal),
     )
     return dataclasses.replace(config, version=digest(config))
 
@@ -168,6 +172,7 @@ def _route(route: RouteFile) -> Route:
         mirror_only=_guard(route.mirror_only),
         bodies=route.record.bodies,
         redact=_rules(route.record.redact.json_rules),
+        segments=tuple(Segment(*each) for each in route.segments.items()),
     )
 
 
@@ -275,6 +280,16 @@ def _rules(rules: tuple[RedactRuleFile, ...]) -> tuple[RedactRule, ...]:
 
 def _kafka(kafka: KafkaFile) -> Kafka:
     return Kafka(kafka.bootstrap_servers, kafka.topic_prefix, kafka.options)
+
+
+def _journal(journal: JournalFile) -> Journal:
+    return Journal(
+        segment_bytes=journal.segment,
+        segment_age_s=journal.segment_age,
+        drop=journal.drop,
+        fsync=journal.fsync,
+        fsync_interval_s=journal.fsync_interval,
+    )
 
 
 def _telemetry(telemetry: TelemetryFile) -> Telemetry:

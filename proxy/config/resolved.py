@@ -42,6 +42,7 @@ from proxy.config.resolved_route import (
     Ramp,
     Rewrite,
     Route,
+    Segment,
     Split,
     SplitKind,
     Step,
@@ -77,6 +78,7 @@ __all__ = [
     "RedactRule",
     "Rewrite",
     "Route",
+    "Segment",
     "Split",
     "SplitKind",
     "Step",
@@ -95,6 +97,37 @@ class HashPolicy(StrEnum):
 
     AUTO = "auto"
     ALWAYS = "always"
+
+
+class DropPolicy(StrEnum):
+    """Which pairs go when the journals' disk budget is full."""
+
+    OLDEST = "oldest"
+    NEWEST = "newest"
+
+
+class Fsync(StrEnum):
+    """When what is journaled is made to survive a power cut: see `proxy.journal.janitor`."""
+
+    NONE = "none"
+    INTERVAL = "interval"
+    FLUSH = "flush"
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """How workers write their journals.
+
+    Attributes:
+        segment_bytes, segment_age_s: a segment ends when it is as large or as old as that; with a
+            small disk budget sooner.
+    """
+
+    segment_bytes: int = 64 * 1024 * 1024
+    segment_age_s: float = 600.0
+    drop: DropPolicy = DropPolicy.OLDEST
+    fsync: Fsync = Fsync.NONE
+    fsync_interval_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +270,7 @@ class Config:
     limits: Limits
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
+    journal: Journal = Journal()
 
     @property
     def scheme(self) -> str:
@@ -247,7 +281,7 @@ class Config:
 #: What changes neither answers nor pairs.
 _NO_MATTER = (
     "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders", "log",
-    "telemetry",
+    "telemetry", "journal",
 )  # fmt: skip
 
 
@@ -255,10 +289,10 @@ def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
-    listener's TLS, numbers of processes), what is only told about them (logs, spans) and what is
-    secret (the token, the Kafka client's options, the keys of hashes, the values of headers that
-    are set for a candidate): the version is in every record, and a hash of a password can be
-    guessed at leisure.
+    listener's TLS, numbers of processes, how journals are written), what is only told about them
+    (logs, spans) and what is secret (the token, the Kafka client's options, the keys of hashes, the
+    values of headers that are set for a candidate): the version is in every record, and a hash of a
+    password can be guessed at leisure.
     """
     plain = orjson.loads(orjson.dumps(config))
     for key in _NO_MATTER:

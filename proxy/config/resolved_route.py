@@ -178,6 +178,14 @@ class Ramp:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A label of requests, and the header or the place in the JSON body that it is read from."""
+
+    name: str
+    source: Split
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A match, a primary and its candidates; `upgrades` are protocol names in lower case.
 
@@ -200,3 +208,4 @@ class Route:
     mirror_only: Guard = field(default_factory=Guard)
     bodies: Bodies | None = None
     redact: tuple[RedactRule, ...] = ()
+    segments: tuple[Segment, ...] = ()

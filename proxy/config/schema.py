@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from proxy.config.resolved import Address, Bodies, HashPolicy
+from proxy.config.resolved import Address, Bodies, DropPolicy, Fsync, HashPolicy
 from proxy.config.schema_backend import BackendFile
 from proxy.config.schema_base import DAY_S, GIB, HOUR_S, KIB, MIB, Strict
 from proxy.config.schema_redact import RedactFile
@@ -91,6 +91,21 @@ class RecordFile(Strict):
     """What never reaches a disk."""
 
 
+class JournalFile(Strict):
+    """How workers write their journals, which pairs go to first."""
+
+    segment: Annotated[Bytes, Field(ge=64 * KIB, le=4 * GIB)] = 64 * MIB
+    """A segment file ends at this size, or at an eighth of its worker's disk budget, if that is less."""
+    segment_age: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = 600.0
+    """A segment file ends at this age; what is shipped leaves the journal at the latest then."""
+    drop: DropPolicy = DropPolicy.OLDEST
+    """When limits.journal_disk is full. oldest: the oldest segment that was not shipped. newest: new pairs."""
+    fsync: Fsync = Fsync.NONE
+    """What a power cut takes. none: about 35 s of pairs. interval: those of fsync_interval. flush: of 20 ms."""
+    fsync_interval: Annotated[Seconds, Field(ge=0.05, le=HOUR_S)] = 1.0
+    """How often `fsync: interval` syncs."""
+
+
 class LogFile(Strict):
     """The access log: one JSON line on stderr for a request."""
 
@@ -134,7 +149,7 @@ class LimitsFile(Strict):
     memory: Annotated[Bytes, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB
     """Bodies that one worker keeps at a time for mirrors and records."""
     journal_disk: Annotated[Bytes, Field(ge=MIB)] = 10 * GIB
-    """Journals of all workers together; when full, the oldest pairs are dropped and counted."""
+    """Journals of all workers together; when full, pairs are dropped (see journal.drop) and counted."""
     tunnel_idle: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = HOUR_S
     """A tunnel (see upgrades) through which no byte came for so long is ended."""
     head_timeout: Annotated[Seconds, Field(ge=0.1, le=HOUR_S)] = 10.0
@@ -174,6 +189,8 @@ class ConfigFile(Strict):
     """The first route that matches a request takes it."""
     record: RecordFile = RecordFile()
     """What is recorded, and where it goes."""
+    journal: JournalFile = JournalFile()
+    """How workers write their journals, which pairs go to first."""
     log: LogFile = LogFile()
     """The access log."""
     telemetry: TelemetryFile = TelemetryFile()

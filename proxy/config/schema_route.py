@@ -10,6 +10,7 @@ from proxy.config.resolved import FULL_BP, Bodies, Protocol, Split, SplitKind
 from proxy.config.schema_base import DAY_S, HOUR_S, MINUTE_S, Strict
 from proxy.config.schema_ramp import RampFile
 from proxy.config.schema_redact import RouteRedactFile
+from proxy.config.segments import SegmentSource
 from proxy.config.values import (
     BasisPoints,
     CandidateName,
@@ -159,6 +160,8 @@ class RouteFile(Strict):
     """Which requests may be sent twice: mirrored, replicated, or asked again after a canary failed."""
     ramp: RampFile | None = None
     """The plan that moves the weight; left out: only operators move it."""
+    segments: Annotated[dict[Name, SegmentSource], Field(max_length=8)] = {}
+    """Labels that tell groups of requests apart, by name: header:NAME or json:PATH; in records."""
     experiment_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Name of the experiment in records; left out: the route's name."""
     record: RouteRecordFile = RouteRecordFile()

@@ -265,7 +265,12 @@ def _no_bool(value: Any) -> Any:
 _HAVE_NAME = (SplitKind.HEADER, SplitKind.COOKIE, SplitKind.JSON)
 
 
-def _split(value: Any) -> Split:
+def split_key(value: Any) -> Split:
+    """Return where a key is found in a request.
+
+    Raises:
+        ValueError: it is none; says how to write one.
+    """
     if isinstance(value, Split):
         return value
     kind, has_name, name = str(value).partition(":")
@@ -377,7 +382,7 @@ Network = Annotated[
     BeforeValidator(network),
     WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f:./]+$"}),
 ]
-SplitKey = Annotated[Split, BeforeValidator(_split), WithJsonSchema(_SPLIT)]
+SplitKey = Annotated[Split, BeforeValidator(split_key), WithJsonSchema(_SPLIT)]
 EndpointUrl = Annotated[
     Endpoint,
     BeforeValidator(endpoint),

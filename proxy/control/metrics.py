@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.control.auth import REFUSALS
+from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.snapshot import Observer, Snapshot
 from proxy.control.status import is_ready, ramp_of
 from proxy.control.worker_pages import PER_WORKER
@@ -31,8 +32,8 @@ from proxy.state.kill import ALL_PARTS
 from proxy.state.stats_page import LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
-#: Means nothing summed over workers.
-_UNTOLD = "journal_next_seq"
+#: A note of the worker to its successor.
+_UNTOLD = "pairs_flushing"
 #: Families of histograms, which are told in another form.
 _CELLS = "_us"
 _FULL_BP = 10_000
@@ -63,6 +64,7 @@ class _Collected(Collector):
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
         yield from _labels(self._snapshot)
+        yield from _ledger(self._snapshot)
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
@@ -220,6 +222,26 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (cpu, resident, files)
 
 
+def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
+    under_way = GaugeMetricFamily(
+        f"{PREFIX}ledger_under_way",
+        "What a line of the ledger has not settled.",
+        labels=("account",),
+    )
+    for account in ledger(snapshot):
+        under_way.add_metric((account.name,), account.open)
+    yield under_way
+    yield GaugeMetricFamily(
+        f"{PREFIX}ledger_unbalanced_lines",
+        "Lines of the ledger that do not add up.",
+        value=len(imbalances(snapshot)),
+    )
+    if (waiting := retained(snapshot)) is not None:
+        yield GaugeMetricFamily(
+            f"{PREFIX}pairs_retained", "Pairs that wait in the journals.", value=waiting
+        )
+
+
 #: Key in a recorder's statistics -> metric name and help.
 _RECORDER_COUNTERS = {
     "journaled_read": ("recorder_read_pairs", "Pairs read from the journals."),
@@ -231,7 +253,7 @@ _RECORDER_COUNTERS = {
 }
 #: `proxy.recorder.sink.Drop`, written again because control does not import the recorder: a rate
 #: needs the zero before the first drop.
-DROP_REASONS = ("rejected", "too_large", "refused", "journal_full")
+DROP_REASONS = ("rejected", "too_large", "refused", "journal_full", "damaged")
 #: `proxy.recorder.spans.SpanDrop` and `proxy.recorder.sink.SinkState`, for the same reason; a test
 #: holds them together.
 SPAN_DROPS = ("queue_full", "not_taken", "not_made")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from proxy.config.resolved import Config
+from proxy.control.counters import Counters
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
+from proxy.journal.books import JournalBooks, read_books
 from proxy.state.control_page import ControlPage, ControlState, open_page
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -26,6 +28,13 @@ from proxy.telemetry import monotonic_s, wall_ns
 HUNG_MS = 2_000
 #: One that has not beaten once by then does not come up. A start takes about half a second.
 START_MS = 10_000
+#: Counters that stand still where nothing is under way.
+_BOOKS = frozenset(
+    {
+        "received", "routed", "served", "mirror_decided", "mirror_sent", "mirror_skipped",
+        "pairs_decided", "pairs_journaled", "pairs_lost",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,9 @@ class Snapshot:
         ramps: what their driver saw last, by `route/candidate`.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
+        journals: the books of each worker's journal, also of workers that the config no longer has.
+        unsettled: pages of workers that died, whose successors have not settled them.
+        still_s: for how long the books have not moved; 0 where nobody samples them.
         recorders: the statistics of each recorder by index; None before its first.
         refused: requests that the admin API refused, by reason.
     """
@@ -75,7 +87,7 @@ class Snapshot:
     generation: int
     runtime: dict[str, Any]
     processes: tuple[Process, ...]
-    counters: dict[Key, int]
+    counters: Counters
     recorders: tuple[dict[str, Any] | None, ...]
     refused: dict[str, int]
     recent: Recent
@@ -83,18 +95,22 @@ class Snapshot:
     usage: dict[str, Usage]
     labels: dict[str, Any]
     ramps: dict[str, Any]
+    journals: tuple[JournalBooks, ...] = ()
+    unsettled: int = 0
+    still_s: float = 0.0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether anything of the instance lives, as far as `state_dir` shows it."""
+        return bool(self.beating) or any(process.is_alive for process in self.processes)
 
     def count(self, name: str, *labels: str) -> int:
         """Return the sum of a family over every label value that starts with `labels`."""
-        key = (name, *labels)
-        return sum(n for k, n in self.counters.items() if k[: len(key)] == key)
+        return self.counters.sum(name, *labels)
 
     def by_last_label(self, name: str, *labels: str) -> dict[str, int]:
         """Return a family's counters by the value of its last label, zeros left out."""
-        key, size = (name, *labels), len(labels) + 2
-        return {
-            k[-1]: n for k, n in self.counters.items() if n and len(k) == size and k[:-1] == key
-        }
+        return self.counters.by_last(name, *labels)
 
 
 class Observer:
@@ -114,6 +130,7 @@ class Observer:
         self._workers = WorkerPages(config)
         self.layout = self._workers.layout
         self._window = RecentWindow()
+        self._moved = Moved()
 
     def page(self) -> ControlPage:
         """Return the control page that is at its path now.
@@ -139,7 +156,9 @@ class Observer:
             error = str(exc)
         runtime = read_json(self.state_dir / "runtime.json") or {}
         now_ms = wall_ns() // 1_000_000
-        recorders, counters = self._recorders(), self._workers.counters()
+        # In this order: what was settled is read before what it was settled of.
+        recorders, journals = self._recorders(), self._journals()
+        counters = self._workers.counters()
         beats = self._workers.beats()
         processes = tuple(
             _process(entry, _beat_age_ms(entry, beats, now_ms))
@@ -153,7 +172,7 @@ class Observer:
             generation=generation,
             runtime=runtime,
             processes=processes,
-            counters=counters,
+            counters=Counters(counters),
             refused=dict(self.refused),
             recorders=recorders,
             recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
@@ -161,12 +180,16 @@ class Observer:
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
+            journals=journals,
+            unsettled=self._workers.unsettled(now_ms - HUNG_MS),
+            still_s=self._moved.still_s(monotonic_s(), counters, recorders),
         )
 
     def sample(self) -> None:
         """Remember the counters of now for `Snapshot.recent`; about once a second."""
-        counters = {**self._workers.counters(), **_drops(self._recorders())}
-        self._window.add(monotonic_s(), counters)
+        counters, recorders = self._workers.counters(), self._recorders()
+        self._window.add(monotonic_s(), {**counters, **_drops(recorders)})
+        self._moved.look(monotonic_s(), counters, recorders)
 
     def close(self) -> None:
         """Unmap every page."""
@@ -175,11 +198,43 @@ class Observer:
             self._page.close()
             self._page = None
 
+    def _journals(self) -> tuple[JournalBooks, ...]:
+        directories = (self.state_dir / "journal").glob("worker-*")
+        return tuple(read_books(directory) for directory in sorted(directories))
+
     def _recorders(self) -> tuple[dict[str, Any] | None, ...]:
         return tuple(
             read_json(self.state_dir / f"recorder-{index}.json")
             for index in range(self.config.recorders)
         )
+
+
+@dataclass(slots=True)
+class Moved:
+    """Since when the books of the instance have not moved, by looks at them each second."""
+
+    _seen: list[object] = field(default_factory=list)
+    _since_s: float = 0.0
+
+    def look(
+        self, now_s: float, counters: dict[Key, int], recorders: tuple[dict[str, Any] | None, ...]
+    ) -> None:
+        """Take note of the books at `now_s` (monotonic)."""
+        seen = _books(counters, recorders)
+        if seen != self._seen:
+            self._seen, self._since_s = seen, now_s
+
+    def still_s(
+        self, now_s: float, counters: dict[Key, int], recorders: tuple[dict[str, Any] | None, ...]
+    ) -> float:
+        """Return for how long they are as they are now; 0 when they have moved since the last look."""
+        is_same = self._seen == _books(counters, recorders)
+        return now_s - self._since_s if is_same and self._seen else 0.0
+
+
+def _books(counters: dict[Key, int], recorders: tuple[dict[str, Any] | None, ...]) -> list[object]:
+    moving = [count for key, count in counters.items() if key[0] in _BOOKS]
+    return [*moving, *((r or {}).get("journaled_read") for r in recorders)]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What an operator is told: the status document, the ledger and the readiness. Pure.
+"""What an operator is told: the status document and the readiness. Pure.
 
 Ready means that users are served. What is wrong beside that (a corrupt page, a recorder that cannot
 reach its sink) is told as problems and does not take the instance out of rotation: the primary
@@ -7,14 +7,14 @@ still answers, and a probe that failed for Kafka's sake would turn a harmless fa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__
 from proxy.config.resolved import Candidate, Config, Route
+from proxy.control.ledger import imbalances, ledger, verdict
 from proxy.control.recent import failing_legs
 from proxy.control.snapshot import HUNG_MS, Snapshot
-from proxy.control.worker_pages import JOURNALED_BEFORE
 from proxy.routing.breaker import State
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS, part_names
@@ -33,8 +33,10 @@ STATE_WORDS = {
 #: Losses that go on unless somebody does something: counter, its last label, what it means.
 LOSSES = (
     ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
+    ("pairs_lost", "journal_full", "were refused: limits.journal_disk is used up (drop: newest)"),
     ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
     ("recorder_dropped", "rejected", "could not be read out of the journal"),
+    ("recorder_dropped", "damaged", "were in a damaged part of the journal: is the disk well"),
     ("recorder_dropped", "too_large", "are above the topic's max.message.bytes: raise it"),
     (
         "recorder_dropped",
@@ -42,70 +44,6 @@ LOSSES = (
         "were refused for good: look at the topic's message.timestamp.*",
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """One line of the ledger: `total` = the sum of `parts` + `open`.
-
-    Attributes:
-        open: what is still under way; a negative one means that something was counted twice.
-    """
-
-    name: str
-    total: int
-    parts: dict[str, int]
-    open: int
-
-
-def ledger(snapshot: Snapshot) -> list[Account]:
-    """Return the ledger of DESIGN section 4; counters are read while workers run, so `open` moves.
-
-    Each account's settled part is the next one's total, from the decision to the sink's word.
-    """
-    recorders = [r for r in snapshot.recorders if r is not None]
-    dropped: dict[str, int] = {}
-    for recorder in recorders:
-        for reason, count in recorder.get("dropped", {}).items():
-            dropped[f"dropped {reason}"] = dropped.get(f"dropped {reason}", 0) + count
-    # Pairs that the writers dropped for their disk budget were never read.
-    unread = {key: dropped.pop(key) for key in ("dropped journal_full",) if key in dropped}
-    read = sum(r.get("journaled_read", 0) for r in recorders)
-    before = snapshot.counters.get(JOURNALED_BEFORE, 0)
-    return [
-        _account("requests routed", snapshot.count("routed"), _by_reason(snapshot, "served")),
-        _account(
-            "mirrors decided",
-            snapshot.count("mirror_decided"),
-            {
-                "sent": snapshot.count("mirror_sent"),
-                **_by_reason(snapshot, "mirror_skipped", "skipped "),
-            },
-        ),
-        _account(
-            "pairs decided",
-            snapshot.count("pairs_decided"),
-            {
-                "journaled": snapshot.count("pairs_journaled"),
-                **_by_reason(snapshot, "pairs_lost", "lost "),
-            },
-        ),
-        _account(
-            "pairs journaled",
-            snapshot.count("pairs_journaled") + before,
-            {"read": read, **unread},
-        ),
-        _account(
-            "pairs read by the recorder",
-            read,
-            {"acknowledged": sum(r.get("acknowledged", 0) for r in recorders), **dropped},
-        ),
-    ]
-
-
-def is_running(snapshot: Snapshot) -> bool:
-    """Return whether anything of the instance lives, as far as `state_dir` shows it."""
-    return bool(snapshot.beating) or any(process.is_alive for process in snapshot.processes)
 
 
 def problems(snapshot: Snapshot) -> list[str]:
@@ -128,7 +66,12 @@ def problems(snapshot: Snapshot) -> list[str]:
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
-    return found + _label_troubles(snapshot) + _losses(snapshot)
+    found += _label_troubles(snapshot) + _losses(snapshot)
+    return found + [
+        f"the ledger does not add up: {line.account} {line.scope}: {line.total} in all, "
+        f"{line.settled} accounted for"
+        for line in imbalances(snapshot)
+    ]
 
 
 def _endpoints_left_out(snapshot: Snapshot) -> list[str]:
@@ -160,7 +103,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "listen": snapshot.runtime.get("listen", ""),
         "admin": snapshot.runtime.get("admin", ""),
         "now_ms": snapshot.now_ms,
-        "running": is_running(snapshot),
+        "running": snapshot.is_running,
         "ready": is_ready(snapshot),
         "problems": problems(snapshot),
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
@@ -170,6 +113,10 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "routes": routes(snapshot),
         "totals": _totals(snapshot),
         "ledger": [asdict(account) for account in ledger(snapshot)],
+        "ledger_verdict": {
+            "verdict": verdict(snapshot),
+            "unbalanced": [asdict(line) for line in imbalances(snapshot)],
+        },
         "recorders": list(snapshot.recorders),
         "labels": snapshot.labels,
     }
@@ -337,17 +284,4 @@ def _losses(snapshot: Snapshot) -> list[str]:
     for family, word, meaning in LOSSES:
         if count := recent.summed(family, word):
             found.append(f"{count} pairs of the last {recent.span_s:.0f} s {meaning} ({word})")
-    return found
-
-
-def _account(name: str, total: int, parts: dict[str, int]) -> Account:
-    return Account(name, total, parts, total - sum(parts.values()))
-
-
-def _by_reason(snapshot: Snapshot, family: str, prefix: str = "") -> dict[str, int]:
-    """Return a family summed by its last label, zeros left out."""
-    found: dict[str, int] = {}
-    for key, count in snapshot.counters.items():
-        if key[0] == family and count:
-            found[prefix + key[-1]] = found.get(prefix + key[-1], 0) + count
     return found

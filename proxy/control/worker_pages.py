@@ -19,6 +19,10 @@ from proxy.state.stats_page import Layout, StatsPage, open_stats
 JOURNALED_BEFORE: Key = ("pairs_journaled_before",)
 #: Told of each worker by itself: the last label of their keys is its number.
 PER_WORKER = frozenset({"loop_lag_us", "loop_lag_sum_us"})
+#: Totals of which other counters are the parts: read after these, so that no part is read that its
+#: total has not seen. Requests received come last, since those that were routed are a part of them.
+_TOTALS = frozenset({"routed", "mirror_decided", "pairs_decided"})
+_LAST = "received"
 _SUFFIX = ".page"
 
 
@@ -43,13 +47,14 @@ class WorkerPages:
             if page.layout is not self.layout:
                 total[JOURNALED_BEFORE] += _journaled(page)
                 continue
+            cells = _copy(page)
             for family, values, cell in self.layout.items():
                 if family.name in PER_WORKER:
-                    total[family.name, *values, str(index)] = page.cells[cell]
+                    total[family.name, *values, str(index)] = cells[cell]
                     continue
                 # A worker that the config no longer has holds nothing now; its totals stay.
                 is_past = family.is_gauge and index >= self._config.workers
-                count = 0 if is_past else page.cells[cell]
+                count = 0 if is_past else cells[cell]
                 if family.is_worst:
                     total[family.name, *values] = max(total[family.name, *values], count)
                 else:
@@ -64,6 +69,11 @@ class WorkerPages:
             if page is not None:
                 found[index] = page.heartbeat()
         return found
+
+    def unsettled(self, beaten_ms: int) -> int:
+        """Return how many pages are open whose worker has not beaten since `beaten_ms` (wall clock)."""
+        pages = [page for key in self._names() if (page := self._page(*key)) is not None]
+        return sum(page.is_open and page.heartbeat()[1] < beaten_ms for page in pages)
 
     def close(self) -> None:
         """Unmap every page."""
@@ -110,6 +120,17 @@ class WorkerPages:
                     continue  # of another version, or gone
                 self._layouts.setdefault(layout.fingerprint, layout)
         return self._layouts.get(fingerprint)
+
+
+def _copy(page: StatsPage) -> list[int]:
+    """Return the counters of a page that is being written, no part ahead of its total."""
+    cells, totals, last = (page.cells.tolist() for _ in range(3))
+    for family, _, cell in page.layout.items():
+        if family.name in _TOTALS:
+            cells[cell] = totals[cell]
+        elif family.name == _LAST:
+            cells[cell] = last[cell]
+    return cells
 
 
 def _journaled(page: StatsPage) -> int:

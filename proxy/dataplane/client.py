@@ -334,10 +334,11 @@ class ClientConnection(Answering):
     ) -> None:
         """Answer with a refusal and end; a request whose body cannot become whole is given up."""
         worker = self.worker
-        worker.count_rejected(refusal.reason)
+        broken, self._serving = self._serving, None
         if self._partial is not None:
             has_body = not self._partial.is_of_head_request
-        broken, self._serving = self._serving, None
+            worker.cells[worker.received_cell] += 1  # it will never be whole
+        worker.count_rejected(refusal.reason, is_routed=broken is not None)
         if worker.access_log is not None:
             # What a head that was refused says of its client is not believed.
             front = self._front

@@ -57,7 +57,7 @@ class CandidateCells:
     """The counters of one candidate of one route."""
 
     __slots__ = (
-        "breaker", "canary", "decided", "journaled", "latency", "leg", "leg_ok", "lost",
+        "breaker", "canary", "decided", "flushing", "journaled", "latency", "leg", "leg_ok", "lost",
         "mirror_decided", "mirror_sent", "mirror_skipped", "model_kept", "rescued", "ttfb",
     )  # fmt: skip
 
@@ -74,6 +74,7 @@ class CandidateCells:
         self.leg_ok = self.leg[Outcome.OK]
         self.decided = layout.index("pairs_decided", *names)
         self.journaled = layout.index("pairs_journaled", *names)
+        self.flushing = layout.index("pairs_flushing", *names)
         self.lost = {reason: layout.index("pairs_lost", *names, reason) for reason in Lost}
         self.latency = Histogram(layout, "latency", route, candidate)
         self.ttfb = Histogram(layout, "ttfb", route, candidate)

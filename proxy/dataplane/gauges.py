@@ -44,6 +44,9 @@ class Gauges:
             for name, pool in worker.pools.items()
             for endpoint in pool.backend.endpoints
         ]
+        self._journal = [
+            layout.index(f"journal_{what}") for what in ("torn_bytes", "syncs", "sync_errors")
+        ]
         self._logged = layout.index("access_log_lines")
         self._unlogged = layout.index("access_log_dropped")
         self._backends = [
@@ -65,6 +68,8 @@ class Gauges:
         self.write_histograms()
         self._cells[self._captured] = worker.held_bytes
         self._cells[self._buffered] = worker.journal.buffered_bytes
+        for cell, total in zip(self._journal, worker.journal.totals(), strict=True):
+            self._count(cell, total)
         expired, dropped, refused = worker.clients.ended()
         self._count(self._expired, expired)
         self._count(self._dropped, dropped)

@@ -16,6 +16,7 @@ import orjson
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
 from proxy.routing.decide import PRIMARY, Decision
+from proxy.routing.segments import SegmentReader
 from proxy.routing.split import recorded_hash
 from proxy.state.stats_page import HTTP_ERROR, OK, Outcome
 from proxy.wire.trace_context import TraceParent, is_sampled
@@ -40,7 +41,7 @@ _LINE: Final = (
     b'%b"seq":%d,"ts_us":%d,"request_id":"%b","trace_id":"%b","span_id":"%016x",%b'
     b'"unit_hash":"%b",%b%b'
     b'"request_bytes":%d,"request_sha256":%b,"request_body":%b,"request_body_encoding":%b,'
-    b'"segments":{}%b%b'
+    b'"segments":%b%b%b'
 )
 _DECIDED: Final = (
     b'"mode":"%b","served_by":"%b","rescued":%b,"ramp_step":%d,"ramp_weight_bp":%d,'
@@ -161,8 +162,8 @@ class LineMaker:
     """Makes the lines of one candidate of one route."""
 
     __slots__ = (
-        "_constant", "_decisions", "_hash_all", "_hash_requests", "_mask", "_redactor", "_unit",
-        "_with_bodies", "_with_request", "number",
+        "_constant", "_decisions", "_hash_all", "_hash_requests", "_mask", "_redactor", "_segments",
+        "_unit", "_with_bodies", "_with_request", "number",
     )  # fmt: skip
 
     def __init__(self, config: Config, route: Route, number: int, writer: Writer) -> None:
@@ -181,6 +182,7 @@ class LineMaker:
         bodies = config.record.bodies_of(route)
         self._with_bodies = bodies is not Bodies.NONE
         self._with_request = bodies is Bodies.FULL
+        self._segments = SegmentReader(route.segments) if route.segments else None
         self._mask = writer.mask
         self._unit = recorded_hash(writer.hash_key, route.name)
         self._redactor = redactor = writer.redactor
@@ -192,7 +194,7 @@ class LineMaker:
     def line(self, exchange: Exchange, seq: int) -> bytes:
         """Return the journal line of this candidate for an ended exchange."""
         decision, head, legs = exchange.decision, exchange.head, exchange.legs
-        trace = head.trace
+        trace, segments = head.trace, self._segments
         assert decision is not None
         made = _LINE % (
             self._constant,
@@ -207,6 +209,7 @@ class LineMaker:
             _place(head.method, head.path, head.fields.get(b"content-type"), self._mask),
             exchange.received_bytes,
             *self._request_body(exchange),
+            b"{}" if segments is None else segments.read(head.fields, exchange.captured),
             self._leg("primary", legs.get(PRIMARY), exchange),
             self._leg("candidate", legs.get(self.number), exchange),
         )

@@ -26,12 +26,14 @@ from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.routes import RouteContext, Routes
+from proxy.dataplane.takeover import journal_directory, take_over
 from proxy.errors import StateError
+from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.hash_key import kept_key
-from proxy.state.stats_page import Layout, Lost, Outcome, Reject, adopt, open_stats
+from proxy.state.stats_page import Layout, Lost, Outcome, Reject, open_stats
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.path_mask import PathMask
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
+#: Between two lines in the log about pairs that the journal did not take.
+LOSS_LOG_S = 10.0
 
 logger = logging.getLogger("understudy.worker")
 
@@ -67,17 +71,20 @@ class Worker:
         self.ids = Ids()
         state_dir = Path(config.state_dir)
         self.stats = open_stats(state_dir, index, Layout(config), create=True)
-        self.lost_by_predecessor = adopt(self.stats)
+        # First of all: its lock says that no predecessor counts on the page any more.
+        self.journal = JournalWriter(
+            journal_directory(state_dir, index),
+            disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
+            journal=config.journal,
+        )
+        self.lost_by_predecessor = take_over(config, index, self.stats)
         self.cells = self.stats.cells
         self.received_cell = self.stats.layout.index("received")
         self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
+        self._unrouted_cells = {r: self.stats.layout.index("unrouted", r) for r in Reject}
         self._open_cell = self.stats.layout.index("connections_open")
         self._accepted_cell = self.stats.layout.index("connections")
         self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
-        self.journal = JournalWriter(
-            state_dir / "journal" / f"worker-{index}",
-            disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
-        )
         self.hash_key = config.record.hash_key or _own_key(state_dir)
         self.path_mask = PathMask(config.record.redact.query)
         self.access_log = open_access_log(config.log, f"worker {index}", self.path_mask)
@@ -90,10 +97,9 @@ class Worker:
             config.limits.memory_bytes,
             config.limits.mirror_response_bytes,
         )
-        self._loop = loop
-        self._state_dir = state_dir
-        self._seq, self._generation = 0, -1
-        self._pid = os.getpid()
+        self._loop, self._state_dir = loop, state_dir
+        self._seq, self._generation, self._pid = 0, -1, os.getpid()
+        self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -130,6 +136,7 @@ class Worker:
             self.access_log.flush()
         self._gauges.write_last()
         self._set_in_flight()
+        self.stats.close_books()
         for pool in self.pools.values():
             pool.close()
 
@@ -160,9 +167,11 @@ class Worker:
         """Count a client connection out."""
         self.cells[self._open_cell] -= 1
 
-    def count_rejected(self, reason: Reject) -> None:
-        """Count a request that the proxy answered itself."""
+    def count_rejected(self, reason: Reject, *, is_routed: bool) -> None:
+        """Count a request that the proxy answered itself; one that a route took is `served`, too."""
         self.cells[self._rejected_cells[reason]] += 1
+        if not is_routed:
+            self.cells[self._unrouted_cells[reason]] += 1
 
     # The journal.
 
@@ -185,16 +194,34 @@ class Worker:
         if not waiting:
             return
         cells = self.cells
+        # What will be is noted before the write, and taken over after it: a successor that finds the
+        # pairs in the journal and not in the books can tell how far this has come.
+        for counters in waiting:
+            cells[counters.flushing] += 1
+        flushed = set(waiting)
         try:
             written = self.journal.flush()
         except OSError as exc:
+            is_full = isinstance(exc, JournalFullError)
+            reason = Lost.JOURNAL_FULL if is_full else Lost.JOURNAL_ERROR
+            for counters in flushed:
+                cells[counters.flushing] = cells[counters.journaled]
             for counters in waiting:
-                cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
-            logger.error("journal: %s; %d pairs are lost and counted", exc, len(waiting))  # noqa: TRY400 - no traceback for a full disk
+                cells[counters.lost[reason]] += 1
+            self._tell_loss(exc, len(waiting))
             return
-        for counters in waiting:
-            cells[counters.journaled] += 1
+        for counters in flushed:
+            cells[counters.journaled] = cells[counters.flushing]
+        self.stats.count_segment(self.journal.segment, len(waiting))  # with this it is counted
         cells[self._journal_bytes_cell] += written.bytes_written
+
+    def _tell_loss(self, error: OSError, pairs: int) -> None:
+        """Log a loss; a disk that stays full is told each `LOSS_LOG_S`, not fifty times a second."""
+        self._untold_pairs += pairs
+        now_s = monotonic_s()
+        if now_s - self._told_loss_s >= LOSS_LOG_S:
+            logger.error("journal: %s; %d pairs are lost and counted", error, self._untold_pairs)
+            self._untold_pairs, self._told_loss_s = 0, now_s
 
     # The control page.
 
@@ -244,6 +271,7 @@ class Worker:
         if self.access_log is not None:
             self.access_log.flush()
         self._gauges.write(now_s)
+        self.journal.tick()
         self._set_in_flight()
         if self._page is None or not self._page.is_whole():
             if self._page is not None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import httpx
 
+from proxy.analysis.backend_client import client, extensions
 from proxy.config.resolved import Backend, Config, Endpoint
 from proxy.config.tls_files import TlsFileError, client_context
 from proxy.doctor.findings import Finding, Level, ok
@@ -42,27 +43,6 @@ def backend_checks(config: Config) -> Iterator[Check]:
     for backend in used_backends(config):
         for endpoint in backend.endpoints:
             yield f"{backend.name} {endpoint}", functools.partial(_check, backend, endpoint)
-
-
-def client(backend: Backend, endpoint: Endpoint) -> httpx.AsyncClient:
-    """Return an HTTP client that reaches one endpoint as the data plane does.
-
-    Raises:
-        TlsFileError: the files of its TLS settings cannot be used.
-    """
-    verify: ssl.SSLContext | bool = client_context(backend.tls) if endpoint.is_tls else False
-    return httpx.AsyncClient(
-        base_url="http://localhost" if endpoint.socket_path else str(endpoint),
-        transport=httpx.AsyncHTTPTransport(verify=verify, uds=endpoint.socket_path or None),
-        trust_env=False,
-        follow_redirects=False,
-        timeout=httpx.Timeout(backend.timeout_s, connect=backend.connect_timeout_s),
-    )
-
-
-def extensions(backend: Backend) -> dict[str, str]:
-    """Return what a request must say so that TLS asks for the configured name."""
-    return {"sni_hostname": backend.tls.server_name} if backend.tls.server_name else {}
 
 
 async def _check(backend: Backend, endpoint: Endpoint) -> list[Finding]:

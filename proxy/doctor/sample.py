@@ -12,9 +12,9 @@ from typing import Final
 
 import httpx
 
+from proxy.analysis.backend_client import client, extensions
 from proxy.config.resolved import Backend, Candidate, Config, Route
 from proxy.config.tls_files import TlsFileError
-from proxy.doctor.backends import client, extensions
 from proxy.doctor.findings import Finding, Level, ok
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.extract import Extractor

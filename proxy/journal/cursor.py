@@ -5,17 +5,16 @@ It decides what has been read and what is damage. It knows nothing of positions 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
 
 import zstandard
 
 from proxy.journal.frames import MAX_CONTENT_BYTES, CorruptFrameError, find_frame, frame_end
+from proxy.journal.held import HeldSegments
 from proxy.journal.scan import next_frame
-from proxy.journal.segments import Position, segment_numbers, segment_path
+from proxy.journal.segments import Position, segment_numbers
 
 # A frame that does not compress is a little larger than its content.
 _MAX_WINDOW_BYTES = MAX_CONTENT_BYTES + 1024 * 1024
@@ -31,6 +30,8 @@ class Batch:
         content_bytes: size of the lines, newlines included; below what was asked for, it says
             that there is no more for now.
         skipped_bytes: damage that was stepped over, compressed bytes.
+        damaged_pairs: what segments that have been left behind held more than could be read of them.
+        left: segments that have been left behind and of which no pair is missing.
         is_ahead: it is of `read_newest`: what lies before the segment is not read yet.
     """
 
@@ -38,6 +39,8 @@ class Batch:
     position: Position = field(default_factory=Position)
     content_bytes: int = 0
     skipped_bytes: int = 0
+    damaged_pairs: int = 0
+    left: set[int] = field(default_factory=set)
     is_ahead: bool = False
 
 
@@ -48,17 +51,22 @@ class Cursor:
         position: everything before it has been read.
 
     Args:
-        directory: the journal.
+        held: the journal's segments; those that are read are held.
         position: where to begin.
         window_bytes: compressed bytes loaded at once.
-        ahead: where later segments are to be entered, if not at their beginning; looked at then.
+        ahead: where later segments are to be entered, if not at their beginning; looked at then. The
+            pairs that were read of them go on being counted from there.
     """
 
     def __init__(
-        self, directory: Path, position: Position, window_bytes: int, ahead: Mapping[int, int]
+        self,
+        held: HeldSegments,
+        position: Position,
+        window_bytes: int,
+        ahead: Mapping[int, Position],
     ) -> None:
         self.position = position
-        self._directory = directory
+        self._held = held
         self._base_window_bytes = self._window_bytes = window_bytes
         self._ahead = ahead
         self._zstd = zstandard.ZstdDecompressor()
@@ -70,22 +78,28 @@ class Cursor:
         """Fill `batch` with about `max_bytes`; one that is ahead gets lines of one segment only.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read, and what is before it has been.
         """
-        while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
-            pass
+        start = self.position
+        try:
+            while batch.content_bytes < max_bytes and self._take(batch, max_bytes):
+                pass
+        except OSError:
+            if self.position == start:
+                raise
         batch.position = self.position
 
     def _take(self, batch: Batch, max_bytes: int) -> bool:
         """Move the cursor once, over frames, damage or a segment's end; False at the end for now."""
-        taken = self._take_frames(batch, max_bytes)
+        taken, pairs = self._take_frames(batch, max_bytes)
         if taken:
-            self._advance(taken)
+            self._advance(taken, pairs)
             self._window_bytes = self._base_window_bytes
             return True
         # Looked up before the file is read: a segment with a newer one beside it has ended, so
         # what is read of it afterwards is all there will ever be.
-        newer = next((n for n in segment_numbers(self._directory) if n > self.position.segment), 0)
+        numbers = segment_numbers(self._held.directory)
+        newer = next((n for n in numbers if n > self.position.segment), 0)
         known_bytes = len(self._window) - self._taken
         self._window, self._taken = self._load(), 0
         if len(self._window) > known_bytes:
@@ -93,16 +107,25 @@ class Cursor:
         if len(self._window) == self._window_bytes:
             self._widen_or_skip(batch)
         elif newer and not (batch.is_ahead and batch.lines):
-            batch.skipped_bytes += len(self._window)
-            self.position = Position(newer, self._ahead.get(newer, 0))
-            self._window = b""
+            self._leave(batch, newer)
         else:
             return False
         return True
 
-    def _take_frames(self, batch: Batch, max_bytes: int) -> int:
-        """Take whole frames of the window while there is room; return how many bytes they are."""
-        window, at = self._window, self._taken
+    def _leave(self, batch: Batch, newer: int) -> None:
+        """Go on from the end of a segment. Damage is counted once: by who comes by in its turn."""
+        damaged_pairs = self._held.damaged_pairs(self.position)
+        if not (damaged_pairs and batch.is_ahead):
+            batch.skipped_bytes += len(self._window)
+            batch.damaged_pairs += damaged_pairs
+        if not damaged_pairs:
+            batch.left.add(self.position.segment)
+        self.position = self._ahead.get(newer, Position(newer))
+        self._window = b""
+
+    def _take_frames(self, batch: Batch, max_bytes: int) -> tuple[int, int]:
+        """Take whole frames of the window while there is room; return their bytes and pairs."""
+        window, at, known_lines = self._window, self._taken, len(batch.lines)
         while batch.content_bytes < max_bytes and at < len(window):
             frame = next_frame(window, at, self._zstd)
             if frame is None:
@@ -111,24 +134,18 @@ class Cursor:
             batch.lines += _lines(frame.content)
             batch.content_bytes += len(frame.content)
             at = frame.end
-        return at - self._taken
+        return at - self._taken, len(batch.lines) - known_lines
 
-    def _advance(self, step: int) -> None:
+    def _advance(self, step: int, pairs: int = 0) -> None:
         """Move the cursor inside the window."""
-        self.position = Position(self.position.segment, self.position.offset + step)
+        at = self.position
+        self.position = Position(at.segment, at.offset + step, at.pairs + pairs)
         self._taken += step
 
     def _load(self) -> bytes:
         """Return the window at the cursor; empty when the segment is gone or has no more."""
-        try:
-            path = segment_path(self._directory, self.position.segment)
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
-        try:
-            return os.pread(descriptor, self._window_bytes, self.position.offset)
-        finally:
-            os.close(descriptor)
+        at = self.position
+        return self._held.read(at.segment, self._window_bytes, at.offset)
 
     def _widen_or_skip(self, batch: Batch) -> None:
         """Handle a full window without a whole frame: a large frame, or damage."""

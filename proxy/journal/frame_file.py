@@ -27,18 +27,27 @@ def compressor() -> zstandard.ZstdCompressor:
 class FrameFile:
     """An append-only file of frames, created 0600 and never opened again after `close`.
 
+    With `goes_on` it may exist, cut by `cut_torn_tail`, and is appended to.
+
     Attributes:
         size_bytes: length of the file, whole frames only.
         is_whole: false when half a frame could not be cut off; append nothing more then.
     """
 
-    def __init__(self, path: Path, zstd: zstandard.ZstdCompressor) -> None:
+    def __init__(
+        self, path: Path, zstd: zstandard.ZstdCompressor, *, goes_on: bool = False
+    ) -> None:
         self.path = path
-        self.size_bytes = 0
         self.is_whole = True
         self._zstd = zstd
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags if goes_on else flags | os.O_EXCL, 0o600)
+        self.size_bytes = os.fstat(self._descriptor).st_size
+
+    @property
+    def descriptor(self) -> int:
+        """The open file's descriptor; -1 when closed."""
+        return self._descriptor
 
     def append(self, content: bytes) -> int:
         """Write `content` as one frame; return the frame's size in bytes.

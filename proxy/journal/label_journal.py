@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from proxy.config.resolved import Journal
 from proxy.errors import StateError
 from proxy.journal.segments import segment_numbers, segment_path
 from proxy.journal.writer import JournalWriter
@@ -76,7 +77,7 @@ class LabelJournal:
             # Refused above, labels are never dropped: the writer's own budget is out of reach.
             self._writer = JournalWriter(
                 self._directory, disk_budget_bytes=max(1, 8 * self._budget_bytes),
-                segment_bytes=max(1, min(SEGMENT_BYTES, self._budget_bytes // 8)),
+                journal=Journal(segment_bytes=max(1, min(SEGMENT_BYTES, self._budget_bytes // 8))),
             )  # fmt: skip
         segments = set()
         try:
@@ -88,7 +89,9 @@ class LabelJournal:
             self._writer.flush()
             segments.add(self._writer.statistics().segment)
         except OSError as exc:
-            raise StateError(f"cannot write labels to {self._directory}: {exc.strerror}") from exc
+            raise StateError(
+                f"cannot write labels to {self._directory}: {exc.strerror or exc}"
+            ) from exc
         return segments
 
     async def sync(self, segments: Iterable[int]) -> None:

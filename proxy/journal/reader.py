@@ -6,20 +6,26 @@ it, so a crash in between reads those lines again, never fewer.
 
 Two cursors read: one the oldest lines and, while it is far behind (after an outage of the sink), one
 the newest segment, so that fresh evidence does not wait for hours of old. Each segment that is read
-out of turn has an offset of its own, up to which it is done; the first cursor enters it there. When
+out of turn has a position of its own, up to which it is done; the first cursor enters it there. When
 the first reaches the segment of the second, the second is over.
+
+A segment that was read out of turn to its end is removed, unless pairs of it are missing: then it waits
+for the first cursor, which counts them as damaged.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxy.errors import StateError
 from proxy.journal.cursor import Batch, Cursor
+from proxy.journal.held import HeldSegments
 from proxy.journal.segments import (
     READER_LOCK,
     Position,
@@ -27,6 +33,7 @@ from proxy.journal.segments import (
     load_shipped,
     segment_numbers,
     segment_path,
+    segment_sizes,
     store_shipped,
     take_lock,
 )
@@ -36,6 +43,8 @@ WINDOW_BYTES = 256 * 1024
 
 #: Ended segments behind the one that is read, from which on the newest are read beside the oldest.
 BEHIND_SEGMENTS = 2
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +69,33 @@ class JournalReader:
 
     Attributes:
         committed: the durable position.
-        ahead: of later segments, up to which offset they are durably done, too.
+        ahead: of later segments, up to where they are durably done, too.
         accounts: the totals that were committed with both, over all starts.
         notes: what else was committed with them.
+
+    Args:
+        directory: of the journal.
+        window_bytes: compressed bytes that are read at once.
+        pairs_of: how many pairs were written into a segment; None when nobody knows.
 
     Raises:
         StateError: another process reads this journal, or the directory cannot be used.
     """
 
-    def __init__(self, directory: Path, *, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        window_bytes: int = WINDOW_BYTES,
+        pairs_of: Callable[[int], int | None] = lambda _: None,
+    ) -> None:
         self._directory = directory
         self._window_bytes = window_bytes
-        self._lock = take_lock(directory, READER_LOCK)
+        try:
+            self._lock = take_lock(directory, READER_LOCK)
+        except OSError as exc:
+            raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+        self._held = HeldSegments(directory, pairs_of)
         shipped = load_shipped(directory)
         self.committed = shipped.position
         self.ahead = dict(shipped.ahead)
@@ -79,7 +103,7 @@ class JournalReader:
         self.notes = shipped.notes
         # Up to where segments have been read out of turn, and where those that are over end.
         self._read_ahead = dict(shipped.ahead)
-        self._ends: dict[int, int] = {}
+        self._ends: dict[int, Position] = {}
         self._oldest = self._cursor(shipped.position)
         self._newest: Cursor | None = None
         self._lines = 0
@@ -92,7 +116,7 @@ class JournalReader:
         means that the writer has flushed nothing more.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read, and what is before it has been.
         """
         batch = Batch()
         self._oldest.read(batch, max_bytes)
@@ -110,7 +134,7 @@ class JournalReader:
         Far means `BEHIND_SEGMENTS`. All lines of a batch are of one segment. It may be empty.
 
         Raises:
-            OSError: a segment exists and cannot be read.
+            OSError: a segment exists and cannot be read, and what is before it has been.
         """
         self._look_ahead()
         if self._newest is None:
@@ -118,16 +142,16 @@ class JournalReader:
         before = self._newest.position
         batch = Batch(is_ahead=True)
         self._newest.read(batch, max_bytes)
-        if batch.position.segment != before.segment:
-            self._ends[before.segment] = before.offset
-        self._read_ahead[batch.position.segment] = batch.position.offset
+        if before.segment in batch.left:
+            self._ends[before.segment] = before
+        self._read_ahead[batch.position.segment] = batch.position
         return self._counted(batch)
 
     def commit(
         self,
         position: Position,
         accounts: Mapping[str, int] | None = None,
-        ahead: Mapping[int, int] | None = None,
+        ahead: Mapping[int, Position] | None = None,
         notes: Any = None,
     ) -> None:
         """Make `position` durable, with the totals that hold at it; remove segments that are done.
@@ -135,7 +159,7 @@ class JournalReader:
         Args:
             position: of the latest batch of `read` that is delivered.
             accounts: the totals; None leaves them.
-            ahead: of each later segment the offset of its latest batch of `read_newest` that is
+            ahead: of each later segment the position of its latest batch of `read_newest` that is
                 delivered; None leaves them.
             notes: JSON values that hold at it, too; None leaves them.
 
@@ -144,47 +168,73 @@ class JournalReader:
         """
         fresh = self.accounts if accounts is None else dict(accounts)
         places = self.ahead if ahead is None else ahead
-        places = {n: offset for n, offset in places.items() if n > position.segment}
+        places = {n: place for n, place in places.items() if n > position.segment}
         kept = self.notes if notes is None else notes
-        store_shipped(self._directory, Shipped(position, fresh, places, kept))
+        shipped = Shipped(position, fresh, places, kept)
+        try:
+            store_shipped(self._directory, shipped)
+        except OSError as exc:
+            if exc.errno not in _FULL or not self._remove_done(shipped):
+                raise
+            # Only what is shipped can make room on a full disk, and the position needs a block of
+            # it. A crash right here forgets the accounts of what was removed; it ships none twice.
+            store_shipped(self._directory, shipped)
         self.committed, self.accounts, self.ahead, self.notes = position, fresh, places, kept
-        for number in segment_numbers(self._directory):
-            if number < position.segment or self._is_over(number):
-                with suppress(FileNotFoundError):
-                    segment_path(self._directory, number).unlink()
+        self._remove_done(shipped)
+        self._held.let_go(n for n in self._held.numbers if not self._is_in_hand(n))
 
     def close(self) -> None:
         """Let the journal go; harmless when repeated."""
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
+        self._held.let_go(self._held.numbers)
 
     def statistics(self) -> ReaderStatistics:
         """Return a snapshot; looks at the directory for the backlog."""
-        backlog = 0
-        for number in segment_numbers(self._directory):
-            if number >= self.committed.segment:
-                with suppress(FileNotFoundError):
-                    backlog += segment_path(self._directory, number).stat().st_size
-                if number == self.committed.segment:
-                    backlog -= self.committed.offset
-                backlog -= self.ahead.get(number, 0)
+        sizes = segment_sizes(self._directory)
+        shipped = Shipped(self.committed, ahead=self.ahead)
+        done = {number: shipped.offset_in(number) for number in sizes}
+        backlog = sum(sizes[number] - at for number, at in done.items() if at is not None)
         return ReaderStatistics(self._lines, self._skipped_bytes, max(0, backlog), self.committed)
 
     def _cursor(self, position: Position) -> Cursor:
-        return Cursor(self._directory, position, self._window_bytes, self._read_ahead)
+        return Cursor(self._held, position, self._window_bytes, self._read_ahead)
 
     def _look_ahead(self) -> None:
         """Let the second cursor begin at the newest segment when all others are far behind it."""
         foremost = self._newest or self._oldest
         later = [n for n in segment_numbers(self._directory) if n > foremost.position.segment]
         if len(later) >= BEHIND_SEGMENTS:
-            self._newest = self._cursor(Position(later[-1], self._read_ahead.get(later[-1], 0)))
+            self._newest = self._cursor(self._read_ahead.get(later[-1], Position(later[-1])))
 
-    def _is_over(self, number: int) -> bool:
-        """Return whether a segment that was read out of turn is durably done to its end."""
+    def _remove_done(self, shipped: Shipped) -> int:
+        """Let go of the segments that are done with `shipped`, and remove them; return how many."""
+        done = [n for n in segment_numbers(self._directory) if self._is_done(n, shipped)]
+        self._held.let_go(done)
+        for number in done:
+            with suppress(FileNotFoundError):
+                segment_path(self._directory, number).unlink()
+        return len(done)
+
+    def _is_done(self, number: int, shipped: Shipped) -> bool:
+        """Return whether `shipped` has left a segment behind, or is at the end of it out of turn."""
+        if number < shipped.position.segment:
+            return True
         end = self._ends.get(number)
-        return end is not None and self.ahead.get(number) == end
+        return end is not None and shipped.ahead.get(number) == end
+
+    def _is_in_hand(self, number: int) -> bool:
+        """Return whether a cursor is in a segment, or has read of it what is not committed.
+
+        One that the second cursor has left in the middle waits for the first, perhaps for hours: it
+        must not be kept from being dropped that long.
+        """
+        if number <= self._oldest.position.segment:
+            return number >= self.committed.segment
+        if self._newest is not None and number == self._newest.position.segment:
+            return True
+        return self._read_ahead.get(number) != self.ahead.get(number)
 
     def _counted(self, batch: Batch) -> Batch:
         self._lines += len(batch.lines)

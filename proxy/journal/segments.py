@@ -5,7 +5,12 @@ The writer and the reader of one journal are different processes that share only
 - `000000000001.ndjson.zst`, ...: segments, numbered upwards for ever. Only the highest one grows.
 - `shipped.json`: the reader's position and accounts, replaced whole after each acknowledgement.
 - `dropped.json`: the writer's count of what the disk budget cost, replaced whole at each drop.
+- `000000000001.20.dropped`: a segment that is being dropped, with 20 pairs that were not shipped. It
+  gets this name, is counted, and is removed; whatever of that a dead writer left, its successor does.
 - `lock`, `reader.lock`: held by the one writer and the one reader.
+
+Whatever else lies there is somebody else's, and is neither read nor removed. A segment that the
+reader has in hand it holds by a shared `flock`; the writer drops none that is held.
 
 A number is never used twice, also when every segment has been shipped and removed; otherwise a
 position could point into a new segment of the same number and skip it.
@@ -17,6 +22,7 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,15 +36,26 @@ SHIPPED = "shipped.json"
 DROPPED = "dropped.json"
 WRITER_LOCK = "lock"
 READER_LOCK = "reader.lock"
-_NAME = re.compile(r"(\d{12})\.ndjson\.zst")
+# More digits are what follows 999999999999: a foreign file of that name must not end the journal.
+_NAME = re.compile(r"(\d{12}|[1-9]\d{12,17})\.ndjson\.zst")
+_DOOMED = re.compile(r"(\d{12,18})\.(\d{1,18})\.dropped")
+
+
+class JournalFullError(OSError):
+    """The disk budget is used up, and the policy is to keep what is there."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A place in the journal: everything before `offset` bytes of segment `segment` is done."""
+    """A place in the journal: everything before `offset` bytes of segment `segment` is done.
+
+    Attributes:
+        pairs: how many of that segment's have been read; the place is the same without it.
+    """
 
     segment: int = 0
     offset: int = 0
+    pairs: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +65,39 @@ class Shipped:
     Attributes:
         position: everything before it is done.
         accounts: the totals.
-        ahead: of later segments, up to which offset they are done, too.
+        ahead: of later segments, up to where they are done, too.
         notes: what else holds exactly there, as JSON values; the reader's own, not looked at here.
     """
 
     position: Position = Position()
     accounts: Mapping[str, int] = field(default_factory=dict)
-    ahead: Mapping[int, int] = field(default_factory=dict)
+    ahead: Mapping[int, Position] = field(default_factory=dict)
     notes: Any = None
 
     def offset_in(self, number: int) -> int | None:
         """Return up to where segment `number` is done; None when all of it is."""
         if number == self.position.segment:
             return self.position.offset
-        return None if number < self.position.segment else self.ahead.get(number, 0)
+        if number < self.position.segment:
+            return None
+        return self.ahead[number].offset if number in self.ahead else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What the disk budget cost, over all starts of the writer."""
+    """What the disk budget cost, over all starts of the writer.
+
+    Attributes:
+        last_segment: the newest that is among them.
+    """
 
     pairs: int = 0
     segments: int = 0
+    last_segment: int = 0
+
+    def plus(self, segment: int, pairs: int) -> Dropped:
+        """Return the count with one more segment."""
+        return Dropped(self.pairs + pairs, self.segments + 1, segment)
 
 
 def segment_path(directory: Path, number: int) -> Path:
@@ -78,13 +106,46 @@ def segment_path(directory: Path, number: int) -> Path:
 
 
 def segment_numbers(directory: Path) -> list[int]:
-    """Return the numbers of the segments there are, ascending; foreign files are passed over."""
+    """Return the numbers of the segments there are, ascending.
+
+    Foreign files are passed over, and so is what has a segment's name and is none: a folder, a
+    link, a pipe that would never open.
+    """
     try:
         with os.scandir(directory) as entries:
-            found = [_NAME.fullmatch(entry.name) for entry in entries]
+            found = [
+                _NAME.fullmatch(entry.name)
+                for entry in entries
+                if entry.is_file(follow_symlinks=False)
+            ]
     except FileNotFoundError:
         return []
     return sorted(int(match[1]) for match in found if match)
+
+
+def doomed_path(directory: Path, number: int, pairs: int) -> Path:
+    """Return what segment `number` is called while it is dropped, with `pairs` lost."""
+    return directory / f"{number:012d}.{pairs}.dropped"
+
+
+def doomed_segments(directory: Path) -> list[tuple[int, int]]:
+    """Return number and lost pairs of the segments that a writer was dropping; one at most."""
+    with os.scandir(directory) as entries:
+        found = [
+            _DOOMED.fullmatch(entry.name)
+            for entry in entries
+            if entry.is_file(follow_symlinks=False)
+        ]
+    return [(int(match[1]), int(match[2])) for match in found if match]
+
+
+def segment_sizes(directory: Path) -> dict[int, int]:
+    """Return the bytes on disk per segment, ascending; others may remove some at any time."""
+    sizes = {}
+    for number in segment_numbers(directory):
+        with suppress(FileNotFoundError):
+            sizes[number] = segment_path(directory, number).stat().st_size
+    return sizes
 
 
 def load_shipped(directory: Path) -> Shipped:
@@ -95,9 +156,12 @@ def load_shipped(directory: Path) -> Shipped:
     try:
         found = orjson.loads((directory / SHIPPED).read_bytes())
         return Shipped(
-            Position(int(found["segment"]), int(found["offset"])),
+            Position(int(found["segment"]), int(found["offset"]), int(found.get("pairs", 0))),
             {str(key): int(value) for key, value in found["accounts"].items()},
-            {int(key): int(value) for key, value in found.get("ahead", {}).items()},
+            {
+                int(number): Position(int(number), int(offset), int(pairs))
+                for number, (offset, pairs) in found.get("ahead", {}).items()
+            },
             found.get("notes"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -114,8 +178,9 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
     content: dict[str, Any] = {
         "segment": position.segment,
         "offset": position.offset,
+        "pairs": position.pairs,
         "accounts": dict(shipped.accounts),
-        "ahead": {str(number): offset for number, offset in shipped.ahead.items()},
+        "ahead": {str(number): (at.offset, at.pairs) for number, at in shipped.ahead.items()},
     }
     if shipped.notes is not None:
         content["notes"] = shipped.notes
@@ -126,8 +191,9 @@ def load_dropped(directory: Path) -> Dropped:
     """Return what the writer has dropped so far; nothing when the file is missing or damaged."""
     try:
         found = orjson.loads((directory / DROPPED).read_bytes())
-        return Dropped(int(found["pairs"]), int(found["segments"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        names = ("pairs", "segments", "last_segment")
+        return Dropped(*(int(found.get(name, 0)) for name in names))
+    except (OSError, ValueError, TypeError, AttributeError):
         return Dropped()
 
 
@@ -137,8 +203,7 @@ def store_dropped(directory: Path, dropped: Dropped) -> None:
     Raises:
         OSError: the disk refuses; the old one is still in force.
     """
-    content = {"pairs": dropped.pairs, "segments": dropped.segments}
-    replace_file(directory / DROPPED, orjson.dumps(content))
+    replace_file(directory / DROPPED, orjson.dumps(dropped))
 
 
 def replace_file(path: Path, content: bytes, *, is_synced: bool = True) -> None:
@@ -173,18 +238,29 @@ def make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
 
 
+def sync_directory(directory: Path) -> None:
+    """Sync the names of the files in `directory`: a synced file without its name is lost.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def take_lock(directory: Path, name: str) -> int:
     """Return a descriptor that holds the lock `name`; it is let go when closed or at death.
 
     Raises:
-        StateError: another process holds it, or the directory cannot be written.
+        StateError: another process holds it.
+        OSError: the directory cannot be written.
     """
     path = directory / name
-    try:
-        make_private(directory)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as exc:
-        raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+    make_private(directory)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

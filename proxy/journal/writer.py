@@ -1,119 +1,123 @@
 """A worker's end of the journal: pairs in, zstd frames of NDJSON on disk.
 
-It decides where a frame goes, when a segment ends and what the disk budget costs. It does not
-decide when to flush: the worker drives the timers (`FLUSH_BYTES`, `FLUSH_S`). No asyncio and no
-threads: a flush is one compression and one `write` into the page cache.
+It decides where a frame goes, when a segment ends and when the disk budget is used up. It does not
+decide when to flush: the worker drives the timers (`FLUSH_BYTES`, `FLUSH_S`, and `tick`). No
+asyncio: a flush is one compression and one `write` into the page cache. What may take long (syncs,
+removals) a thread does beside it (`proxy.journal.janitor`), which most journals never need.
 
-The drop policy: when the directory holds more than its budget, the oldest closed segment goes,
-with whatever of it has not been shipped; those pairs are counted, durably, in `dropped.json`.
+The drop policies: when the segments hold more than the budget, the oldest closed one goes, with
+whatever of it has not been shipped, and those pairs are counted durably in `dropped.json`; or, with
+`drop: newest`, what is flushed is refused until the reader has made room.
+
+A directory that cannot be used (read-only, full, gone) loses pairs and stops nobody: each flush
+fails, and one a second tries again.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.config.resolved import DropPolicy, Fsync, Journal
 from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
 from proxy.journal.frames import MAX_CONTENT_BYTES
-from proxy.journal.scan import count_lines
+from proxy.journal.janitor import Janitor, Tidying
 from proxy.journal.segments import (
     WRITER_LOCK,
-    Dropped,
-    load_dropped,
+    JournalFullError,
     load_shipped,
     segment_numbers,
     segment_path,
-    store_dropped,
+    segment_sizes,
     take_lock,
 )
+from proxy.journal.writer_statistics import FlushResult, JournalStatistics
+from proxy.telemetry import monotonic_s
 
 #: Flush when this much is buffered (uncompressed) ...
 FLUSH_BYTES = 64 * 1024
 #: ... or this long after the first pair was buffered, whichever comes first.
 FLUSH_S = 0.020
 
-SEGMENT_BYTES = 64 * 1024 * 1024
+#: A directory that cannot be used, and a full budget, are looked at again after this.
+RETRY_S = 1.0
+#: What is due at the end may take this long: a disk that hangs must not hold up a stop.
+CLOSE_S = 1.0
+
+# Segments whose pairs are known by heart; those of older ones are counted if they must be dropped.
+_MAX_OWN = 1024
 
 # A budget smaller than a few segments would otherwise be one segment that can never be dropped.
 _SEGMENTS_PER_BUDGET = 8
 
 
-@dataclass(frozen=True, slots=True)
-class FlushResult:
-    """What one flush put on disk: pairs, and compressed bytes."""
+@dataclass(slots=True)
+class _Tally:
+    """What this writer has put into one segment."""
 
-    pairs: int
-    bytes_written: int
-
-
-@dataclass(frozen=True, slots=True)
-class JournalStatistics:
-    """A snapshot of a writer.
-
-    Attributes:
-        pairs, frames, bytes_written: put on disk since the start.
-        buffered_pairs, buffered_bytes: waiting for the next flush (uncompressed).
-        segment: number of the newest segment.
-        disk_bytes: what the directory's segments hold, as far as known to the writer.
-        torn_bytes: cut at the start from what a killed predecessor left half written.
-        failed_pairs, failed_flushes: lost because the disk refused them.
-        dropped_pairs, dropped_segments: lost to the disk budget, over all starts.
-        error: the latest refusal, empty when the latest flush went well.
-    """
-
-    pairs: int
-    frames: int
-    bytes_written: int
-    buffered_pairs: int
-    buffered_bytes: int
-    segment: int
-    disk_bytes: int
-    torn_bytes: int
-    failed_pairs: int
-    failed_flushes: int
-    dropped_pairs: int
-    dropped_segments: int
-    error: str
+    pairs: int = 0
+    size_bytes: int = 0
 
 
 class JournalWriter:
     """The one writer of a journal directory.
+
+    Args:
+        directory: is made, with its parents.
+        disk_budget_bytes: of this directory; exceeded by a frame at most, and by what the reader
+            has in hand.
+        journal: when segments end, what is dropped, what is synced.
+        clock: monotonic seconds.
 
     Attributes:
         buffered_bytes: uncompressed bytes that wait for `flush`.
         buffered_pairs: pairs that wait for `flush`.
 
     Raises:
-        StateError: another process writes this journal, or the directory cannot be used.
+        StateError: another process writes this journal.
     """
 
     def __init__(
-        self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, disk_budget_bytes: int
+        self,
+        directory: Path,
+        *,
+        disk_budget_bytes: int,
+        journal: Journal | None = None,
+        clock: Callable[[], float] = monotonic_s,
     ) -> None:
+        how = journal or Journal()
         self.buffered_bytes = 0
         self.buffered_pairs = 0
         self._lines: list[bytes] = []
         self._directory = directory
         self._disk_budget_bytes = disk_budget_bytes
-        self._segment_bytes = max(1, min(segment_bytes, disk_budget_bytes // _SEGMENTS_PER_BUDGET))
+        self._segment_bytes = max(
+            1, min(how.segment_bytes, disk_budget_bytes // _SEGMENTS_PER_BUDGET)
+        )
+        self._segment_age_s, self._interval_s = how.segment_age_s, how.fsync_interval_s
+        self._keeps_oldest = how.drop is DropPolicy.NEWEST
+        self._is_synced = how.fsync is not Fsync.NONE
+        self._syncs_flushes = how.fsync is Fsync.FLUSH
+        self._clock = clock
         self._zstd = compressor()
         self._file: FrameFile | None = None
         self._pairs = self._frames = self._bytes_written = 0
         self._failed_pairs = self._failed_flushes = 0
         self._error = ""
-        # Pairs per segment that this writer wrote itself; older ones are counted when dropped.
-        self._segment_pairs: dict[int, int] = {}
-        self._lock = take_lock(directory, WRITER_LOCK)
+        # Of segments that this writer wrote itself; older ones are looked at when they are dropped.
+        self._own: dict[int, _Tally] = {}
+        self._segment = self._torn_bytes = self._disk_bytes = 0
+        self._lock = -1
+        self._janitor: Janitor | None = None
+        self._opened_s = self._synced_s = self._looked_s = clock()
+        self._is_unsynced = False
         try:
-            self._segment, self._torn_bytes = self._recover()
-            self._dropped = load_dropped(directory)
-            self._disk_bytes = sum(self._sizes().values())
+            self._take_over()
         except OSError as exc:
-            os.close(self._lock)
-            raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+            self._error = f"cannot use the journal in {directory}: {exc.strerror}"
 
     def append(self, line: bytes) -> None:
         """Buffer one pair: a JSON object without a newline. The hot path does nothing more."""
@@ -125,6 +129,7 @@ class JournalWriter:
         """Write what is buffered as one frame.
 
         Raises:
+            JournalFullError: the budget is used up, and what is there is kept.
             OSError: the disk refuses. The buffered pairs are gone (kept, they would grow without
                 bound while the disk stays full) and counted as `failed_pairs`; the file is cut
                 back to its last whole frame, and the next flush tries again.
@@ -148,8 +153,30 @@ class JournalWriter:
         self._account(pairs, written)
         return FlushResult(pairs, written)
 
+    def tick(self) -> None:
+        """Do what is due without a pair: end an old segment, sync one; some times a second.
+
+        What is shipped of a segment that has ended can be removed. So an old one ends although
+        nothing follows: by an empty one, once.
+        """
+        file = self._file
+        if file is None or not file.size_bytes:
+            return
+        now_s = self._clock()
+        if now_s - self._opened_s >= self._segment_age_s:
+            self._begin_next()
+        elif self._is_unsynced and now_s - self._synced_s >= self._interval_s:
+            self._sync(file)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is being synced or dropped; return whether that is so."""
+        if self._janitor is None or not self._janitor.settle(timeout_s):
+            return self._janitor is None
+        self._take_tidied(self._janitor)
+        return True
+
     def close(self) -> FlushResult:
-        """Flush, close the segment and let the lock go.
+        """Flush, sync if that is the policy, close the segment and let the lock go.
 
         Raises:
             OSError: the disk refused the last flush; all is closed none the less.
@@ -158,12 +185,30 @@ class JournalWriter:
             return self.flush()
         finally:
             self._end_segment()
+            if self._janitor is not None:
+                if self.settle(CLOSE_S) and not self._keeps_oldest:
+                    self._drop_oldest()
+                self._janitor.close(CLOSE_S)
+                self._take_tidied(self._janitor)
             lock, self._lock = self._lock, -1
             if lock >= 0:
                 os.close(lock)
 
+    @property
+    def segment(self) -> int:
+        """The number of the newest segment: the one that the last flush went to."""
+        return self._segment
+
+    def totals(self) -> tuple[int, int, int]:
+        """Return `torn_bytes`, `syncs` and `sync_errors`: what is told some times a second."""
+        janitor = self._janitor
+        if janitor is None:
+            return 0, 0, 0
+        return self._torn_bytes, janitor.syncs, janitor.sync_errors
+
     def statistics(self) -> JournalStatistics:
         """Return a snapshot of the counters."""
+        janitor = self._janitor
         return JournalStatistics(
             pairs=self._pairs,
             frames=self._frames,
@@ -175,8 +220,10 @@ class JournalWriter:
             torn_bytes=self._torn_bytes,
             failed_pairs=self._failed_pairs,
             failed_flushes=self._failed_flushes,
-            dropped_pairs=self._dropped.pairs,
-            dropped_segments=self._dropped.segments,
+            dropped_pairs=janitor.dropped.pairs if janitor else 0,
+            dropped_segments=janitor.dropped.segments if janitor else 0,
+            syncs=janitor.syncs if janitor else 0,
+            sync_errors=janitor.sync_errors if janitor else 0,
             error=self._error,
         )
 
@@ -184,6 +231,10 @@ class JournalWriter:
         """Write `lines` as one frame; return its compressed size."""
         if size > MAX_CONTENT_BYTES:
             raise OSError(f"{size} bytes of pairs at once are more than a frame may hold")
+        if self._lock < 0:
+            self._try_again()
+        if self._keeps_oldest and self._disk_bytes >= self._disk_budget_bytes:
+            self._ask_for_room()
         lines.append(b"")  # so that the join ends the last line, too, without a second copy
         return self._open_segment().append(b"\n".join(lines))
 
@@ -192,80 +243,126 @@ class JournalWriter:
         self._pairs += pairs
         self._frames += 1
         self._bytes_written += written
-        self._segment_pairs[self._segment] = self._segment_pairs.get(self._segment, 0) + pairs
+        tally = self._own[self._segment]
+        tally.pairs += pairs
+        tally.size_bytes += written
         self._disk_bytes += written
-        if self._disk_bytes > self._disk_budget_bytes:
-            self._keep_budget()
+        if not self._keeps_oldest and self._disk_bytes > self._disk_budget_bytes:
+            self._drop_oldest()
+        if self._is_synced:
+            self._is_unsynced = True
+            if self._syncs_flushes and self._file is not None:
+                self._sync(self._file)
 
     def _open_segment(self) -> FrameFile:
         """Return the segment to append to: the current one, or a new one when that is full."""
-        if self._file is not None and self._file.size_bytes >= self._segment_bytes:
+        file = self._file
+        if file is None or file.size_bytes >= self._segment_bytes:
             self._end_segment()
-        if self._file is None:
             path = segment_path(self._directory, self._segment + 1)
-            self._file = FrameFile(path, self._zstd)
+            file = self._file = FrameFile(path, self._zstd)
             self._segment += 1
-        return self._file
+            self._own[self._segment] = _Tally()
+            if len(self._own) > _MAX_OWN:
+                del self._own[next(iter(self._own))]
+            self._opened_s = self._clock()
+        return file
+
+    def _begin_next(self) -> None:
+        """End the segment and begin an empty one; where that cannot be, the next flush says why."""
+        self._end_segment()
+        try:
+            self._open_segment()
+        except OSError as exc:
+            self._error = str(exc)
 
     def _end_segment(self) -> None:
         if self._file is not None:
+            if self._is_unsynced:
+                self._sync(self._file)
             self._file.close()
             self._file = None
 
-    def _recover(self) -> tuple[int, int]:
-        """Cut the torn tail of the newest segment; return its number and the bytes cut.
+    def _sync(self, file: FrameFile) -> None:
+        if self._janitor is not None:
+            self._janitor.sync(self._segment, file.descriptor)
+        self._is_unsynced = False
+        self._synced_s = self._clock()
 
-        Only the newest can be torn: a segment is begun after the one before it was ended.
+    # Taking over, and the disk budget.
+
+    def _take_over(self) -> None:
+        """Take the journal over from whoever wrote it before.
+
+        Only the newest segment can be torn: one is begun after the one before it was ended.
+
+        Raises:
+            StateError: another process writes it.
+            OSError: the directory cannot be used.
         """
-        numbers = segment_numbers(self._directory)
-        torn_bytes = cut_torn_tail(segment_path(self._directory, numbers[-1])) if numbers else 0
-        shipped = load_shipped(self._directory).position
-        return max([shipped.segment, *numbers]), torn_bytes
-
-    def _sizes(self) -> dict[int, int]:
-        """Return the bytes on disk per segment; the reader may remove one at any time."""
-        sizes = {}
-        for number in segment_numbers(self._directory):
-            with suppress(FileNotFoundError):
-                sizes[number] = segment_path(self._directory, number).stat().st_size
-        return sizes
-
-    def _keep_budget(self) -> None:
-        """Drop the oldest closed segments until the rest fits the budget.
-
-        The directory is looked at again, because the reader removes what it has shipped. Failing
-        to drop is not a reason to fail the flush that has already succeeded.
-        """
-        sizes = self._sizes()
-        total = sum(sizes.values())
-        with suppress(OSError):
-            for number, size in sizes.items():
-                if total <= self._disk_budget_bytes or number == self._segment:
-                    break
-                self._drop(number)
-                total -= size
-        self._disk_bytes = total
-        self._segment_pairs = {n: c for n, c in self._segment_pairs.items() if n in sizes}
-
-    def _drop(self, number: int) -> None:
-        done = load_shipped(self._directory).offset_in(number)
-        path = segment_path(self._directory, number)
+        lock = take_lock(self._directory, WRITER_LOCK)
         try:
-            lost = self._unshipped_pairs(path, number, done)
-            path.unlink()
-        except FileNotFoundError:
-            return  # shipped and removed by the reader since we looked
-        self._segment_pairs.pop(number, None)
-        if lost:
-            self._dropped = Dropped(self._dropped.pairs + lost, self._dropped.segments + 1)
-            store_dropped(self._directory, self._dropped)
+            numbers = segment_numbers(self._directory)
+            if numbers:
+                self._torn_bytes += cut_torn_tail(segment_path(self._directory, numbers[-1]))
+            shipped = load_shipped(self._directory).position
+            self._segment = max([shipped.segment, *numbers])
+            self._disk_bytes = sum(segment_sizes(self._directory).values())
+            self._janitor = Janitor(self._directory)
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock = lock
 
-    def _unshipped_pairs(self, path: Path, number: int, done: int | None) -> int:
-        """Return how many pairs of a segment lie behind `done`; None says that all is shipped."""
-        if done is None:
-            return 0
-        if not done and number in self._segment_pairs:
-            return self._segment_pairs[number]
-        # Begun to be shipped, or written by a predecessor: the frames themselves must be asked.
-        # This takes about 10 ms per 10 MB of segment, and happens only when the budget is full.
-        return count_lines(path, done)
+    def _try_again(self) -> None:
+        """Take a directory over that could not be used at the start; at most each `RETRY_S`."""
+        now_s = self._clock()
+        if now_s - self._looked_s < RETRY_S:
+            raise OSError(self._error)
+        self._looked_s = now_s
+        try:
+            self._take_over()
+        except StateError as exc:
+            raise OSError(str(exc)) from exc
+
+    def _drop_oldest(self) -> None:
+        """Have the oldest closed segments dropped until the rest fits the budget."""
+        janitor = self._janitor
+        assert janitor is not None
+        self._take_tidied(janitor)
+        if self._disk_bytes > self._disk_budget_bytes and not janitor.is_tidying:
+            tally = self._own.get(self._segment) or _Tally()
+            self._tidy(janitor, max(0, self._disk_budget_bytes - tally.size_bytes))
+
+    def _ask_for_room(self) -> None:
+        """Go on if the reader has made room since the last look.
+
+        Raises:
+            JournalFullError: it has not.
+        """
+        janitor = self._janitor
+        assert janitor is not None
+        self._take_tidied(janitor)
+        if self._disk_bytes < self._disk_budget_bytes:
+            return
+        if self._file is not None and self._file.size_bytes:
+            self._begin_next()  # the reader cannot remove what may still grow
+        now_s = self._clock()
+        if now_s - self._looked_s >= RETRY_S and not janitor.is_tidying:
+            self._looked_s = now_s
+            self._tidy(janitor, None)
+        raise JournalFullError(f"{self._directory} holds as much as limits.journal_disk allows")
+
+    def _tidy(self, janitor: Janitor, keep_bytes: int | None) -> None:
+        known = {number: tally.pairs for number, tally in self._own.items()}
+        janitor.tidy(Tidying(self._segment, keep_bytes, known))
+
+    def _take_tidied(self, janitor: Janitor) -> None:
+        """Take over what the janitor found of the segments before the one it was told of."""
+        tidied = janitor.tidied
+        if tidied is None:
+            return
+        janitor.tidied = None
+        own_bytes = sum(t.size_bytes for n, t in self._own.items() if n >= tidied.current)
+        self._disk_bytes = tidied.closed_bytes + own_bytes
+        self._own = {n: t for n, t in self._own.items() if n >= tidied.current or n in tidied.left}

@@ -234,6 +234,7 @@ def open_label_sink(config: Config) -> LabelSink:
         0,
         disk_budget_bytes=int(config.limits.journal_disk_bytes * DISK_SHARE),
         stem="labels",
+        is_synced=True,  # as the journal that they come from is: who sent them was told so
     )
 
 

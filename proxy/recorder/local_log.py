@@ -3,23 +3,25 @@
 Each batch is appended as frames to the current file, which is ended by size or age. `zstdcat`,
 DuckDB, Polars and `understudy compare` read the files while they grow. When the directory is over
 its budget, the oldest file goes: that is retention, told as `expired_files`, not a loss.
+
+A journal that is synced is worth little if the log that its pairs move to is not. So with any
+`journal.fsync` but `none` a batch is synced before it counts as delivered, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
-from proxy.journal.segments import SUFFIX, make_private
+from proxy.journal.segments import SUFFIX, make_private, sync_directory
 from proxy.recorder.sink import Delivery, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s, wall_ns
-
-FILE_BYTES = 128 * 1024 * 1024
-FILE_AGE_S = 3600.0
 
 #: Uncompressed bytes per frame: small enough that a reader's memory stays flat.
 FRAME_BYTES = 1024 * 1024
@@ -27,10 +29,21 @@ FRAME_BYTES = 1024 * 1024
 _RETRY_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """When a file is ended: at this size, or this long after it was begun."""
+
+    file_bytes: int = 128 * 1024 * 1024
+    file_age_s: float = 3600.0
+
+
+_DEFAULT = Rotation()
+
+
 class LocalLog:
     """The local log of one recorder; others write files of their own beside it.
 
-    Files are called `stem`-TIME-INDEX-NUMBER.
+    Files are called `stem`-TIME-INDEX-NUMBER. If `is_synced`, what is delivered is on the disk.
 
     Raises:
         StateError: the directory cannot be used.
@@ -42,20 +55,20 @@ class LocalLog:
         index: int,
         *,
         disk_budget_bytes: int,
-        file_bytes: int = FILE_BYTES,
-        file_age_s: float = FILE_AGE_S,
+        rotation: Rotation = _DEFAULT,
         stem: str = "pairs",
+        is_synced: bool = False,
     ) -> None:
         self._stem = stem
         self._directory = directory
         self._index = index
         self._disk_budget_bytes = disk_budget_bytes
-        self._file_bytes = file_bytes
-        self._file_age_s = file_age_s
+        self._rotation = rotation
+        self._is_synced = is_synced
         self._zstd = compressor()
         self._file: FrameFile | None = None
         self._opened_s = 0.0
-        self._number = 0
+        self._number = self._named = 0
         self._disk_bytes = 0
         self._written_bytes = self._expired_files = self._expired_bytes = self._torn_bytes = 0
         self._status = SinkStatus(SinkState.OK)
@@ -85,6 +98,10 @@ class LocalLog:
             while not is_written:
                 await asyncio.sleep(_RETRY_S)
                 is_written = self._append(content)
+            is_safe = await self._sync()
+            while not is_safe:
+                await asyncio.sleep(_RETRY_S)
+                is_safe = await self._sync()
         return Delivery(len(pairs))
 
     async def close(self) -> None:
@@ -101,6 +118,23 @@ class LocalLog:
             "expired_bytes": self._expired_bytes,
             "torn_bytes": self._torn_bytes,
         }
+
+    async def _sync(self) -> bool:
+        """Sync the current file and its name, where that is asked for; return whether it is done."""
+        if not self._is_synced:
+            return True
+        assert self._file is not None
+        try:
+            await asyncio.to_thread(os.fsync, self._file.descriptor)
+            if self._named != self._number:
+                await asyncio.to_thread(sync_directory, self._directory)
+                self._named = self._number
+        except OSError as exc:
+            message = f"{self._directory}: {exc.strerror or exc}"
+            self._status = SinkStatus(SinkState.DISK_ERROR, message)
+            return False
+        self._status = SinkStatus(SinkState.OK)
+        return True
 
     def _append(self, content: bytes) -> bool:
         """Append one frame; return whether the disk took it."""
@@ -121,8 +155,8 @@ class LocalLog:
 
     def _current(self) -> FrameFile:
         if self._file is not None and (
-            self._file.size_bytes >= self._file_bytes
-            or monotonic_s() - self._opened_s >= self._file_age_s
+            self._file.size_bytes >= self._rotation.file_bytes
+            or monotonic_s() - self._opened_s >= self._rotation.file_age_s
         ):
             self._end_file()
         if self._file is None:

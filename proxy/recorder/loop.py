@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
+from proxy.state.stats_page import segment_pairs
 from proxy.telemetry import monotonic_s, wall_ns
 
 if TYPE_CHECKING:  # see `proxy.recorder.expansion`
@@ -70,7 +72,7 @@ class _Tail:
 
     Attributes:
         delivered: where everything is delivered; not committed yet.
-        ahead: of later segments, up to which offset they are delivered, too.
+        ahead: of later segments, up to where they are delivered, too.
         counts: what has come to the accounts since the last commit.
         uncommitted_bytes: the lines in between.
         evidence: what its delivered pairs count for ramps; None where there is no ramp.
@@ -81,7 +83,7 @@ class _Tail:
     reader: JournalReader
     directory: Path
     delivered: Position
-    ahead: dict[int, int]
+    ahead: dict[int, Position]
     counts: Counter[str] = field(default_factory=Counter)
     uncommitted_bytes: int = 0
     evidence: JournalEvidence | None = None
@@ -93,7 +95,7 @@ class _Tail:
         position = batch.position
         self.uncommitted_bytes += batch.content_bytes
         if batch.is_ahead:
-            self.ahead[position.segment] = position.offset
+            self.ahead[position.segment] = position
         else:
             self.delivered = position
             self.ahead = {n: to for n, to in self.ahead.items() if n > position.segment}
@@ -274,6 +276,8 @@ class Recorder:
         counts[statistics.ACKNOWLEDGED] += delivery.acknowledged
         counts[statistics.UNKNOWN_CONFIG] += expansion.unknown_config
         counts[statistics.SKIPPED_BYTES] += batch.skipped_bytes
+        if batch.damaged_pairs:
+            counts[f"{statistics.DROPPED}{Drop.DAMAGED}"] += batch.damaged_pairs
         for reason, count in expansion.rejected.items():
             counts[f"{statistics.DROPPED}{Drop.REJECTED}_{reason}"] += count
         for drop, count in delivery.dropped.items():
@@ -326,8 +330,9 @@ class Recorder:
                 continue
             if int(match[1]) % self._config.recorders != self._index:
                 continue
+            pairs_of = partial(segment_pairs, self._state_dir, int(match[1]))
             try:
-                reader = JournalReader(directory)
+                reader = JournalReader(directory, pairs_of=pairs_of)
                 tail = _Tail(reader, directory, reader.committed, dict(reader.ahead))
                 if self._gates is not None:
                     tail.evidence = self._gates.journal(reader.notes)

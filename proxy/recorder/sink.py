@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from proxy.config.resolved import Config
+from proxy.config.resolved import Config, Fsync
 
 #: The topics of pair records and of labels, behind the configured prefix (DESIGN section 5).
 PAIRS_TOPIC = "pairs.v1"
@@ -89,6 +89,7 @@ class Drop(StrEnum):
     TOO_LARGE = "too_large"
     REFUSED = "refused"
     JOURNAL_FULL = "journal_full"
+    DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,9 @@ def open_sink(config: Config, index: int) -> Sink:
     local_log = importlib.import_module("proxy.recorder.local_log")
     directory = Path(config.state_dir) / "pairs"
     local: Sink = local_log.LocalLog(
-        directory, index, disk_budget_bytes=config.limits.journal_disk_bytes
+        directory,
+        index,
+        disk_budget_bytes=config.limits.journal_disk_bytes,
+        is_synced=config.journal.fsync is not Fsync.NONE,
     )
     return local

@@ -34,7 +34,7 @@ class RecorderStatistics:
         sink: the kind of sink, and where.
         status: how the sink is doing.
         accounts: totals over all starts, exact at the committed positions: `journaled_read` =
-            `acknowledged` + every `dropped.<reason>` but `journal_full`, which was never read.
+            `acknowledged` + every `dropped.<reason>` but `damaged`, which could not be read.
         journal_full: pairs that the writers dropped for their disk budget.
         backlog_bytes: compressed bytes that are journaled and not yet acknowledged.
         journals: journals tailed.

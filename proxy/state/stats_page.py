@@ -3,10 +3,15 @@
 A worker adds to its counters with plain stores (~60 ns) and never talks to anyone about them;
 control reads all pages when somebody asks. The page outlives the worker: its successor takes over
 the same counters, so totals only grow, and what a killed worker had in memory shows as the
-difference between what was decided and what was journaled (see `adopt`).
+difference between what was decided and what was journaled (see `proxy.state.takeover`).
 
 `Layout` names every cell. It follows from the config alone, so writer and reader agree without
-talking; its hash is in the header and in the file's name.
+talking; its hash is in the file's name.
+
+The header, which is the same in every layout, says how many pairs the worker has counted into each of
+its latest journal segments. Number and count are one word, stored at once: whenever the worker is
+killed, they tell whether the flush that was under way has been counted (see `proxy.state.takeover`),
+and later what a damaged segment held (see `segment_pairs`).
 """
 
 from __future__ import annotations
@@ -24,8 +29,14 @@ from typing import Final
 from proxy.config.resolved import Config
 from proxy.errors import StateError
 
-HEADER_WORDS = 8
-MAGIC = int.from_bytes(b"USSTAT01", "little")
+#: Segments of which the header knows the pairs: more than `limits.journal_disk` holds by default.
+SEGMENTS = 256
+_SEGMENTS_AT = 8
+HEADER_WORDS = _SEGMENTS_AT + SEGMENTS
+MAGIC = int.from_bytes(b"USSTAT02", "little")
+#: Bits of a segment's word that hold its pairs; its number is above them.
+_PAIRS_BITS = 32
+_PAIRS_MASK = (1 << _PAIRS_BITS) - 1
 
 #: Upper bounds of the latency histograms, microseconds; the last cell has no bound.
 LATENCY_BOUNDS_US = (
@@ -66,6 +77,7 @@ class Skip(StrEnum):
     SHUTDOWN = "shutdown"
     BREAKER_OPEN = "breaker_open"
     RATE = "rate"
+    WORKER_DIED = "worker_died"
 
 
 class Kept(StrEnum):
@@ -99,6 +111,10 @@ class Reject(StrEnum):
     UNSUPPORTED = "unsupported"
 
 
+#: Why a request that came has no route: it was refused, or its worker died while it looked.
+UNROUTED = (*map(str, Reject), "worker_died")
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One metric: a name, label names, the label values in order, and whether it only grows.
@@ -128,8 +144,14 @@ def _of_clients() -> list[Family]:
         _total("connections_refused", "Client connections answered 503: there were too many."),
         _total("connections_expired", "Client connections ended by a deadline."),
         _total("connections_dropped", "Client connections ended to make room for others."),
-        _total("received", "Requests whose head was parsed."),
+        _total("received", "Requests whose head was read, or refused before it was whole."),
         Family("rejected", "Requests answered by the proxy itself.", ("reason",), reasons),
+        Family(
+            "unrouted",
+            "Requests refused before a route took them.",
+            ("reason",),
+            tuple((reason,) for reason in UNROUTED),
+        ),
     ]
 
 
@@ -164,6 +186,8 @@ def _of_routes(config: Config) -> list[Family]:
         Family("pairs_decided", "Pairs that must be recorded.", candidate, pairs),
         Family("pairs_journaled", "Pairs written to the journal.", candidate, pairs),
         Family("pairs_lost", "Pairs not journaled.", (*candidate, "reason"), each(pairs, Lost)),
+        Family("pairs_flushing", "What pairs_journaled will be when the flush under way has succeeded.",
+               candidate, pairs),
         *_histogram("latency", "Leg latency", leg, legs),
         *_histogram("ttfb", "Time to the first byte of a leg's answer", leg, legs),
     ]  # fmt: skip
@@ -199,9 +223,14 @@ def _of_backends(config: Config) -> list[Family]:
 def _of_the_worker() -> list[Family]:
     return [
         _total("journal_bytes", "Compressed bytes appended to the journal."),
+        _total(
+            "journal_torn_bytes",
+            "Bytes cut off the journal at a start: half written by a dead worker.",
+        ),
+        _total("journal_syncs", "Segments of the journal synced to disk."),
+        _total("journal_sync_errors", "Segments of the journal that could not be synced."),
         _gauge("journal_buffered_bytes", "Bytes of pairs that are not in the journal yet."),
         _gauge("captured_bytes", "Body bytes held for mirrors and pairs."),
-        _total("journal_next_seq", "The next record's sequence number."),
         _total("access_log_lines", "Lines of the access log written."),
         _total("access_log_dropped", "Lines of the access log given up: nobody took them in time."),
         *_histogram("loop_lag", "How late a worker's event loop was", (), ((),)),
@@ -235,7 +264,7 @@ class Layout:
         self.families = families(config)
         keys = [(f.name, *values) for f in self.families for values in f.values]
         self._index = {key: number for number, key in enumerate(keys)}
-        joined = "\n".join("\t".join(key) for key in keys).encode()
+        joined = "\n".join((str(HEADER_WORDS), *("\t".join(key) for key in keys))).encode()
         self.fingerprint = hashlib.blake2b(joined, digest_size=6).hexdigest()
         self.size = len(keys)
 
@@ -280,6 +309,30 @@ class StatsPage:
         """Return who beat last (process id) and when (wall clock, ms); zeros if nobody did."""
         return self._words[1], self._words[2]
 
+    @property
+    def is_open(self) -> bool:
+        """Tell whether a worker counts here, or died doing so and nobody has taken over."""
+        return bool(self._words[3])
+
+    def open_books(self) -> None:
+        """Say that a worker counts here from now on."""
+        self._words[3] = 1
+
+    def close_books(self) -> None:
+        """Say that all that was decided here is settled."""
+        self._words[3] = 0
+
+    def count_segment(self, number: int, pairs: int) -> None:
+        """Count `pairs` more into the journal's segment `number`; one store, so never half."""
+        at = _SEGMENTS_AT + number % SEGMENTS
+        word = self._words[at]
+        known = word if word >> _PAIRS_BITS == number else number << _PAIRS_BITS
+        self._words[at] = known + pairs
+
+    def segments(self) -> dict[int, int]:
+        """Return the pairs counted into each segment that the header still knows."""
+        return _segments(self._words[_SEGMENTS_AT:HEADER_WORDS])
+
     def close(self) -> None:
         """Unmap the page."""
         self.cells.release()
@@ -323,29 +376,23 @@ def open_stats(state_dir: Path, worker: int, layout: Layout, *, create: bool) ->
     return page
 
 
-def adopt(page: StatsPage) -> int:
-    """Take over a dead worker's page: settle what it had in flight; return the pairs lost.
+def segment_pairs(state_dir: Path, worker: int, number: int) -> int | None:
+    """Return how many pairs a worker counted into a journal segment; None when no page knows it.
 
-    A pair that was decided and neither journaled nor lost was in the dead worker's memory: it is
-    counted as lost to `worker_died`. A request that was routed and not served ended `reset`.
-    Gauges start from zero.
+    Pages of every layout are looked at: which one a worker counted on follows from the config of then.
     """
-    lost = 0
-    for family, values, cell in page.layout.items():
-        if family.is_gauge:
-            page.cells[cell] = 0
-        elif family.name == "routed":
-            ended = sum(page.get("served", *values, str(o)) for o in Outcome)
-            page.add(page.cells[cell] - ended, "served", *values, str(Outcome.RESET))
-        elif family.name == "pairs_decided":
-            settled = page.get("pairs_journaled", *values)
-            settled += sum(page.get("pairs_lost", *values, str(reason)) for reason in Lost)
-            missing = page.cells[cell] - settled
-            page.add(missing, "pairs_lost", *values, str(Lost.WORKER_DIED))
-            lost += missing
-        elif family.name == "mirror_decided":
-            settled = page.get("mirror_sent", *values)
-            settled += sum(page.get("mirror_skipped", *values, str(reason)) for reason in Skip)
-            missing = page.cells[cell] - settled
-            page.add(missing, "mirror_skipped", *values, str(Skip.SHUTDOWN))
-    return lost
+    for path in (state_dir / "stats").glob(f"worker-{worker}.*.page"):
+        try:
+            with path.open("rb") as file:
+                header = file.read(8 * HEADER_WORDS)
+        except OSError:
+            continue
+        if len(header) == 8 * HEADER_WORDS and header[:8] == MAGIC.to_bytes(8, "little"):
+            found = _segments(memoryview(header).cast("Q")[_SEGMENTS_AT:])
+            if number in found:
+                return found[number]
+    return None
+
+
+def _segments(words: memoryview[int]) -> dict[int, int]:
+    return {word >> _PAIRS_BITS: word & _PAIRS_MASK for word in words if word}

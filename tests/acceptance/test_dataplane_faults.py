@@ -15,6 +15,7 @@ from proxy.telemetry import monotonic_s
 from tests.support.crowd import Crowd, crowd
 from tests.support.dataplane import until
 from tests.support.instance import Instance, running
+from tests.support.ledgers import wait_balanced
 from tests.support.pair_log import read_pairs
 from tests.support.upstreams import Request, Upstream, echo
 from tests.support.worker_process import worker_config, worker_process
@@ -62,20 +63,11 @@ async def _status(instance: Instance) -> dict[str, Any]:
 
 
 async def _settled(instance: Instance) -> dict[str, Any]:
-    """Wait until nothing is under way and every pair is in the local log; return the status.
-
-    Each account of the ledger must add up exactly.
-    """
-    deadline_s = monotonic_s() + 20
-    while True:
-        found = await _status(instance)
-        (candidate,) = found["routes"][0]["candidates"]
-        read = sum(recorder["journaled_read"] for recorder in found["recorders"] if recorder)
-        is_done = read == candidate["pairs_journaled"]
-        if is_done and all(account["open"] == 0 for account in found["ledger"]):
-            return found
-        assert monotonic_s() < deadline_s, json.dumps(found["ledger"], indent=1)
-        await asyncio.sleep(0.1)
+    """Wait until every pair is in the local log; return the status, whose ledger adds up then."""
+    await asyncio.to_thread(wait_balanced, instance)
+    found = await _status(instance)
+    assert found["ledger_verdict"] == {"verdict": "balanced", "unbalanced": []}
+    return found
 
 
 def _check_records(instance: Instance, people: Crowd, *, may_lack: int = 0) -> None:

@@ -15,8 +15,9 @@ import zstandard
 
 from proxy.telemetry import monotonic_s
 from tests.support.bad_candidates import BAD, listen
-from tests.support.dataplane import read_answer, until
+from tests.support.dataplane import read_answer
 from tests.support.instance import Instance, running
+from tests.support.ledgers import told_ledger, wait_balanced
 from tests.support.upstreams import Behaviour, Request, Upstream, echo, hang
 from tests.support.users import body_of, send_all
 
@@ -87,23 +88,13 @@ def _records(instance: Instance) -> list[dict[str, Any]]:
     return found
 
 
-def _ledger(instance: Instance) -> dict[str, dict[str, Any]]:
-    """Return the accounts by name, as `understudy status --json` gives them."""
-    answer = instance.cli("status", "--json")
-    assert answer.returncode == 0, answer.stderr
-    return {account["name"]: account for account in orjson.loads(answer.stdout)["ledger"]}
-
-
-async def _settled(instance: Instance, pairs: int) -> dict[str, dict[str, Any]]:
+async def _settled(instance: Instance) -> dict[str, dict[str, Any]]:
     """Wait until every pair is where it must be; return the ledger, which then is exact."""
-
-    def is_settled() -> bool:
-        accounts = instance.status()["ledger"]
-        read = next(a for a in accounts if a["name"] == "pairs read by the recorder")
-        return all(account["open"] == 0 for account in accounts) and read["total"] >= pairs
-
-    await until(is_settled, "the ledger to add up", 15)
-    return _ledger(instance)
+    accounts = await asyncio.to_thread(wait_balanced, instance)
+    told = told_ledger(instance)
+    assert (told["verdict"], told["unbalanced"]) == ("balanced", [])
+    assert {account["name"]: account for account in told["ledger"]} == accounts
+    return accounts
 
 
 async def test_candidates_that_do_their_worst_harm_nobody(
@@ -124,14 +115,14 @@ async def test_candidates_that_do_their_worst_harm_nobody(
         took_s = monotonic_s() - begun_s
         assert answers == {number: body_of(number) for number in range(REQUESTS)}
         pairs = REQUESTS * len(BAD)
-        accounts = await _settled(instance, pairs)
+        accounts = await _settled(instance)
         settled_s = monotonic_s() - begun_s
         after = _held_bytes(instance)
         records = _records(instance)
     assert accounts["requests routed"]["parts"] == {"ok": REQUESTS}
     assert accounts["mirrors decided"]["total"] == accounts["pairs decided"]["total"] == pairs
     assert accounts["pairs decided"]["parts"] == {"journaled": pairs}
-    assert accounts["pairs read by the recorder"]["parts"]["acknowledged"] == pairs
+    assert accounts["pairs journaled"]["parts"] == {"acknowledged": pairs}
     _check_records(records)
     grown = {name: (after[name] - before[name]) / MIB for name in before}
     record_property(
@@ -222,11 +213,11 @@ async def test_ten_times_more_clients_than_it_can_serve_at_once(
         load = _Overload(instance, monotonic_s() + 3)
         await asyncio.gather(load.watch(), *(load.user() for _ in range(10 * PLACES)))
         total = sum(load.counts)
-        accounts = await _settled(instance, total)
+        accounts = await _settled(instance)
         after = _held_bytes(instance)
     assert min(load.counts) > 0
     assert accounts["requests routed"]["parts"] == {"ok": total}
-    assert accounts["pairs read by the recorder"]["parts"]["acknowledged"] == total
+    assert accounts["pairs journaled"]["parts"] == {"acknowledged": total}
     assert accounts["mirrors decided"]["parts"]["skipped memory"] > 0
     workers = [name for name in before if name.startswith("worker")]
     peak = {name: (load.top[name] - before[name]) / MIB for name in workers}

@@ -15,6 +15,7 @@ import zstandard
 
 from tests.support.dataplane import until
 from tests.support.instance import Instance, running
+from tests.support.ledgers import wait_balanced
 from tests.support.upstreams import Behaviour, Request, Upstream, hang, reset, unused_port
 from tests.support.users import body_of, send_all
 
@@ -141,6 +142,8 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
                 60,
             )
             check_records(records, sampled)
+            accounts = await asyncio.to_thread(wait_balanced, instance)
+            assert accounts["pairs journaled"]["parts"] == {"acknowledged": expected}
             assert abs(len(sampled) / REQUESTS - 0.30) <= 0.015
         three.requests.clear()
         with running(settings, tmp_path) as instance:
@@ -192,6 +195,8 @@ async def test_broken_candidates_cost_no_user_anything(
                 "every record",
                 60,
             )
+            accounts = await asyncio.to_thread(wait_balanced, instance)
+            assert accounts["pairs journaled"]["parts"] == {"acknowledged": REQUESTS}
     statuses = Counter(record["candidate_status"] for record in records)
     assert len(records) == REQUESTS
     assert set(statuses) <= {status, "shed"}

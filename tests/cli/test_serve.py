@@ -16,6 +16,7 @@ import yaml
 from tests.support.counting_backend import CountingBackend, Load
 from tests.support.deadline import wait_for
 from tests.support.instance import running, understudy
+from tests.support.ledgers import wait_balanced
 
 #: Whole process trees on a busy machine take their time to start.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
@@ -84,14 +85,7 @@ def test_a_killed_worker_is_replaced_on_the_same_socket(
             total = load.total
             wait_for(lambda: load.total > total + 50, "answers")
         wait_for(instance.is_healthy, "health")
-
-        def is_settled() -> bool:
-            accounts = {a["name"]: a["open"] for a in instance.status()["ledger"]}
-            return not any(
-                accounts[n] for n in ("requests routed", "mirrors decided", "pairs decided")
-            )
-
-        wait_for(is_settled, "the ledger to balance")
+        wait_balanced(instance)
         assert instance.status()["processes"][0]["restarts"] == 1
 
 

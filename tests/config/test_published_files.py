@@ -33,7 +33,7 @@ EXAMPLES = {
     "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.candidates.timeout", "routes.ramp",
     "routes.experiment_id", "routes.ramp.gates.budget", "routes.ramp.confirm", "routes.ramp.notify",
     "record.kafka", "log.slow", "telemetry.otlp",
-    "record.redact.json", "routes.record.bodies", "routes.record.redact.json",
+    "record.redact.json", "routes.segments", "routes.record.bodies", "routes.record.redact.json",
 }  # fmt: skip
 #: Shown as comments, because each fits only some comparators.
 COMMENTED = {f"routes.compare.{key}" for key in COMPARE_KEYS}

@@ -251,6 +251,8 @@ async def test_the_status_holds_live_state_counters_and_the_ledger(
     stats.add(7, "mirror_sent", "iris", "v2")
     stats.add(3, "mirror_skipped", "iris", "v2", "in_flight")
     stats.add(20, "pairs_journaled", "iris", "v2")
+    instance.write_journal(journaled_read=6, acknowledged=4, **{"dropped.rejected": 2})
+    instance.write_dropped(9)
     stats.add(5, "canary", "iris", "v2")
     stats.add(2, "rescued", "iris", "v2")
     stats.add(99, "latency_us", "iris", "v2", "1000")
@@ -272,13 +274,13 @@ async def test_the_status_holds_live_state_counters_and_the_ledger(
     assert accounts["requests routed"]["open"] == 1
     assert accounts["mirrors decided"]["open"] == 0
     assert accounts["pairs journaled"] == {
-        "name": "pairs journaled", "total": 20, "open": 4,
-        "parts": {"read": 7, "dropped journal_full": 9},
+        "name": "pairs journaled", "total": 20, "open": 5,
+        "parts": {"acknowledged": 4, "dropped rejected": 2, "dropped journal_full": 9},
     }  # fmt: skip
-    assert accounts["pairs read by the recorder"] == {
-        "name": "pairs read by the recorder", "total": 7, "open": 1,
-        "parts": {"acknowledged": 4, "dropped rejected": 2},
-    }  # fmt: skip
+    assert status["ledger_verdict"] == {"verdict": "unbalanced", "unbalanced": [
+        {"account": "requests received", "scope": "", "total": 0, "settled": 10, "missing": -10},
+        {"account": "pairs decided", "scope": "iris/v2", "total": 0, "settled": 20, "missing": -20},
+    ]}  # fmt: skip
     assert (await client.get("/api/v1/routes")).json()["routes"] == status["routes"]
 
 

@@ -12,21 +12,11 @@ import pytest
 from proxy.config.resolved import Bodies, RedactRule, Split, SplitKind
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, set_weight
-from proxy.state.stats_page import LATENCY_BOUNDS_US, Lost, Outcome, Skip
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Skip
 from proxy.wire.trace_context import CANDIDATE, PRIMARY, REPLICATE, leg_span_id
-from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
+from tests.support.dataplane import Options, dataplane, request_bytes, until
+from tests.support.ledgers import check_ledger
 from tests.support.upstreams import Upstream, answer, echo, hang, raw_answer, reset, unused_port
-
-
-def ledger(plane: Plane, candidate: str = "v2") -> None:
-    """Check that every exchange, mirror and pair is accounted for, exactly."""
-    names = ("iris", candidate)
-    served = sum(plane.count("served", "iris", outcome) for outcome in Outcome)
-    assert plane.count("routed", "iris") == served
-    skipped = sum(plane.count("mirror_skipped", *names, reason) for reason in Skip)
-    assert plane.count("mirror_decided", *names) == plane.count("mirror_sent", *names) + skipped
-    lost = sum(plane.count("pairs_lost", *names, reason) for reason in Lost)
-    assert plane.count("pairs_decided", *names) == plane.count("pairs_journaled", *names) + lost
 
 
 async def test_every_exchange_leaves_one_pair_with_both_answers(tmp_path: Path) -> None:
@@ -39,7 +29,7 @@ async def test_every_exchange_leaves_one_pair_with_both_answers(tmp_path: Path) 
         for number in range(20):
             await plane.request(b"POST", b"/a?b", body=b"%d" % number)
         lines = await plane.pairs(20)
-        ledger(plane)
+        check_ledger(plane)
     assert [line["seq"] for line in lines] == list(range(1, 21))
     assert len({line["request_id"] for line in lines}) == 20
     line = lines[0]
@@ -126,7 +116,7 @@ async def test_a_broken_candidate_is_recorded_and_never_noticed(
     ):
         answers = [await plane.request(b"POST", b"/", body=b"x") for _ in range(5)]
         lines = await plane.pairs(5)
-        ledger(plane)
+        check_ledger(plane)
     assert [(code, body) for code, _, body in answers] == [(200, b"good")] * 5
     assert {line["candidate_status"] for line in lines} == {status}
     assert all(line["primary_body"] == "good" for line in lines)
@@ -167,7 +157,7 @@ async def test_the_mirror_percent_keeps_its_keys(tmp_path: Path) -> None:
                 "the mirrors to arrive",
             )
             await plane.pairs(len(candidate.requests))
-            ledger(plane)
+            check_ledger(plane)
             return {request.body for request in candidate.requests}
 
     first = await mirrored(tmp_path / "a", 3000)
@@ -192,7 +182,7 @@ async def test_a_full_candidate_sheds_the_mirror_not_the_user(tmp_path: Path) ->
         for _ in range(8):
             assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
         lines = await plane.pairs(8)
-        ledger(plane)
+        check_ledger(plane)
         assert plane.count("mirror_skipped", "iris", "v2", Skip.IN_FLIGHT) == 5
     statuses = sorted(line["candidate_status"] for line in lines)
     assert statuses == ["shed"] * 5 + ["timeout"] * 3
@@ -213,7 +203,7 @@ async def test_a_body_over_the_mirror_limit_is_served_and_not_mirrored(tmp_path:
         body = b"a" * 200_000
         assert (await plane.request(b"POST", b"/", body=body))[2] == body
         (line,) = await plane.pairs(1)
-        ledger(plane)
+        check_ledger(plane)
         assert plane.count("mirror_skipped", "iris", "v2", Skip.BODY_TOO_LARGE) == 1
     assert candidate.requests == []
     assert (line["candidate_status"], line["candidate_error"]) == ("shed", "body_too_large")
@@ -253,7 +243,7 @@ async def test_a_kill_stops_mirrors_at_once_and_cancels_those_under_way(tmp_path
             assert (await plane.request(b"POST", b"/", body=b"after"))[0] == 200
         (line,) = await plane.pairs(1)
         assert len(candidate.requests) == 1
-        ledger(plane)
+        check_ledger(plane)
     assert (line["candidate_status"], line["candidate_error"]) == ("cancelled", "killed")
 
 
@@ -289,7 +279,7 @@ async def test_a_canary_serves_its_share_and_the_primary_gets_the_copy(tmp_path:
         plane.change(lambda state: set_weight(state, Scope("iris", "v2"), 10_000))
         assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"new"
         _, line = await plane.pairs(2)
-        ledger(plane)
+        check_ledger(plane)
         assert plane.count("canary", "iris", "v2") == 1
     assert (line["served_by"], line["mode"], line["assign_prob"]) == ("candidate", "canary", 1)
     assert (line["primary_body"], line["candidate_body"]) == ("old", "new")
@@ -338,7 +328,7 @@ async def test_a_failing_canary_is_rescued_by_the_primary(tmp_path: Path, behavi
     ):
         status, _, body = await plane.request(b"POST", b"/", body=b"x")
         (line,) = await plane.pairs(1)
-        ledger(plane)
+        check_ledger(plane)
         assert plane.count("rescued", "iris", "v2") == 1
     assert (status, body) == (200, b"saved")
     assert (line["rescued"], line["served_by"]) == (True, "primary")
@@ -379,7 +369,7 @@ async def test_a_client_that_leaves_is_cancelled_and_its_mirror_still_recorded(
         writer.close()
         (line,) = await plane.pairs(1)
         assert plane.worker.pools["primary"].in_flight == 0
-        ledger(plane)
+        check_ledger(plane)
     assert (line["primary_status"], line["candidate_status"]) == ("cancelled", "ok")
 
 
@@ -397,7 +387,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_not_mirrored(
         await until(lambda: primary.raw, "the primary's leg")
         writer.close()
         (line,) = await plane.pairs(1)
-        ledger(plane)
+        check_ledger(plane)
         assert plane.count("mirror_skipped", "iris", "v2", Skip.CLIENT_GONE) == 1
     assert candidate.requests == []
     assert (line["primary_status"], line["candidate_status"]) == ("cancelled", "not_sent")
@@ -477,8 +467,8 @@ async def test_many_users_at_once_keep_their_own_answers(tmp_path: Path) -> None
 
         await asyncio.gather(*(user(number) for number in range(40)))
         lines = await plane.pairs(800)
-        ledger(plane)
-        ledger(plane, "v3")
+        check_ledger(plane)
+        check_ledger(plane, "v3")
     assert len({(line["request_id"], line["candidate"]) for line in lines}) == 800
     assert all(
         line["primary_body"] == line["candidate_body"]

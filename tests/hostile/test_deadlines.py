@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
@@ -340,7 +341,13 @@ def _pour(address: tuple[str, int], start: bytes, filler: bytes, size: int) -> b
             sock.sendall(filler)
             sent += len(filler)
         sock.shutdown(socket.SHUT_WR)
-        return sock.recv(65536)
+        answer = b""
+        while not re.search(rb"^HTTP/1.1 [2-5]", answer, re.MULTILINE):  # a 100 may come before
+            piece = sock.recv(65536)
+            if not piece:
+                break
+            answer += piece
+        return answer
     return b""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from proxy.config.resolved import Journal
 from proxy.errors import StateError
 from proxy.journal.frame_file import compressor
 from proxy.journal.reader import JournalReader
@@ -26,7 +28,9 @@ def directory(tmp_path: Path) -> Path:
 
 def write(directory: Path, numbers: range, *, segment_bytes: int = GIB, per_flush: int = 1) -> None:
     """Journal a line per number, some to a flush."""
-    writer = JournalWriter(directory, segment_bytes=segment_bytes, disk_budget_bytes=8 * GIB)
+    writer = JournalWriter(
+        directory, disk_budget_bytes=8 * GIB, journal=Journal(segment_bytes=segment_bytes)
+    )
     for number in numbers:
         noise = hashlib.sha256(b"%d" % number).hexdigest()[:40]
         writer.append(b'{"seq":%d,"x":"%s"}' % (number, noise.encode()))
@@ -106,7 +110,7 @@ def test_a_journal_that_does_not_exist_yet_is_empty(directory: Path) -> None:
 
 def test_a_growing_segment_is_followed_into_the_next(directory: Path) -> None:
     """Lines flushed between two reads appear in the second, across rotation."""
-    writer = JournalWriter(directory, segment_bytes=1, disk_budget_bytes=GIB)
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=Journal(segment_bytes=1))
     reader = JournalReader(directory)
     for number in range(5):
         writer.append(b'{"seq":%d,' % number)
@@ -238,3 +242,54 @@ def test_damage_costs_the_frame_it_hits_and_is_counted(
     assert seqs(batch.lines) == sorted(set(range(12)) - missing)
     assert len(missing) in (0, 2)
     assert bool(missing) <= bool(batch.skipped_bytes)
+
+
+def test_what_cannot_be_read_now_takes_nothing_along(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines before it, of the same window, are delivered; it comes once it can be read."""
+    write(directory, range(30), segment_bytes=1, per_flush=10)
+    bad, pread = segment_path(directory, 2).stat().st_ino, os.pread
+
+    def failing(descriptor: int, size: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return pread(descriptor, size, offset)
+
+    reader = JournalReader(directory)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "pread", failing)
+        assert seqs(reader.read(GIB).lines) == list(range(10))
+        with pytest.raises(OSError, match="Input/output"):
+            reader.read(GIB)
+    assert drain(reader) == list(range(10, 30))
+    reader.close()
+
+
+@given(damaged=st.sets(st.integers(0, 5)), restarts=st.integers(1, 4))
+def test_every_pair_is_read_or_known_to_be_damaged(
+    tmp_path_factory: pytest.TempPathFactory, damaged: set[int], restarts: int
+) -> None:
+    """Six frames in two segments that have ended, over restarts of the reader in their middle."""
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, range(60), segment_bytes=GIB, per_flush=10)
+    frames = segment_path(directory, 1).read_bytes().split(b"\x28\xb5\x2f\xfd")[1:]
+    for number, content in enumerate(frames):
+        frame = bytearray(b"\x28\xb5\x2f\xfd" + content)
+        frame[-1] ^= number in damaged  # the checksum
+        segment = segment_path(directory, 1 + number // 3)
+        segment.write_bytes((segment.read_bytes() if number % 3 else b"") + frame)
+    write(directory, range(60, 70), per_flush=10)
+    known = {1: 30, 2: 30}
+    read = lost = 0
+    for _ in range(restarts * 3):
+        reader = JournalReader(directory, pairs_of=known.get)
+        batch = reader.read(1)
+        read, lost = read + len(batch.lines), lost + batch.damaged_pairs
+        reader.commit(batch.position)
+        reader.close()
+    reader = JournalReader(directory, pairs_of=known.get)
+    batch = reader.read(GIB)
+    read, lost = read + len(batch.lines), lost + batch.damaged_pairs
+    reader.close()
+    assert (read, lost) == (70 - 10 * len(damaged), 10 * len(damaged))

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from proxy.config.resolved import Journal
 from proxy.errors import StateError
 from proxy.journal.frames import MAX_CONTENT_BYTES
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import Position, Shipped, segment_numbers, store_shipped
-from proxy.journal.writer import JournalStatistics, JournalWriter
+from proxy.journal.writer import RETRY_S, JournalWriter
+from proxy.journal.writer_statistics import JournalStatistics
 
 GIB = 1 << 30
 
@@ -87,11 +89,47 @@ def test_a_journal_has_one_writer(directory: Path) -> None:
     JournalWriter(directory, disk_budget_bytes=GIB).close()
 
 
-def test_an_unusable_directory_is_the_operators_error(tmp_path: Path) -> None:
-    """It names the directory and the reason."""
-    (tmp_path / "file").touch()
-    with pytest.raises(StateError, match="cannot use the journal"):
-        JournalWriter(tmp_path / "file" / "worker-0", disk_budget_bytes=GIB)
+def test_a_directory_that_cannot_be_used_loses_pairs_until_it_can(tmp_path: Path) -> None:
+    """The worker serves its users meanwhile; one look a second, and the reason is told."""
+    (tmp_path / "journal").touch()
+    now_s = 100.0
+    directory = tmp_path / "journal" / "worker-0"
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, clock=lambda: now_s)
+    for _ in range(2):
+        writer.append(b'{"seq":1}')
+        with pytest.raises(OSError, match=r"cannot use the journal in .*: Not a directory"):
+            writer.flush()
+        assert writer.statistics().failed_pairs > 0
+    writer.tick()
+    (tmp_path / "journal").unlink()
+    writer.append(b'{"seq":2}')
+    with pytest.raises(OSError, match="cannot use"):
+        writer.flush()
+    now_s += RETRY_S
+    writer.append(b'{"seq":3}')
+    writer.close()
+    assert writer.statistics().failed_pairs == 3
+    assert writer.statistics().error == ""
+    assert lines_of(directory) == [b'{"seq":3}']
+
+
+def test_a_journal_that_somebody_else_took_meanwhile_loses_pairs(tmp_path: Path) -> None:
+    """It could not be used at the start; then another process was faster."""
+    (tmp_path / "journal").touch()
+    now_s = 100.0
+    directory = tmp_path / "journal" / "worker-0"
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, clock=lambda: now_s)
+    (tmp_path / "journal").unlink()
+    other = JournalWriter(directory, disk_budget_bytes=GIB)
+    now_s += RETRY_S
+    writer.append(b'{"seq":1}')
+    with pytest.raises(OSError, match="held by another process"):
+        writer.flush()
+    other.close()
+    now_s += RETRY_S
+    writer.append(b'{"seq":2}')
+    writer.close()
+    assert lines_of(directory) == [b'{"seq":2}']
 
 
 def test_a_torn_tail_is_cut_at_start_and_counted(directory: Path) -> None:
@@ -117,7 +155,7 @@ def test_a_torn_tail_is_cut_at_start_and_counted(directory: Path) -> None:
 
 def test_segments_end_by_size_and_are_numbered_on(directory: Path) -> None:
     """A restart goes on with the next number."""
-    writer = JournalWriter(directory, segment_bytes=200, disk_budget_bytes=GIB)
+    writer = JournalWriter(directory, disk_budget_bytes=GIB, journal=Journal(segment_bytes=200))
     for _ in range(6):
         writer.append(os.urandom(100).hex().encode())
         writer.flush()
@@ -158,7 +196,9 @@ def test_over_budget_the_oldest_segments_go_and_are_counted(directory: Path) -> 
     """Every line that is gone is counted, also over a restart, and the newest stay."""
 
     def write(numbers: range) -> JournalStatistics:
-        writer = JournalWriter(directory, segment_bytes=2_000, disk_budget_bytes=16_000)
+        writer = JournalWriter(
+            directory, disk_budget_bytes=16_000, journal=Journal(segment_bytes=2_000)
+        )
         for number in numbers:
             writer.append(b'{"seq":%d,"x":"%s"}' % (number, os.urandom(50).hex().encode()))
             writer.flush()
@@ -178,7 +218,9 @@ def test_over_budget_the_oldest_segments_go_and_are_counted(directory: Path) -> 
 
 def test_what_was_shipped_is_not_counted_as_dropped(directory: Path) -> None:
     """Dropping the half that was shipped of a segment loses only the other half."""
-    writer = JournalWriter(directory, segment_bytes=2_000, disk_budget_bytes=16_000)
+    writer = JournalWriter(
+        directory, disk_budget_bytes=16_000, journal=Journal(segment_bytes=2_000)
+    )
     reader = JournalReader(directory)
     shipped = 0
     for number in range(200):
@@ -197,7 +239,7 @@ def test_what_was_shipped_is_not_counted_as_dropped(directory: Path) -> None:
 
 def test_what_the_reader_shipped_and_did_not_remove_is_no_loss(directory: Path) -> None:
     """A recorder killed between its commit and the removal leaves segments that cost nothing."""
-    writer = JournalWriter(directory, segment_bytes=1, disk_budget_bytes=3_000)
+    writer = JournalWriter(directory, disk_budget_bytes=3_000, journal=Journal(segment_bytes=1))
     for number in range(10):
         writer.append(b'{"seq":%d,"x":"%s"}' % (number, os.urandom(50).hex().encode()))
         writer.flush()

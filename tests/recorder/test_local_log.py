@@ -12,9 +12,10 @@ import pytest
 import zstandard
 
 from proxy.errors import StateError
-from proxy.recorder.local_log import FRAME_BYTES, LocalLog
-from proxy.recorder.sink import Delivery, SinkState
+from proxy.recorder.local_log import FRAME_BYTES, LocalLog, Rotation
+from proxy.recorder.sink import Delivery, SinkState, SinkStatus
 from tests.recorder.support import pair
+from tests.support.dataplane import until
 
 GIB = 1 << 30
 
@@ -59,12 +60,12 @@ async def test_a_large_batch_is_several_frames(tmp_path: Path) -> None:
 
 async def test_files_end_by_size_and_by_age(tmp_path: Path) -> None:
     """A new one is begun with the next pair."""
-    log = LocalLog(tmp_path, 0, disk_budget_bytes=GIB, file_bytes=1)
+    log = LocalLog(tmp_path, 0, disk_budget_bytes=GIB, rotation=Rotation(file_bytes=1))
     for number in range(3):
         await log.write([pair(number)])
     await log.close()
     assert len(files(tmp_path)) == 3
-    log = LocalLog(tmp_path, 0, disk_budget_bytes=GIB, file_age_s=0)
+    log = LocalLog(tmp_path, 0, disk_budget_bytes=GIB, rotation=Rotation(file_age_s=0))
     for number in range(2):
         await log.write([pair(number)])
     await log.close()
@@ -73,7 +74,7 @@ async def test_files_end_by_size_and_by_age(tmp_path: Path) -> None:
 
 async def test_over_budget_the_oldest_file_expires(tmp_path: Path) -> None:
     """It is counted; the current one always stays."""
-    log = LocalLog(tmp_path, 0, disk_budget_bytes=4_000, file_bytes=500)
+    log = LocalLog(tmp_path, 0, disk_budget_bytes=4_000, rotation=Rotation(file_bytes=500))
     for _ in range(40):
         await log.write([pair(1)._replace(value=os.urandom(200).hex().encode())])
     await log.close()
@@ -129,3 +130,30 @@ def test_an_unusable_directory_is_the_operators_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateError, match="cannot use the local log"):
         LocalLog(tmp_path / "file" / "pairs", 0, disk_budget_bytes=GIB)
+
+
+async def test_synced_means_synced_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each frame, and the name of each file; a disk that refuses is asked again, and told."""
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        synced.append(is_folder)
+        if len(synced) == 1:
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    monkeypatch.setattr("proxy.recorder.local_log._RETRY_S", 0.05)
+    log = LocalLog(tmp_path, 0, disk_budget_bytes=GIB, is_synced=True)
+    writing = asyncio.get_running_loop().create_task(log.write([pair(1)]))
+    await until(lambda: log.status.state is SinkState.DISK_ERROR, "the refusal to be told")
+    assert not writing.done()
+    assert await writing == Delivery(1)
+    assert log.status == SinkStatus(SinkState.OK)
+    await log.write([pair(2)])
+    assert synced == [False, False, True, False]
+    await log.close()

@@ -144,7 +144,7 @@ async def test_commits_are_few_and_an_idle_stream_has_none_left(
         reader: JournalReader,
         position: Position,
         accounts: Mapping[str, int],
-        ahead: Mapping[int, int],
+        ahead: Mapping[int, Position],
         notes: object,
     ) -> None:
         commits.append(position)

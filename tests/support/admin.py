@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proxy.config.resolved import Config
 from proxy.control.snapshot import Observer
+from proxy.journal.segments import Dropped, Position, Shipped, store_dropped, store_shipped
 from proxy.state.control_page import ControlPage
 from proxy.state.stats_page import StatsPage
 from proxy.telemetry import wall_ns
@@ -42,3 +43,13 @@ class Instance:
             "dropped": {"rejected": 2, "journal_full": 9}, "backlog_bytes": 11,
         }  # fmt: skip
         (self.state_dir / "recorder-0.json").write_text(json.dumps({**statistics, **changes}))
+
+    def write_journal(self, **accounts: int) -> None:
+        """Leave a journal of worker 0 that was read to its end, with these accounts."""
+        directory = self.state_dir / "journal" / "worker-0"
+        directory.mkdir(parents=True, exist_ok=True)
+        store_shipped(directory, Shipped(Position(1, 0), accounts))
+
+    def write_dropped(self, pairs: int) -> None:
+        """Say that the writer of worker 0 dropped pairs for its disk budget."""
+        store_dropped(self.state_dir / "journal" / "worker-0", Dropped(pairs, 1))

@@ -11,7 +11,9 @@ from proxy.telemetry import monotonic_s
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -> T:
+def wait_for(
+    condition: Callable[[], T], what: str, timeout_s: float = 10.0, *, every_s: float = 0.01
+) -> T:
     """Return the first true value of `condition`; fail after `timeout_s` with `what`."""
     deadline_s = monotonic_s() + timeout_s
     while True:
@@ -20,4 +22,4 @@ def wait_for(condition: Callable[[], T], what: str, timeout_s: float = 10.0) -> 
             return value
         if monotonic_s() > deadline_s:
             raise AssertionError(f"waited {timeout_s:g} s in vain for {what}; last: {value!r}")
-        time.sleep(0.01)
+        time.sleep(every_s)

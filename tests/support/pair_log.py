@@ -23,6 +23,38 @@ def read_pairs(state_dir: Path) -> list[dict[str, Any]]:
     return found
 
 
+class PairIds:
+    """The `pair_id` of every record in the local log, read on from where it was read to before.
+
+    Attributes:
+        found: each id once.
+        twice: records whose id was there already: a recorder was killed before it had committed.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self.found: set[str] = set()
+        self.twice = 0
+        self._directory = state_dir / "pairs"
+        self._done: dict[Path, int] = {}
+
+    def read(self) -> None:
+        """Read what has come; the log must not be written to meanwhile."""
+        for path in sorted(self._directory.glob("*.ndjson.zst")):
+            done, size = self._done.get(path, 0), path.stat().st_size
+            if size == done:
+                continue
+            with path.open("rb") as file:
+                file.seek(done)
+                with zstandard.ZstdDecompressor().stream_reader(
+                    file, read_across_frames=True
+                ) as reader:
+                    lines = reader.read().splitlines()
+            self._done[path] = size
+            before = len(self.found)
+            self.found |= {orjson.loads(line)["pair_id"] for line in lines}
+            self.twice += before + len(lines) - len(self.found)
+
+
 def wait_pairs(
     state_dir: Path, count: int, prefix: str = "", timeout_s: float = 15.0
 ) -> list[dict[str, Any]]:

@@ -76,6 +76,21 @@ def unpack(body: bytes) -> tuple[Any, str | None]:
     return document, None
 
 
+def request_header_bytes(body: bytes) -> int | None:
+    """Return the `Inference-Header-Content-Length` of a request, None where `body` is none.
+
+    All that its binary inputs do not take: some JSON writers end with a line feed.
+    """
+    document, end, reason = _header(body)
+    inputs = document.get("inputs") if reason is None else None
+    try:
+        sizes = [_size(entry) or 0 for entry in inputs or () if isinstance(entry, dict)]
+    except (_TensorError, TypeError):
+        return None
+    length = len(body) - sum(sizes)
+    return length if reason is None and length >= end else None
+
+
 def count(shape: Any) -> int | None:
     """Return how many elements a tensor of `shape` has; None for what is no shape."""
     if type(shape) is not list or len(shape) > MAX_DIMENSIONS:
