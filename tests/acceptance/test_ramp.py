@@ -35,7 +35,7 @@ PATIENCE_S = 40.0
 
 def _config(urls: dict[str, str]) -> dict[str, Any]:
     """Return a route for each of three candidates, the primary behind all of them."""
-    margins = {"equal": 0.03, "wrong": 0.01, "fragile": 0.03}
+    margins = {"equal": 0.05, "wrong": 0.01, "fragile": 0.05}
     return {
         "backends": {name: {"endpoints": [url]} for name, url in urls.items()},
         "routes": [
@@ -50,7 +50,7 @@ def _config(urls: dict[str, str]) -> dict[str, Any]:
                         {
                             "weight": weight,
                             "min_pairs": 50,
-                            "min_duration": "1s",
+                            "min_duration": "500ms",
                             "max_duration": "1m",
                         }
                         for weight in ("25%", "100%")
