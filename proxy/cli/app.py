@@ -32,6 +32,7 @@ COMMANDS = {
     "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
     "revive": "Open a kill again.",
     "weight": "Set the share of live traffic that a candidate serves.",
+    "ramp": "Move traffic to a candidate step by step, through gates, and back by itself.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
     "verdict": "Say whether a candidate may be promoted, with the evidence and an exit code.",

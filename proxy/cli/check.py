@@ -161,7 +161,7 @@ def _route_lines(config: Config, route: Route) -> list[str]:
         found.append(f"  sent twice only: {guard_words(route.mirror_only)}")
     if route.ramp is not None:
         weights = " → ".join(percent(step.weight_bp) for step in route.ramp.steps)
-        found.append(f"  ramp (not run yet) {weights}; gates: {_gates_text(route)}")
+        found.append(f"  ramp {weights}; gates: {_gates_text(route)}")
     return found
 
 

@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from proxy.cli.ramp_table import ramp_table
+
 #: What the ledger's verdicts mean.
 VERDICTS = {
     "balanced": "all adds up",
@@ -41,7 +43,15 @@ def render(status: dict[str, Any]) -> RenderableType:
         for scope, kinds in status["killed"].items()
     ]
     parts += [Text(f"problem: {problem}", "yellow") for problem in status["problems"]]
-    parts += [_state(status), _traffic(status), _processes(status), _ledger(status)]
+    ramps = {
+        f"{route['name']}/{candidate['name']}": candidate["ramp"]
+        for route in status["routes"]
+        for candidate in route["candidates"]
+        if candidate.get("ramp") and candidate["ramp"]["phase"] != "idle"
+    }
+    parts += [_state(status)]
+    parts += [ramp_table(ramps)] if ramps else []
+    parts += [_traffic(status), _processes(status), _ledger(status)]
     return Group(*parts)
 
 

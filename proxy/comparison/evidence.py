@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Final
 
 from proxy.comparison.counts import Counts, Tally, inverse_weight, merged
@@ -124,16 +125,16 @@ def params_of(route: Route, candidate: str) -> Params:
     )
 
 
+#: The fields of a pair record that its key is made of, in the key's order.
+key_fields: Final = itemgetter(
+    "experiment_id", "route", "candidate", "config_version",
+    "primary_model_version", "candidate_model_version",
+)  # fmt: skip
+
+
 def key_of(record: Mapping[str, Any]) -> EvidenceKey:
     """Return the key of a pair record."""
-    return EvidenceKey(
-        experiment_id=record["experiment_id"],
-        route=record["route"],
-        candidate=record["candidate"],
-        config_version=record["config_version"],
-        primary_version=record["primary_model_version"],
-        candidate_version=record["candidate_model_version"],
-    )
+    return EvidenceKey(*key_fields(record))
 
 
 def add_up(parts: Iterable[EvidenceCounts]) -> EvidenceCounts:
@@ -194,16 +195,22 @@ class Evidence:
     `MAX_SEGMENTS` segments for each gate, the others are counted together.
     """
 
-    __slots__ = ("_dropped", "_keys", "_params")
+    __slots__ = ("_dropped", "_keys", "_latest", "_params")
 
     def __init__(self, params: Params) -> None:
         self._params = params
         self._keys: dict[EvidenceKey, dict[Metric, _GateTallies]] = {}
         self._dropped = 0
+        # The key of the latest pair, as its fields, with its counts: most pairs have the one of the
+        # pair before, and a key costs as much as all the rest.
+        self._latest: tuple[tuple[Any, ...], dict[Metric, _GateTallies]] | None = None
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Count a pair record in every gate that is offered it."""
-        key = key_of(record)
+        fields = key_fields(record)
+        if self._latest is None or self._latest[0] != fields:
+            self._latest = fields, self._of(EvidenceKey(*fields))
+        gates = self._latest[1]
         weight = inverse_weight(record["sample_prob"], self._params.floor)
         segments = [f"{name}={value}" for name, value in (record["segments"] or {}).items()]
         for gate in self._params.gates:
@@ -214,14 +221,19 @@ class Evidence:
                     has_noise_floor=gate.has_noise_floor,
                     budget_s=gate.budget_s,
                 )
-                self._of(key, gate.metric).add(value, weight, segments)
+                tallies = gates.get(gate.metric)
+                if tallies is None:
+                    tallies = gates[gate.metric] = _GateTallies()
+                tallies.add(value, weight, segments)
 
     def note_label(
         self, record: Mapping[str, Any], value: float | None, segments: Iterable[str] = ()
     ) -> None:
         """Count D of a pair whose label has come (`gates.correctness`, `gates.error_difference`)."""
         weight = inverse_weight(record["sample_prob"], self._params.floor)
-        self._of(key_of(record), Metric.CORRECTNESS).add(value, weight, segments)
+        self._latest = None
+        gates = self._of(key_of(record))
+        gates.setdefault(Metric.CORRECTNESS, _GateTallies()).add(value, weight, segments)
 
     def counts(self, key: EvidenceKey) -> EvidenceCounts:
         """Return the counts of `key`, none where there are none."""
@@ -230,13 +242,14 @@ class Evidence:
 
     def keys(self) -> tuple[EvidenceKey, ...]:
         """Return the keys that have counts, the one with the newest pair last."""
-        return tuple(self._keys)
+        return tuple(key for key, gates in self._keys.items() if gates)
 
     def statistics(self) -> dict[str, int]:
         """Return how many keys are kept and were dropped, and the bound on segments."""
         return {"keys": len(self._keys), "dropped": self._dropped, "max_segments": MAX_SEGMENTS}
 
-    def _of(self, key: EvidenceKey, metric: Metric) -> _GateTallies:
+    def _of(self, key: EvidenceKey) -> dict[Metric, _GateTallies]:
+        """Return the counts of a key, which is the newest then."""
         gates = self._keys.pop(key, None)
         if gates is None:
             gates = {}
@@ -244,4 +257,4 @@ class Evidence:
                 del self._keys[next(iter(self._keys))]
                 self._dropped += 1
         self._keys[key] = gates
-        return gates.setdefault(metric, _GateTallies())
+        return gates

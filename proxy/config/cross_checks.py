@@ -16,7 +16,8 @@ from proxy.config.redact_checks import redact_checks
 from proxy.config.resolved import FULL_BP, Protocol, SplitKind
 from proxy.config.schema import ConfigFile, LimitsFile
 from proxy.config.schema_backend import BackendFile
-from proxy.config.schema_route import CandidateFile, GateFile, MatchFile, RampFile, RouteFile
+from proxy.config.schema_ramp import GateFile, RampFile
+from proxy.config.schema_route import CandidateFile, MatchFile, RouteFile
 from proxy.config.segment_checks import segment_checks
 from proxy.config.units import duration, percent, size
 from proxy.config.values import KAFKA_OPTIONS
@@ -190,6 +191,12 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
     if route.ramp is not None:
         if not route.candidates:
             yield (*path, "ramp"), "a route without candidates has nothing to ramp"
+        for index, candidate in enumerate(route.candidates):
+            if not candidate.mirror:
+                yield (
+                    (*path, "candidates", index, "mirror"),
+                    "a ramp judges pairs, and without copies there are none; mirror some",
+                )
         yield from _ramp((*path, "ramp"), route.ramp)
 
 

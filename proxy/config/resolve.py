@@ -37,6 +37,7 @@ from proxy.config.resolved import (
     Telemetry,
     Tls,
     UpstreamTls,
+    Webhook,
     digest,
 )
 from proxy.config.schema import (
@@ -49,13 +50,13 @@ from proxy.config.schema import (
     TlsFile,
 )
 from proxy.config.schema_backend import BackendFile, HealthFile, UpstreamTlsFile
+from proxy.config.schema_ramp import RampFile, WebhookFile
 from proxy.config.schema_redact import RedactRuleFile
 from proxy.config.schema_route import (
     CandidateFile,
     CompareFile,
     GuardFile,
     MatchFile,
-    RampFile,
     RouteFile,
 )
 
@@ -248,7 +249,13 @@ def _ramp(ramp: RampFile) -> Ramp:
         for step in ramp.steps
     )
     gates = tuple(Gate(gate.metric, gate.margin, gate.budget or 0.0) for gate in ramp.gates)
-    return Ramp(steps, gates)
+    return Ramp(steps, gates, _webhook(ramp.confirm), _webhook(ramp.notify))
+
+
+def _webhook(webhook: WebhookFile | None) -> Webhook | None:
+    if webhook is None:
+        return None
+    return Webhook(webhook.url, webhook.secret, webhook.timeout)
 
 
 def _record(record: RecordFile) -> Record:

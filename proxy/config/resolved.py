@@ -46,6 +46,7 @@ from proxy.config.resolved_route import (
     Split,
     SplitKind,
     Step,
+    Webhook,
 )
 
 __all__ = [
@@ -84,6 +85,7 @@ __all__ = [
     "Telemetry",
     "Tls",
     "UpstreamTls",
+    "Webhook",
     "digest",
     "dumps",
     "loads",

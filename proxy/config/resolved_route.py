@@ -154,11 +154,27 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Somebody who is told of a ramp; `url` and `secret` are secrets, an empty one signs nothing."""
+
+    url: str
+    secret: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ramp:
-    """The plan that moves the canary weight through gates."""
+    """The plan that moves the canary weight through gates.
+
+    Attributes:
+        confirm: asked before each step up.
+        notify: told of everything.
+    """
 
     steps: tuple[Step, ...]
     gates: tuple[Gate, ...]
+    confirm: Webhook | None = None
+    notify: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)

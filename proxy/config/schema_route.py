@@ -8,6 +8,7 @@ from pydantic import Field
 
 from proxy.config.resolved import FULL_BP, Bodies, Protocol, Split, SplitKind
 from proxy.config.schema_base import DAY_S, HOUR_S, MINUTE_S, Strict
+from proxy.config.schema_ramp import RampFile
 from proxy.config.schema_redact import RouteRedactFile
 from proxy.config.segments import SegmentSource
 from proxy.config.values import (
@@ -123,41 +124,6 @@ class CompareFile(Strict):
     """ranking, vector, text: how alike answers must be to agree; 1: the same."""
     ignore_case: bool = False
     """text: capital and small letters are the same."""
-
-
-class StepFile(Strict):
-    """One step of a ramp."""
-
-    weight: Annotated[BasisPoints, Field(gt=0)]
-    """Share of live traffic that the candidate serves during this step."""
-    min_pairs: Annotated[Whole, Field(ge=0, le=10**12)] = 100
-    """Pairs that the gates must have seen before the next step."""
-    min_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = MINUTE_S
-    """Shortest time in this step."""
-    max_duration: Annotated[Seconds, Field(ge=0, le=366 * DAY_S)] = 0.0
-    """Longest time in this step, then it is rolled back; 0: no limit."""
-    approval: Literal["auto", "manual"] = "auto"
-    """manual: an operator must promote, whatever the gates say."""
-
-
-class GateFile(Strict):
-    """A statistical gate on the difference between candidate and primary."""
-
-    metric: Literal["agreement", "availability", "latency", "correctness"]
-    """What is judged."""
-    margin: Annotated[Number, Field(gt=0, lt=1)] = 0.01
-    """How much worse the candidate may be, as a share of requests."""
-    budget: Annotated[Seconds, Field(gt=0, le=DAY_S)] | None = None
-    """Latency only: a call that takes longer is too slow."""
-
-
-class RampFile(Strict):
-    """The plan that moves the canary weight through gates."""
-
-    steps: Annotated[tuple[StepFile, ...], Field(min_length=1, max_length=100)]
-    """Weights in rising order."""
-    gates: Annotated[tuple[GateFile, ...], Field(min_length=1, max_length=4)]
-    """What must hold before the next step, and roll back when it surely does not."""
 
 
 class RouteRecordFile(Strict):

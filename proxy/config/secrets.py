@@ -35,6 +35,11 @@ PLACES: Final = (
     ("routes", "*", "candidates", "*", "rewrite", "set_headers", "*"),
     ("routes", "*", "match", "headers", "*"),
     ("routes", "*", "mirror_only", "headers", "*"),
+    *(
+        ("routes", "*", "ramp", role, key)
+        for role in ("confirm", "notify")
+        for key in ("secret", "url")
+    ),
     ("telemetry", "otlp", "headers", "*"),
 )
 #: The member of a file which says how many secrets were left out.

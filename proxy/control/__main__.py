@@ -23,6 +23,7 @@ from proxy.config.resolved import Config
 from proxy.config.secrets import read_whole
 from proxy.control.app import build_app
 from proxy.control.pulse import BEAT_S, Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
 from proxy.errors import StateError
 from proxy.log import emit
@@ -40,9 +41,10 @@ CONNECTION_LIMIT = 256
 async def serve(config: Config, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or the launcher's end."""
     observer, pulse = Observer(config), Pulse()
+    ramps = Ramps(config, observer.page)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(config, observer, pulse),
+            build_app(config, observer, pulse, ramps),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -60,6 +62,7 @@ async def serve(config: Config, listener: socket.socket) -> None:
             watches = (
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
+                tasks.create_task(ramps.run()),
             )
             await server.serve(sockets=[listener])
             for watch in watches:

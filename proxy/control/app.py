@@ -18,6 +18,7 @@ from proxy.control.bodies import ApiError
 from proxy.control.endpoints import Endpoints, json_response
 from proxy.control.openapi import document
 from proxy.control.pulse import Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
 
 logger = logging.getLogger("understudy.control")
@@ -32,9 +33,14 @@ _DASHBOARD_HEADERS = {
 }
 
 
-def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) -> ASGIApp:
+def build_app(
+    config: Config,
+    observer: Observer,
+    pulse: Pulse | None = None,
+    ramps: Ramps | None = None,
+) -> ASGIApp:
     """Return the admin application of one instance; without a pulse it doubts no order's age."""
-    ends = Endpoints(config, observer, pulse or Pulse())
+    ends = Endpoints(config, observer, pulse or Pulse(), ramps)
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -47,6 +53,7 @@ def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) ->
             Route("/api/v1/kill", ends.kill, methods=["POST"]),
             Route("/api/v1/revive", ends.revive, methods=["POST"]),
             Route(weight, ends.weight, methods=["PUT"]),
+            Route("/api/v1/routes/{route}/ramp/{word}", ends.ramp, methods=["POST"]),
             Route("/api/v1/labels", ends.labels, methods=["POST"]),
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),

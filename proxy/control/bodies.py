@@ -91,6 +91,15 @@ class WeightOrder(Order):
         return weight_bp
 
 
+class RampOrder(Order):
+    """The body of a word to a ramp."""
+
+    candidate: Name | None = Field(
+        None, description="which candidate of the route; left out: the only one"
+    )
+    dry_run: bool = Field(default=False, description="say what would happen, and change nothing")
+
+
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """Return the request's body as `kind`.
 

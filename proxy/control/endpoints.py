@@ -7,6 +7,7 @@ log) takes microseconds, but for a lock that a stopped process holds, which is b
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proxy.config.resolved import Config
-from proxy.control.bodies import ApiError, LatchOrder, Order, WeightOrder, read_body
+from proxy.control.bodies import (
+    ApiError,
+    LatchOrder,
+    Order,
+    RampOrder,
+    WeightOrder,
+    read_body,
+)
 from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
 from proxy.control.pulse import SETTLE_S, Pulse
+from proxy.control.ramps import Ramps
 from proxy.control.snapshot import Observer
 from proxy.control.status import is_ready, problems, routes, status
 from proxy.errors import StateError
@@ -35,6 +44,7 @@ from proxy.state.orders import (
     order_kill,
     order_revive,
     order_weight,
+    refuse_if_overtaken,
 )
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -59,13 +69,16 @@ def json_response(content: Any, status_code: int = 200) -> Response:
 
 
 class Endpoints:
-    """The handlers, bound to one instance; `pulse` is control's own."""
+    """The handlers, bound to one instance; `pulse` and `ramps` are control's own."""
 
-    def __init__(self, config: Config, observer: Observer, pulse: Pulse) -> None:
+    def __init__(
+        self, config: Config, observer: Observer, pulse: Pulse, ramps: Ramps | None = None
+    ) -> None:
         self._config = config
         self._observer = observer
         self._labels = LabelJournal(observer.state_dir, config.limits.journal_disk_bytes)
         self.pulse = pulse
+        self._ramps = ramps
 
     async def healthz(self, request: Request) -> Response:
         """Control answers."""
@@ -142,6 +155,28 @@ class Endpoints:
         weight_bp, source = order.weight_bp(), _source(request, order)
         await self._refuse_if_stale(request, order)
         return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
+
+    async def ramp(self, request: Request) -> Response:
+        """Give an operator's word to a ramp."""
+        # Imported here, as `proxy.control.ramps` does.
+        orders = importlib.import_module("proxy.control.ramp_orders")
+        order = await read_body(request, RampOrder)
+        word, source = request.path_params["word"], _source(request, order)
+        if word not in orders.WORDS:
+            raise ApiError(404, f"a ramp takes no {word!r}; it takes: {', '.join(orders.WORDS)}")
+        driver = self._ramps.driver if self._ramps is not None else None
+        entry = orders.find(driver, request.path_params["route"], order.candidate)
+        if word in orders.ALWAYS:
+            _refuse_if_expired(order)
+        else:
+            await self._refuse_if_stale(request, order)
+            try:
+                refuse_if_overtaken(self._observer.page(), source)
+            except OvertakenError as exc:
+                raise ApiError(412, str(exc)) from exc
+            except StateError as exc:
+                raise ApiError(503, str(exc)) from exc
+        return json_response(orders.carry_out(driver, entry, word, source, dry_run=order.dry_run))
 
     async def labels(self, request: Request) -> Response:
         """Take ground truth, line by line."""

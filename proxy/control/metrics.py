@@ -24,8 +24,9 @@ from proxy import __version__
 from proxy.control.auth import REFUSALS
 from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.snapshot import Observer, Snapshot
-from proxy.control.status import is_ready
+from proxy.control.status import is_ready, ramp_of
 from proxy.control.worker_pages import PER_WORKER
+from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
 from proxy.state.stats_page import LATENCY_BOUNDS_US, families
@@ -57,6 +58,7 @@ class _Collected(Collector):
         yield from _workers(self._snapshot)
         yield from _histograms(self._snapshot)
         yield from _live_state(self._snapshot)
+        yield from _ramps(self._snapshot)
         yield from _instance(self._snapshot)
         yield from _processes(self._snapshot)
         yield from _usage(self._snapshot)
@@ -136,6 +138,36 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
         "0 when the control page is corrupt and only the primary serves.",
         value=float(snapshot.state is not None),
     )
+
+
+#: `proxy.ramp.phases.Phase`, in its order.
+PHASES = tuple(Phase)
+
+
+def _ramps(snapshot: Snapshot) -> Iterator[Metric]:
+    """Tell where each ramp of the config is."""
+    names = ("route", "candidate")
+    phase = GaugeMetricFamily(
+        f"{PREFIX}ramp_phase", "1 for the phase of a ramp, else 0.", labels=(*names, "phase")
+    )
+    step, pairs, fresh = (
+        GaugeMetricFamily(PREFIX + name, text, labels=names)
+        for name, text in (
+            ("ramp_step", "Step of a ramp, 0 before the first."),
+            ("ramp_pairs", "Pairs that every gate has seen in this step."),
+            ("ramp_evidence_fresh", "1 while the evidence of this step may raise the weight."),
+        )
+    )
+    for route in snapshot.config.routes:
+        for candidate in route.candidates if route.ramp is not None else ():
+            key = (route.name, candidate.name)
+            told = ramp_of(snapshot, *key)
+            for each in PHASES:
+                phase.add_metric((*key, each), float(told["phase"] == each))
+            step.add_metric(key, told["step"])
+            pairs.add_metric(key, told["pairs"])
+            fresh.add_metric(key, float(bool(told.get("is_fresh"))))
+    yield from (phase, step, pairs, fresh)
 
 
 def _instance(snapshot: Snapshot) -> Iterator[Metric]:

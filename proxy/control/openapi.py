@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy import __version__
-from proxy.control.bodies import LatchOrder, WeightOrder
+from proxy.control.bodies import LatchOrder, RampOrder, WeightOrder
 from proxy.pairs import label
 
 _REF = "#/components/schemas/{model}"
@@ -43,6 +43,22 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
         "Set a candidate's live canary weight; refused when stale, like a revive.",
         WeightOrder,
         (401, 403, 404, 408, 409, 412, 415, 422, 503),
+    ),
+    *(
+        (
+            "post",
+            f"/api/v1/routes/{{route}}/ramp/{word}",
+            summary,
+            RampOrder,
+            (401, 403, 404, 408, 409, 412, 415, 422, 503),
+        )
+        for word, summary in (
+            ("start", "Begin a ramp in the shadow, at 0%; refused when stale, like a revive."),
+            ("pause", "Leave the weight as it is; the gates may still roll it back."),
+            ("resume", "Go on from the highest step at or below the live weight."),
+            ("promote", "Approve the step that is holding."),
+            ("abort", "Take the weight to 0."),
+        )
     ),
     (
         "post",
@@ -92,7 +108,7 @@ def document() -> dict[str, Any]:
                 },
                 **{
                     model.__name__: model.model_json_schema(ref_template=_REF)
-                    for model in (LatchOrder, WeightOrder)
+                    for model in (LatchOrder, WeightOrder, RampOrder)
                 },
                 "Label": {k: v for k, v in label.json_schema().items() if not k.startswith("$")},
                 "LabelsTaken": _LABELS_TAKEN,

@@ -70,6 +70,7 @@ class Snapshot:
         recent: what the counters did in the last minute; empty where nobody samples them.
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
+        ramps: what their driver saw last, by `route/candidate`.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
         journals: the books of each worker's journal, also of workers that the config no longer has.
@@ -93,6 +94,7 @@ class Snapshot:
     beating: int
     usage: dict[str, Usage]
     labels: dict[str, Any]
+    ramps: dict[str, Any]
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
@@ -176,6 +178,7 @@ class Observer:
             recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
+            ramps=read_json(self.state_dir / "ramps-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
             journals=journals,
             unsettled=self._workers.unsettled(now_ms - HUNG_MS),

@@ -61,6 +61,7 @@ def problems(snapshot: Snapshot) -> list[str]:
     for route in snapshot.config.routes:
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
+        found += _ramp_troubles(snapshot, route)
     found += _endpoints_left_out(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
@@ -189,6 +190,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "config_weight_bp": candidate.weight_bp,
         "config_mirror_bp": candidate.mirror_bp,
         "ramp_step": live.ramp_step,
+        "ramp": None if route.ramp is None else ramp_of(snapshot, *names),
         "killed": part_names(killed),
         "canary": snapshot.count("canary", *names),
         "rescued": snapshot.count("rescued", *names),
@@ -206,6 +208,12 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
     }
 
 
+def ramp_of(snapshot: Snapshot, route: str, candidate: str) -> dict[str, Any]:
+    """Return what the driver of ramps saw last of a candidate; idle before it has."""
+    found: dict[str, Any] = snapshot.ramps.get(f"{route}/{candidate}", {})
+    return {"phase": "idle", "words": "idle", "step": 0, "pairs": 0, "waits": "", **found}
+
+
 def breaker_word(snapshot: Snapshot, route: str, candidate: str) -> str:
     """Return the state of a candidate's breaker: closed, half_open or open, the worst worker's."""
     return State(snapshot.counters.get(("breaker", route, candidate), 0)).name.lower()
@@ -217,6 +225,15 @@ def _open_breakers(snapshot: Snapshot, route: Route) -> list[str]:
         for candidate in route.candidates
         if breaker_word(snapshot, route.name, candidate.name) == State.OPEN.name.lower()
     ]
+
+
+def _ramp_troubles(snapshot: Snapshot, route: Route) -> list[str]:
+    if route.ramp is None:
+        return []
+    told = (
+        (c.name, ramp_of(snapshot, route.name, c.name).get("trouble")) for c in route.candidates
+    )
+    return [f"ramp of {route.name}/{name}: {trouble}" for name, trouble in told if trouble]
 
 
 def _latency(snapshot: Snapshot, route: str, leg: str) -> dict[str, float | int | None]:

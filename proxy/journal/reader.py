@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxy.errors import StateError
 from proxy.journal.cursor import Batch, Cursor
@@ -70,6 +71,7 @@ class JournalReader:
         committed: the durable position.
         ahead: of later segments, up to where they are durably done, too.
         accounts: the totals that were committed with both, over all starts.
+        notes: what else was committed with them.
 
     Args:
         directory: of the journal.
@@ -98,6 +100,7 @@ class JournalReader:
         self.committed = shipped.position
         self.ahead = dict(shipped.ahead)
         self.accounts = dict(shipped.accounts)
+        self.notes = shipped.notes
         # Up to where segments have been read out of turn, and where those that are over end.
         self._read_ahead = dict(shipped.ahead)
         self._ends: dict[int, Position] = {}
@@ -149,6 +152,7 @@ class JournalReader:
         position: Position,
         accounts: Mapping[str, int] | None = None,
         ahead: Mapping[int, Position] | None = None,
+        notes: Any = None,
     ) -> None:
         """Make `position` durable, with the totals that hold at it; remove segments that are done.
 
@@ -157,6 +161,7 @@ class JournalReader:
             accounts: the totals; None leaves them.
             ahead: of each later segment the position of its latest batch of `read_newest` that is
                 delivered; None leaves them.
+            notes: JSON values that hold at it, too; None leaves them.
 
         Raises:
             OSError: the disk refuses; the old position and accounts are still in force.
@@ -164,7 +169,8 @@ class JournalReader:
         fresh = self.accounts if accounts is None else dict(accounts)
         places = self.ahead if ahead is None else ahead
         places = {n: place for n, place in places.items() if n > position.segment}
-        shipped = Shipped(position, fresh, places)
+        kept = self.notes if notes is None else notes
+        shipped = Shipped(position, fresh, places, kept)
         try:
             store_shipped(self._directory, shipped)
         except OSError as exc:
@@ -173,7 +179,7 @@ class JournalReader:
             # Only what is shipped can make room on a full disk, and the position needs a block of
             # it. A crash right here forgets the accounts of what was removed; it ships none twice.
             store_shipped(self._directory, shipped)
-        self.committed, self.accounts, self.ahead = position, fresh, places
+        self.committed, self.accounts, self.ahead, self.notes = position, fresh, places, kept
         self._remove_done(shipped)
         self._held.let_go(n for n in self._held.numbers if not self._is_in_hand(n))
 

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -65,11 +66,13 @@ class Shipped:
         position: everything before it is done.
         accounts: the totals.
         ahead: of later segments, up to where they are done, too.
+        notes: what else holds exactly there, as JSON values; the reader's own, not looked at here.
     """
 
     position: Position = Position()
     accounts: Mapping[str, int] = field(default_factory=dict)
     ahead: Mapping[int, Position] = field(default_factory=dict)
+    notes: Any = None
 
     def offset_in(self, number: int) -> int | None:
         """Return up to where segment `number` is done; None when all of it is."""
@@ -159,6 +162,7 @@ def load_shipped(directory: Path) -> Shipped:
                 int(number): Position(int(number), int(offset), int(pairs))
                 for number, (offset, pairs) in found.get("ahead", {}).items()
             },
+            found.get("notes"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Shipped()
@@ -171,13 +175,15 @@ def store_shipped(directory: Path, shipped: Shipped) -> None:
         OSError: the disk refuses; the old one is still in force.
     """
     position = shipped.position
-    content = {
+    content: dict[str, Any] = {
         "segment": position.segment,
         "offset": position.offset,
         "pairs": position.pairs,
         "accounts": dict(shipped.accounts),
         "ahead": {str(number): (at.offset, at.pairs) for number, at in shipped.ahead.items()},
     }
+    if shipped.notes is not None:
+        content["notes"] = shipped.notes
     replace_file(directory / SHIPPED, orjson.dumps(content))
 
 
@@ -200,8 +206,10 @@ def store_dropped(directory: Path, dropped: Dropped) -> None:
     replace_file(directory / DROPPED, orjson.dumps(dropped))
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, is_synced: bool = True) -> None:
     """Replace `path` atomically by `content`, mode 0600, synced before it is renamed.
+
+    Not synced, the new content may be lost or empty after a failure of power; never after a crash.
 
     Raises:
         OSError: the disk refuses; the old file is untouched.
@@ -212,7 +220,8 @@ def replace_file(path: Path, content: bytes) -> None:
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
+        if is_synced:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
     fresh.replace(path)

@@ -1,1 +1,1 @@
-"""Phases, gates and policy of a gradual roll-out. Pure."""
+"""The plan that moves a candidate's weight: phases, policy, and which evidence counts. Pure."""

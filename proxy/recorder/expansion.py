@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -22,6 +22,9 @@ from proxy.pairs.expand import Expander
 from proxy.recorder.priority import step_aside
 from proxy.recorder.sink import Pair
 from proxy.recorder.spans import SpanSink
+
+if TYPE_CHECKING:  # needs numpy, which only a recorder of ramps should carry
+    from proxy.recorder.evidence import BatchEvidence, Gates
 
 #: Revisions kept in memory; an operator who reloads more often than this re-reads a small file.
 _MAX_REVISIONS = 16
@@ -44,12 +47,17 @@ class Expansion:
         rejected: how many could not, by reason: `not_json`, `unknown_route`, `not_expandable`.
         unknown_config: expanded by the current revision, because their own is not known.
         error: what was wrong with the last rejected one.
+        evidence: what the pairs count for ramps; None where there is no ramp.
+        reached_ms: all that was written to the journal before this is in these lines, or in earlier
+            ones; wall clock, 0: not known.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     unknown_config: int = 0
     error: str = ""
+    evidence: BatchEvidence | None = None
+    reached_ms: int = 0
 
 
 #: Lines expanded before the processor is offered to others: about 0.1 ms.
@@ -62,13 +70,21 @@ class PairMaker:
     Args:
         config: the current revision.
         spans: gets each record for its spans; None where none are exported.
+        gates: say what counts for ramps; None where there is no ramp.
     """
 
-    def __init__(self, config: Config, spans: SpanSink | None = None) -> None:
+    def __init__(
+        self, config: Config, spans: SpanSink | None = None, gates: Gates | None = None
+    ) -> None:
         self._spans = spans
+        self._gates = gates
         self._current = _expanders(config)
         self._directory = Path(config.state_dir) / "config"
         self._revisions: dict[str, dict[str, Expander] | None] = {config.version: self._current}
+
+    def begin(self) -> Expansion:
+        """Return what the lines of one window are to be added to."""
+        return Expansion(evidence=None if self._gates is None else self._gates.batch())
 
     def expand(self, lines: list[bytes], into: Expansion) -> None:
         """Add what becomes of `lines` to `into`."""
@@ -96,6 +112,8 @@ class PairMaker:
         if expander is None:
             raise _UnknownRouteError(repr(fields["route"]))
         value, record = expander.expand_json(fields)
+        if into.evidence is not None:
+            into.evidence.note(record)
         if self._spans is not None:
             number = expander.numbers.get(record["candidate"], 0)
             self._spans.offer(record, fields["ts_us"], number)

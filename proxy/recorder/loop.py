@@ -16,6 +16,7 @@ it may send some pairs twice, under the same `pair_id`.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import re
 from collections import Counter
@@ -24,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proxy.config.resolved import Config
 from proxy.errors import StateError
@@ -35,7 +37,10 @@ from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
 from proxy.state.stats_page import segment_pairs
-from proxy.telemetry import monotonic_s
+from proxy.telemetry import monotonic_s, wall_ns
+
+if TYPE_CHECKING:  # see `proxy.recorder.expansion`
+    from proxy.recorder.evidence import Gates, JournalEvidence
 
 #: Uncompressed bytes of journal lines expanded at once: what bounds the recorder's memory. A round
 #: through the client costs as much as 20 pairs: 512 KiB made each pair 2 us more expensive, 1 MiB 2 us
@@ -70,6 +75,9 @@ class _Tail:
         ahead: of later segments, up to where they are delivered, too.
         counts: what has come to the accounts since the last commit.
         uncommitted_bytes: the lines in between.
+        evidence: what its delivered pairs count for ramps; None where there is no ramp.
+        reached_ms: all that was written before this is delivered; wall clock, 0: not known.
+        committed_ms: the same of what is committed.
     """
 
     reader: JournalReader
@@ -78,6 +86,9 @@ class _Tail:
     ahead: dict[int, Position]
     counts: Counter[str] = field(default_factory=Counter)
     uncommitted_bytes: int = 0
+    evidence: JournalEvidence | None = None
+    reached_ms: int = 0
+    committed_ms: int = 0
 
     def take(self, batch: Batch) -> None:
         """Take note that `batch` is delivered."""
@@ -92,10 +103,16 @@ class _Tail:
 
 @dataclass(slots=True)
 class _Found:
-    """What one pass over the journals found; `has_more` when a window was full."""
+    """What one pass over the journals found.
+
+    Attributes:
+        has_more: a window was full.
+        reached_ms: all that was written to the latest journal before this has been read; 0: not all.
+    """
 
     lines: int = 0
     has_more: bool = False
+    reached_ms: int = 0
 
 
 class Recorder:
@@ -116,7 +133,8 @@ class Recorder:
         self._sink = sink
         self._state_dir = Path(config.state_dir)
         self._spans = spans
-        self._maker = PairMaker(config, spans)
+        self._gates = _gates(config)
+        self._maker = PairMaker(config, spans, self._gates)
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
         self._journal_errors = 0
@@ -206,7 +224,9 @@ class Recorder:
                 found = _Found()
                 for tail in self._tails.values():
                     for batch in self._windows(tail, found):
+                        reached_ms = found.reached_ms
                         expansion = await self._expand(batch)
+                        expansion.reached_ms = max(reached_ms, expansion.reached_ms)
                         if delivery is not None:
                             await delivery
                         delivery = group.create_task(self._deliver(tail, batch, expansion))
@@ -220,11 +240,15 @@ class Recorder:
 
     def _windows(self, tail: _Tail, found: _Found) -> Iterator[Batch]:
         """Yield the next window of a journal and, while it is far behind, the next of its newest."""
+        now_ms = wall_ns() // 1_000_000
         try:
             batch = tail.reader.read(WINDOW_BYTES)
             is_full = batch.content_bytes >= WINDOW_BYTES
             found.has_more |= is_full
-            if batch.position != tail.delivered:
+            found.reached_ms = 0 if is_full else now_ms
+            if batch.position == tail.delivered:
+                tail.reached_ms = max(tail.reached_ms, found.reached_ms)
+            else:
                 found.lines += len(batch.lines)
                 yield batch
             newest = tail.reader.read_newest(WINDOW_BYTES) if is_full else None
@@ -236,7 +260,7 @@ class Recorder:
 
     async def _expand(self, batch: Batch) -> Expansion:
         """Expand a window, giving the loop a turn now and then."""
-        expansion = Expansion()
+        expansion = self._maker.begin()
         for start in range(0, len(batch.lines), _SLICE_LINES):
             self._maker.expand(batch.lines[start : start + _SLICE_LINES], expansion)
             await asyncio.sleep(0)
@@ -259,6 +283,12 @@ class Recorder:
         for drop, count in delivery.dropped.items():
             counts[f"{statistics.DROPPED}{drop}"] += count
         tail.take(batch)
+        if tail.evidence is not None and expansion.evidence is not None:
+            tail.evidence.add(expansion.evidence.parts())
+            if not batch.is_ahead:
+                # A pair is written after it began, so what was written before that lies behind it.
+                reached_ms = max(expansion.reached_ms, expansion.evidence.newest_ms)
+                tail.reached_ms = max(tail.reached_ms, reached_ms)
         if tail.uncommitted_bytes >= COMMIT_BYTES:
             self._commit(tail)
 
@@ -271,15 +301,23 @@ class Recorder:
     def _commit(self, tail: _Tail) -> None:
         reader = tail.reader
         if (tail.delivered, tail.ahead) == (reader.committed, reader.ahead):
+            tail.committed_ms = tail.reached_ms
             return
+        notes = None
+        if tail.evidence is not None and tail.evidence.is_changed:
+            notes = tail.evidence.as_notes()
+        accounts = Counter(reader.accounts) + tail.counts
         try:
-            reader.commit(tail.delivered, Counter(reader.accounts) + tail.counts, tail.ahead)
+            reader.commit(tail.delivered, accounts, tail.ahead, notes)
         except OSError as exc:
             # The next commit covers this one; a crash before it sends these pairs again.
             self._note(f"cannot commit in {tail.directory}: {exc}")
             return
         tail.counts.clear()
         tail.uncommitted_bytes = 0
+        if notes is not None and tail.evidence is not None:
+            tail.evidence.is_changed = False
+        tail.committed_ms = tail.reached_ms
 
     def _discover(self, *, now_s: float, at_once: bool) -> None:
         """Open the journals that have appeared; looks each second, and `at_once` when stopping."""
@@ -295,9 +333,10 @@ class Recorder:
             pairs_of = partial(segment_pairs, self._state_dir, int(match[1]))
             try:
                 reader = JournalReader(directory, pairs_of=pairs_of)
-                self._tails[int(match[1])] = _Tail(
-                    reader, directory, reader.committed, dict(reader.ahead)
-                )
+                tail = _Tail(reader, directory, reader.committed, dict(reader.ahead))
+                if self._gates is not None:
+                    tail.evidence = self._gates.journal(reader.notes)
+                self._tails[int(match[1])] = tail
             except StateError as exc:
                 self._note(str(exc))
 
@@ -317,5 +356,17 @@ class Recorder:
     def _store_statistics(self) -> None:
         try:
             statistics.store(self._state_dir, self.statistics())
+            if self._gates is not None:
+                parts = [note for tail in self._tails.values() for note in tail.reader.notes or ()]
+                reached_ms = min((tail.committed_ms for tail in self._tails.values()), default=0)
+                self._gates.publish(self._state_dir, self._index, parts, reached_ms or None)
         except OSError as exc:
             self._note(f"cannot write the statistics: {exc}")
+
+
+def _gates(config: Config) -> Gates | None:
+    """Return what counts for ramps; None, without the import of numpy, where there is no ramp."""
+    if all(route.ramp is None for route in config.routes):
+        return None
+    found: Gates = importlib.import_module("proxy.recorder.evidence").Gates(config)
+    return found

@@ -24,16 +24,17 @@ TAIL_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One change of the control page.
+    """One change of the control page, or of a ramp.
 
     Attributes:
         ts_ms: wall clock, milliseconds since the Unix epoch.
-        action: `kill`, `revive` or `weight`.
+        action: `kill`, `revive` or `weight`; `ramp_` and its event.
         who: the person or program that asked, as far as it said so.
         via: the way it came: `api 127.0.0.1`, `state-dir`, `file KILL`, `signal SIGUSR1`.
         scope: `*`, `route` or `route/candidate`.
-        old, new: the killed parts of the scope, or its weight in basis points.
+        old, new: the killed parts of the scope, or its weight in basis points; a ramp's phase.
         note: what else the order did, or did not do; mostly empty.
+        evidence: of a ramp, the verdict with the counts that it was made from; else left out.
     """
 
     ts_ms: int
@@ -45,6 +46,7 @@ class Decision:
     new: list[str] | int
     reason: str
     note: str = ""
+    evidence: Any = None
 
 
 def append(state_dir: Path, decision: Decision) -> None:
@@ -53,7 +55,10 @@ def append(state_dir: Path, decision: Decision) -> None:
     Raises:
         StateError: the log cannot be written; the decision itself is not undone.
     """
-    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **orjson.loads(orjson.dumps(decision))})
+    told = orjson.loads(orjson.dumps(decision))
+    if decision.evidence is None:
+        del told["evidence"]
+    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **told})
     path = state_dir / FILE_NAME
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -79,8 +79,12 @@ def revive(state: ControlState, scope: Scope, part: Part) -> ControlState:
     return replace(state, notes=notes)
 
 
-def set_weight(state: ControlState, scope: Scope, weight_bp: int) -> ControlState:
+def set_weight(
+    state: ControlState, scope: Scope, weight_bp: int, ramp_step: int = -1
+) -> ControlState:
     """Return `state` with the canary weight of one candidate set (basis points).
+
+    `ramp_step` is the index of the ramp's step whose weight this is, -1 for any other hand's.
 
     Raises:
         StateError: no such candidate, a weight outside 0 to 10,000, or a sum over 10,000.
@@ -93,7 +97,8 @@ def set_weight(state: ControlState, scope: Scope, weight_bp: int) -> ControlStat
             f"weight {weight_bp / 100:g}% of {scope}: it must lie between 0% and "
             f"{(10_000 - others) / 100:g}%, what the other candidates of the route leave"
         )
-    candidates = {**route.candidates, scope.candidate: replace(candidate, weight_bp=weight_bp)}
+    moved = replace(candidate, weight_bp=weight_bp, ramp_step=ramp_step)
+    candidates = {**route.candidates, scope.candidate: moved}
     return replace(
         state, routes={**state.routes, scope.route: RouteState(route.killed, candidates)}
     )

@@ -165,8 +165,12 @@ def order_revive(page: ControlPage, scope: Scope, part: Part, source: Source) ->
     return logged(state_dir, change)
 
 
-def order_weight(page: ControlPage, scope: Scope, weight_bp: int, source: Source) -> Change:
+def order_weight(
+    page: ControlPage, scope: Scope, weight_bp: int, source: Source, ramp_step: int = -1
+) -> Change:
     """Set the live canary weight of a candidate, in basis points.
+
+    Only the driver of ramps gives a `ramp_step`, so the page tells its weights from an operator's.
 
     Raises:
         OvertakenError: a kill was latched since the page that the source had seen.
@@ -176,7 +180,7 @@ def order_weight(page: ControlPage, scope: Scope, weight_bp: int, source: Source
 
     def shift(state: ControlState) -> ControlState:
         _refuse_if_overtaken(page, state, source)
-        return latch.set_weight(state, scope, weight_bp)
+        return latch.set_weight(state, scope, weight_bp, ramp_step)
 
     before, after = _publish(page, shift)
     old = before.routes[scope.route].candidates[scope.candidate].weight_bp
@@ -241,6 +245,16 @@ def _publish(
 
     after = update(page, keep)
     return seen[0], after
+
+
+def refuse_if_overtaken(page: ControlPage, source: Source) -> None:
+    """Refuse an order that changes no page, as one that does would be.
+
+    Raises:
+        OvertakenError: a kill was latched since the page that the source had seen.
+        StateError: the page or the folder cannot be read.
+    """
+    _refuse_if_overtaken(page, page.read(), source)
 
 
 def _refuse_if_overtaken(page: ControlPage, state: ControlState, source: Source) -> None:

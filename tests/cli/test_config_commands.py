@@ -101,13 +101,15 @@ def test_check_tells_every_fault(capsys: pytest.CaptureFixture[str], folder: Pat
 
 
 def test_check_warns_of_what_has_no_effect_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    """A ramp that nobody runs must not look like one; the config is good all the same."""
+    """A gate that never has data must not look like one; the config is good all the same."""
     assert run(["init", "--template", "gateway", "gateway.yaml"]) == 0
+    path = Path("gateway.yaml")
+    path.write_text(path.read_text().replace("metric: agreement", "metric: correctness"))
     capsys.readouterr()
     assert run(["check", "gateway.yaml"]) == 0
     shown = capsys.readouterr()
-    assert shown.err.startswith("warning: routes.fraud.ramp is checked and not run yet")
-    assert "ramp (not run yet) 1%" in shown.out
+    assert shown.err.startswith("warning: routes.fraud.ramp has a gate on correctness")
+    assert "ramp 1%" in shown.out
     assert run(["check", "gateway.yaml", "--json"]) == 0
     assert len(_json(capsys)["warnings"]) == 1  # type: ignore[arg-type]  # JSON
     assert run(["check", "c.yaml"]) == 0

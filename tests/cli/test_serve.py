@@ -33,17 +33,6 @@ def test_a_wrong_config_opens_no_socket(tmp_path: Path) -> None:
     assert not (tmp_path / "state").exists()
 
 
-def test_serve_warns_of_a_ramp_that_nobody_runs(config: dict[str, Any], tmp_path: Path) -> None:
-    """At every start, where whoever started it looks."""
-    ramp = {
-        "steps": [{"weight": "30%"}],
-        "gates": [{"metric": "agreement", "margin": 0.01}],
-    }
-    config["routes"][0]["ramp"] = ramp
-    with running(config, tmp_path) as instance:
-        assert "warning: routes.iris.ramp is checked and not run yet" in instance.stderr
-
-
 def test_a_folder_called_proxy_here_is_not_run_instead_of_us(
     config: dict[str, Any], tmp_path: Path
 ) -> None:

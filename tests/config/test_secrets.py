@@ -28,6 +28,11 @@ routes:
     candidates:
       - {name: a, backend: v2, set_headers: {x-key: planted-header-a}}
       - {name: b, backend: v2, set_headers: {x-key: planted-header-b, x-other: planted-header-c}}
+    ramp:
+      steps: [{weight: 1%}]
+      gates: [{metric: agreement}]
+      confirm: {url: "http://c/planted-address", secret: planted-signature-key}
+      notify: {url: "http://c/planted-other-address"}
 record:
   kafka: {bootstrap_servers: [b:1], options: {sasl.password: planted-password}}
   hash_key: planted-hash-key-of-units

@@ -145,9 +145,10 @@ async def test_commits_are_few_and_an_idle_stream_has_none_left(
         position: Position,
         accounts: Mapping[str, int],
         ahead: Mapping[int, Position],
+        notes: object,
     ) -> None:
         commits.append(position)
-        commit(reader, position, accounts, ahead)
+        commit(reader, position, accounts, ahead, notes)
 
     monkeypatch.setattr(JournalReader, "commit", noting)
     sink = SlowSink()

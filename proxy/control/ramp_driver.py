@@ -1,0 +1,368 @@
+"""The driver of ramps: looks, lets the pure core decide, and does what it says.
+
+A rise goes to the control page first and is remembered then; everything else is remembered first. So
+whenever control dies, what it finds at its next start is a state to go on from: a rise that only the
+page knows bears the step's number and is taken over, a fall that only the state knows is carried out
+(`proxy.ramp.policy`). A disk that refuses holds up no fall.
+
+Weights are set by the code of `PUT …/weight`, on sight of the page that was looked at: a kill that
+comes in between wins.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from proxy.comparison.evidence import params_of
+from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.control.judging import Judging
+from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
+from proxy.control.webhooks import Webhooks
+from proxy.errors import StateError
+from proxy.ramp.phases import ACTIVE, JUDGED, Event, Phase
+from proxy.ramp.policy import Action, Confirmation, Sight, next_action
+from proxy.ramp.state import SHADOW_STEP, Cause, RampState, changed
+from proxy.ramp.window import Judgement, Published, Window, settled
+from proxy.state import decisions
+from proxy.state.control_page import CandidateState, ControlPage, RouteState
+from proxy.state.decisions import Decision
+from proxy.state.kill import Scope, part_names
+from proxy.state.orders import Source, order_weight
+from proxy.telemetry import rfc3339, wall_ns
+
+logger = logging.getLogger("understudy.control")
+
+#: Who it is in the decisions log.
+WHO: Final = "ramp"
+VIA: Final = "control"
+#: Events after which a step's evidence begins anew.
+_AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
+#: Actions in one tick: pass, advance and a fall that is settled are three.
+_MOST_ACTIONS: Final = 4
+
+
+@dataclass(slots=True)
+class Entry:
+    """One candidate that may be ramped; `waits` says why it does not move."""
+
+    route: Route
+    candidate: Candidate
+    plan: Ramp
+    kept: Kept
+    waits: str = ""
+    trouble: str = ""
+    judged: Judgement = field(default_factory=Judgement)
+
+    @property
+    def name(self) -> str:
+        """`route/candidate`."""
+        return f"{self.route.name}/{self.candidate.name}"
+
+
+class RampDriver:
+    """Drives the ramps of one config.
+
+    Args:
+        config: the config that runs.
+        page: returns the control page; raises StateError when it cannot be opened.
+        webhooks: makes the calls.
+        judging: makes the verdicts.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        page: Callable[[], ControlPage],
+        webhooks: Webhooks,
+        judging: Judging,
+    ) -> None:
+        self._page = page
+        self._judging = judging
+        self._webhooks = webhooks
+        self._state_dir = Path(config.state_dir)
+        self._instance = config.instance
+        self._files = EvidenceFiles(self._state_dir, config.recorders, config.version)
+        self._is_stored = True
+        kept = self._remembered(config)
+        self.entries = {
+            f"{route.name}/{candidate.name}": Entry(
+                route, candidate, route.ramp,
+                kept.get(f"{route.name}/{candidate.name}", Kept(RampState(), Window(0))),
+            )
+            for route in config.routes
+            if route.ramp is not None
+            for candidate in route.candidates
+        }  # fmt: skip
+        self._published: dict[str, Published] = {}
+        self._seen: dict[str, Any] = {}
+
+    def _remembered(self, config: Config) -> dict[str, Kept]:
+        """Return what the file says; where it is damaged, whoever has traffic is paused.
+
+        So a candidate with users keeps them, and the gates still roll it back.
+        """
+        try:
+            return load(self._state_dir)
+        except StateError as exc:
+            logger.error("%s; ramps with traffic are paused", exc)  # noqa: TRY400 - the text says all
+            why = str(exc)
+        try:
+            live = self._page().read().routes
+        except StateError:
+            return {}
+        now_ms = wall_ns() // 1_000_000
+        return {
+            f"{route.name}/{name}": Kept(
+                RampState(
+                    Phase.PAUSED, SHADOW_STEP, found.weight_bp, now_ms, now_ms, who=WHO, why=why
+                ),
+                Window(now_ms),
+            )
+            for route in config.routes
+            if route.ramp is not None
+            for name, found in live.get(route.name, RouteState()).candidates.items()
+            if found.weight_bp
+        }
+
+    def tick(self) -> None:
+        """Look at everything once, and act."""
+        self._published = self._files.read()
+        if not self._is_stored:
+            self._store()
+        for entry in self.entries.values():
+            self.drive(entry)
+        self._tell()
+
+    def drive(self, entry: Entry) -> None:
+        """Act on one ramp until there is nothing to do for now."""
+        for _ in range(_MOST_ACTIONS):
+            sight, generation = self._look(entry)
+            action = next_action(entry.kept.state, entry.plan, sight)
+            entry.waits = action.why
+            if action.asks:
+                entry.waits += f": {self._ask(entry)}"
+            if not self._act(entry, action, sight, generation):
+                return
+
+    def give(self, entry: Entry, event: Event, source: Source) -> None:
+        """Carry out an operator's word, and what follows from it.
+
+        Raises:
+            IllegalEventError: the ramp's phase does not take it.
+            StateError: the control page cannot be read.
+        """
+        sight, generation = self._look(entry)
+        if sight.live_bp is None:
+            raise StateError("the control page cannot be read")
+        cause = Cause(source.who, source.reason, sight.now_ms, sight.live_bp)
+        after = changed(entry.kept.state, event, entry.plan, cause)
+        falls = after.lowers_from_bp is not None
+        self._change(entry, event, after, source)
+        if falls:
+            self._set_weight(entry, after.weight_bp, after, generation)
+        self.drive(entry)
+        self._tell()
+
+    def look(self, entry: Entry) -> Sight:
+        """Return what is seen of one ramp now, and judge its evidence."""
+        return self._look(entry)[0]
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many ramps are in each phase."""
+        found: dict[str, int] = {}
+        for entry in self.entries.values():
+            phase = str(entry.kept.state.phase)
+            found[phase] = found.get(phase, 0) + 1
+        return found
+
+    def _look(self, entry: Entry) -> tuple[Sight, int]:
+        """Return the sight, and the generation of the page that it is of."""
+        now_ms = wall_ns() // 1_000_000
+        entry.trouble = ""
+        try:
+            page = self._page()
+            generation, state = page.generation(), page.read()
+        except StateError as exc:
+            entry.trouble = str(exc)
+            return Sight(now_ms, None), 0
+        names = entry.route.name, entry.candidate.name
+        live = state.routes.get(names[0], RouteState()).candidates.get(names[1], CandidateState())
+        if entry.kept.state.phase in JUDGED:
+            self._judge(entry, now_ms)
+        found = entry.judged
+        sight = Sight(
+            now_ms, live.weight_bp, live.ramp_step, tuple(part_names(state.killed_parts(*names))),
+            found.outcome, found.reason, found.pairs, found.is_fresh, self._confirmation(entry),
+        )  # fmt: skip
+        return sight, generation
+
+    def _judge(self, entry: Entry, now_ms: int) -> None:
+        published = self._published.get(entry.name, self._published.get("", Published()))
+        window = settled(entry.kept.window, published)
+        if window != entry.kept.window:
+            entry.kept = replace(entry.kept, window=window)
+            self._store()
+        params = params_of(entry.route, entry.candidate.name)
+        entry.judged = self._judging.latest(entry.name, window, published, params, now_ms)
+
+    def _act(self, entry: Entry, action: Action, sight: Sight, generation: int) -> bool:
+        """Do what the core says; return whether there may be more to do."""
+        state = entry.kept.state
+        if action.is_settled:
+            self._keep(entry, replace(state, lowers_from_bp=None))
+            return True
+        if action.event is None:
+            if action.set_bp is not None:
+                return self._set_weight(entry, action.set_bp, state, generation)
+            return False
+        cause = Cause(WHO, action.why, sight.now_ms, sight.live_bp or 0)
+        after = changed(state, action.event, entry.plan, cause)
+        is_rise = action.set_bp is not None and action.set_bp > cause.live_bp
+        if is_rise and not self._set_weight(entry, after.weight_bp, after, generation):
+            return False
+        source = Source(WHO, VIA, action.why, sight.now_ms)
+        self._change(entry, action.event, after, source)
+        if after.lowers_from_bp is not None:
+            return self._set_weight(entry, after.weight_bp, after, generation)
+        return True
+
+    def _change(self, entry: Entry, event: Event, after: RampState, source: Source) -> None:
+        """Remember a transition, log it, tell of it."""
+        before, judged = entry.kept.state, entry.judged
+        window = Window(source.now_ms) if event in _AFRESH else entry.kept.window
+        entry.kept = Kept(after, window)
+        if event in _AFRESH:
+            entry.judged = Judgement(reason="the step has just begun")
+        self._webhooks.forget(entry.name)
+        self._store()
+        old, new = before.words, after.words
+        decision = Decision(
+            source.now_ms, f"ramp_{event}", source.who, source.via, entry.name, [old], [new],
+            source.reason, evidence=judged.verdict if source.who == WHO else None,
+        )  # fmt: skip
+        try:
+            decisions.append(self._state_dir, decision)
+        except StateError as exc:
+            entry.trouble = str(exc)
+        logger.warning(
+            "ramp of %s: %s: %s -> %s by %s: %s",
+            entry.name, event, old, new, source.who, source.reason,
+        )  # fmt: skip
+        if entry.plan.notify is not None:
+            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+
+    def _set_weight(self, entry: Entry, weight_bp: int, state: RampState, generation: int) -> bool:
+        """Put a weight on the page; return whether it is there. A fall does not mind a kill."""
+        scope = Scope(entry.route.name, entry.candidate.name)
+        is_rise = state.lowers_from_bp is None
+        now_ms = wall_ns() // 1_000_000
+        source = Source(WHO, VIA, state.why, now_ms, generation if is_rise else None)
+        try:
+            change = order_weight(self._page(), scope, weight_bp, source, state.step)
+        except StateError as exc:
+            entry.trouble = f"its weight cannot be set to {weight_bp / 100:g}%: {exc}"
+            return False
+        entry.trouble = change.log_error
+        return True
+
+    def _confirmation(self, entry: Entry) -> Confirmation:
+        state = entry.kept.state
+        if entry.plan.confirm is None or state.phase is not Phase.HOLDING:
+            return Confirmation.NOT_ASKED
+        return self._webhooks.confirmation(entry.name, (state.step, state.entered_ms))
+
+    def _ask(self, entry: Entry) -> str:
+        """Ask for the word on the next step up; return what was last said."""
+        state, hook = entry.kept.state, entry.plan.confirm
+        assert hook is not None
+        payload = self._payload(entry, "confirm", state)
+        payload["next_weight_percent"] = entry.plan.steps[state.step + 1].weight_bp / 100
+        self._webhooks.ask(entry.name, hook, (state.step, state.entered_ms), payload)
+        return self._webhooks.answer(entry.name)
+
+    def _payload(self, entry: Entry, event: str, state: RampState) -> dict[str, Any]:
+        return {
+            "ts": rfc3339(wall_ns() // 1_000_000),
+            "instance": self._instance,
+            "route": entry.route.name,
+            "candidate": entry.candidate.name,
+            "event": event,
+            "phase": str(state.phase),
+            "step": state.step + 1,
+            "weight_percent": state.weight_bp / 100,
+            "who": state.who,
+            "why": state.why,
+        }
+
+    def _keep(self, entry: Entry, state: RampState) -> None:
+        entry.kept = replace(entry.kept, state=state)
+        self._store()
+
+    def _store(self) -> None:
+        """Remember everything; a refusal is told, and tried again with the next tick."""
+        kept = {
+            name: entry.kept
+            for name, entry in self.entries.items()
+            if entry.kept.state.phase is not Phase.IDLE
+        }
+        try:
+            store(self._state_dir, kept)
+            self._is_stored = True
+        except StateError as exc:
+            self._is_stored = False
+            for entry in self.entries.values():
+                entry.trouble = str(exc)
+
+    def _tell(self) -> None:
+        """Write what was seen, if it has changed."""
+        seen = {name: _told(entry) for name, entry in self.entries.items()}
+        if seen != self._seen:
+            self._seen = seen
+            store_seen(self._state_dir, seen)
+
+
+def other_active(driver: RampDriver, entry: Entry) -> Entry | None:
+    """Return another candidate of the same route whose ramp is under way."""
+    return next(
+        (
+            other
+            for other in driver.entries.values()
+            if other.route is entry.route
+            and other is not entry
+            and other.kept.state.phase in ACTIVE
+        ),
+        None,
+    )
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    state, judged = entry.kept.state, entry.judged
+    gates: list[dict[str, Any]] = []
+    if judged.verdict is not None and state.phase in JUDGED:
+        for gate in judged.verdict.gates:
+            standing: dict[str, Any] = orjson.loads(orjson.dumps(gate.standing))
+            gates.append(
+                {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason, **standing}
+            )
+    return {
+        "phase": state.phase,
+        "words": state.words,
+        "step": state.step + 1,
+        "steps": len(entry.plan.steps),
+        "weight_bp": state.weight_bp,
+        "entered_ms": state.entered_ms,
+        "who": state.who,
+        "why": state.why,
+        "waits": entry.waits if state.phase in JUDGED else "",
+        "trouble": entry.trouble,
+        "outcome": judged.outcome if state.phase in JUDGED else None,
+        "pairs": judged.pairs if state.phase in JUDGED else 0,
+        "is_fresh": judged.is_fresh and state.phase in JUDGED,
+        "gates": gates,
+    }
