@@ -32,6 +32,7 @@ COMMANDS = {
     "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
     "revive": "Open a kill again.",
     "weight": "Set the share of live traffic that a candidate serves.",
+    "reload": "Read the config file again; say what changed, or why it was refused.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
     "demo": "Train three models, mirror between them, shift traffic, pull the kill switch.",
 }

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy import __version__
-from proxy.control.bodies import LatchOrder, WeightOrder
+from proxy.control.bodies import LatchOrder, ReloadOrder, WeightOrder
 
 _REF = "#/components/schemas/{model}"
 
@@ -41,6 +41,13 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
         WeightOrder,
         (401, 403, 404, 408, 409, 412, 415, 422, 503),
     ),
+    (
+        "post",
+        "/api/v1/reload",
+        "Read the config file again; says what changed, or why it was refused and the old one stays.",
+        ReloadOrder,
+        (401, 403, 409, 412, 415, 422, 503),
+    ),
 )
 
 
@@ -64,7 +71,7 @@ def document() -> dict[str, Any]:
                 },
                 **{
                     model.__name__: model.model_json_schema(ref_template=_REF)
-                    for model in (LatchOrder, WeightOrder)
+                    for model in (LatchOrder, WeightOrder, ReloadOrder)
                 },
             },
         },

@@ -53,8 +53,9 @@ class AccessLog:
 
     def __init__(self, log: Log, process: str, descriptor: int) -> None:
         self._process = process
-        self._share = log.access_bp / FULL_BP
-        self._slow_s = float("inf") if log.slow_s is None else log.slow_s
+        self._share = 0.0
+        self._slow_s = float("inf")
+        self.follow(log)
         self._chance = random.Random(os.urandom(8)).random  # noqa: S311 - a sample is no secret
         self._descriptor = descriptor
         self._poll = select.poll()
@@ -63,6 +64,11 @@ class AccessLog:
         self._buffered_bytes = self._written = self._dropped = 0
         #: Why an exchange that is ending was refused half-way.
         self._refused: dict[Exchange, Refusal] = {}
+
+    def follow(self, log: Log) -> None:
+        """Choose lines as `log` says from now on; one that asks for none gets none."""
+        self._share = log.access_bp / FULL_BP
+        self._slow_s = float("inf") if log.slow_s is None else log.slow_s
 
     def statistics(self) -> AccessLogStatistics:
         """Return a snapshot."""

@@ -206,7 +206,7 @@ class LineMaker:
         if captured is None or not exchange.is_whole:
             return b"null", b"null", b"null"
         digest = body = encoding = b"null"
-        redactor = exchange.worker.redactor
+        redactor = exchange.context.redactor
         if redactor is None and (
             self._hash_all or exchange.received_bytes <= HASHED_REQUEST_BYTES
         ):  # with redaction no hash: that of a short secret can be guessed
@@ -248,7 +248,7 @@ class LineMaker:
         )
         if leg.times is not None:
             made += self._stream(role, leg, exchange)
-        if self._hash_all and state == b"full" and exchange.worker.redactor is None:
+        if self._hash_all and state == b"full" and exchange.context.redactor is None:
             made += b',"%b_response_sha256":"%b"' % (role.encode(), _sha256(leg.kept))
         return made
 
@@ -257,7 +257,7 @@ class LineMaker:
         assert leg.times is not None
         made = _stream_times(role, leg, leg.times)
         # What is cut cannot be redacted, nor inflated.
-        if leg.tail and exchange.worker.redactor is None:
+        if leg.tail and exchange.context.redactor is None:
             assert leg.head is not None
             begin = _EVENT_END.search(leg.tail)
             if begin is not None and leg.head.content_encoding is None:
@@ -271,7 +271,7 @@ class LineMaker:
             return b"null", b"omitted", b"null"
         body = leg.kept[0] if len(leg.kept) == 1 else b"".join(leg.kept)
         is_whole = leg.kept_bytes == leg.response_bytes
-        redactor = exchange.worker.redactor
+        redactor = exchange.context.redactor
         if redactor is None:
             text, encoding = _text(body)
             return text, b"full" if is_whole else b"truncated", encoding

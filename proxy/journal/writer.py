@@ -98,8 +98,9 @@ class JournalWriter:
         self.buffered_pairs = 0
         self._lines: list[bytes] = []
         self._directory = directory
-        self._disk_budget_bytes = disk_budget_bytes
-        self._segment_bytes = max(1, min(segment_bytes, disk_budget_bytes // _SEGMENTS_PER_BUDGET))
+        self._longest_segment_bytes = segment_bytes
+        self._disk_budget_bytes = self._segment_bytes = 0
+        self.set_disk_budget(disk_budget_bytes)
         self._zstd = compressor()
         self._file: FrameFile | None = None
         self._pairs = self._frames = self._bytes_written = 0
@@ -115,6 +116,12 @@ class JournalWriter:
         except OSError as exc:
             os.close(self._lock)
             raise StateError(f"cannot use the journal in {directory}: {exc.strerror}") from exc
+
+    def set_disk_budget(self, budget_bytes: int) -> None:
+        """Keep the journal within another budget, from the next flush on."""
+        self._disk_budget_bytes = budget_bytes
+        share_bytes = budget_bytes // _SEGMENTS_PER_BUDGET
+        self._segment_bytes = max(1, min(self._longest_segment_bytes, share_bytes))
 
     def append(self, line: bytes) -> None:
         """Buffer one pair: a JSON object without a newline. The hot path does nothing more."""

@@ -16,16 +16,18 @@ from pathlib import Path
 import uvloop
 from setproctitle import setproctitle
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.recorder.follow import next_config
 from proxy.recorder.loop import Recorder
 from proxy.recorder.memory import keep_freed_memory
 from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
 from proxy.recorder.statistics import store, unusable
+from proxy.state.running_config import running_config
 
 
 async def run(config: Config, index: int) -> None:
@@ -38,13 +40,39 @@ async def run(config: Config, index: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    following: Config | None = config
+    while following is not None:
+        following = await _run_until_changed(following, index, stop)
+
+
+async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) -> Config | None:
+    """Run until the sink is another one, and return the config that says so; None after `stop`.
+
+    Other changes need nothing here: each pair is expanded by the config that it was made under.
+
+    Raises:
+        UnderstudyError: the sink cannot be opened; the statistics file says so, too.
+    """
     try:
         spans = open_spans(config)
         sink = open_sink(config, index)
     except UnderstudyError as exc:
         store(Path(config.state_dir), unusable(index, str(exc)))
         raise
-    await Recorder(config, index, sink, spans).run(stop)
+    end = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        change = tasks.create_task(next_config(config))
+        change.add_done_callback(lambda _: end.set())
+        stopped = tasks.create_task(stop.wait())
+        stopped.add_done_callback(lambda _: end.set())
+        await Recorder(config, index, sink, spans).run(end)
+        if change.done() and not stop.is_set():
+            stopped.cancel()
+            emit(f"recorder {index}", "info", "sink changed", {"version": change.result().version})
+            return change.result()
+        change.cancel()
+        stopped.cancel()
+    return None
 
 
 def open_spans(config: Config) -> SpanSink | None:
@@ -79,7 +107,7 @@ def main() -> int:
     configure(name)
     keep_freed_memory()
     step_back()
-    config = loads(arguments.config.read_bytes())
+    config, _ = running_config(arguments.config)
     try:
         uvloop.run(run(config, arguments.index))
     except UnderstudyError as exc:

@@ -9,7 +9,7 @@ from pathlib import Path
 from proxy.config.resolved import Config
 from proxy.control.snapshot import Observer
 from proxy.state.control_page import ControlPage
-from proxy.state.stats_page import StatsPage
+from proxy.state.stats_file import StatsPage
 from proxy.telemetry import wall_ns
 
 TOKEN = "s3cret-tøken"
