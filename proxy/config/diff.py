@@ -38,6 +38,8 @@ HIDDEN: Final = "(secret)"
 _UNITS: Final = {"_s": duration, "_bp": percent, "_bytes": size}
 #: What the file calls otherwise, or keeps in what is above.
 _NAMES: Final = {"split": "split_by"}
+#: Lists of things that have names; their order decides, too.
+_THINGS: Final = frozenset({"routes", "candidates"})
 _INSIDE_PARENT: Final = frozenset({"rewrite"})
 
 
@@ -66,10 +68,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A value of a config: what is compared (nothing of what has a name), and what is shown."""
+    """A value of a config: what is compared (nothing of what has a name), and what is shown.
+
+    Attributes:
+        is_order: the value is the names of some things, in their order.
+    """
 
     value: Any
     text: str
+    is_order: bool = False
 
 
 def differences(old: Config, new: Config) -> tuple[Change, ...]:
@@ -79,7 +86,7 @@ def differences(old: Config, new: Config) -> tuple[Change, ...]:
     told: list[str] = []
     for key in [*after, *(key for key in before if key not in after)]:
         one, other = before.get(key), after.get(key)
-        if _is_below(key, told) or (one and other and one.value == other.value):
+        if _is_below(key, told) or not _differ(one, other):
             continue
         texts = (None if entry is None else entry.text for entry in (one, other))
         found.append(Change(key, *texts))
@@ -91,6 +98,16 @@ def differences(old: Config, new: Config) -> tuple[Change, ...]:
 def only_at_start(changes: Iterable[Change]) -> tuple[Change, ...]:
     """Return the changes that a running instance cannot take over."""
     return tuple(change for change in changes if _is_at_start(change.key))
+
+
+def _differ(one: _Entry | None, other: _Entry | None) -> bool:
+    if one is None or other is None:
+        return not (one or other or _Entry(None, "")).is_order  # the things themselves are told
+    if one.is_order:
+        return [n for n in one.value if n in other.value] != [
+            n for n in other.value if n in one.value
+        ]
+    return bool(one.value != other.value)
 
 
 def _is_at_start(key: str) -> bool:
@@ -118,8 +135,9 @@ def _walk(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, _Entry]]:
     elif isinstance(value, dict):
         for name, inner in value.items():
             yield from _walk((*path, name), inner)
-    elif isinstance(value, tuple) and all(_is_named(item) for item in value) and value:
-        yield _key((*path, "order")), _Entry(*_order(value))
+    elif isinstance(value, tuple) and path[-1] in _THINGS:
+        names = tuple(item.name for item in value)
+        yield _key((*path, "order")), _Entry(names, ", ".join(names), is_order=True)
         for item in value:
             yield from _walk((*path, item.name), item)
     else:
@@ -133,11 +151,6 @@ def _walk_fields(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, _Entr
         if not (field.name == "name" and _is_named(value)):
             inside = () if field.name in _INSIDE_PARENT else (field.name,)
             yield from _walk((*path, *inside), getattr(value, field.name))
-
-
-def _order(things: tuple[Any, ...]) -> tuple[tuple[str, ...], str]:
-    names = tuple(thing.name for thing in things)
-    return names, ", ".join(names)
 
 
 def _leaf(path: tuple[str, ...], value: Any) -> _Entry:
