@@ -27,11 +27,11 @@ from proxy.control.status import is_ready
 from proxy.control.worker_pages import PER_WORKER
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
-from proxy.state.stats_page import LATENCY_BOUNDS_US, families
+from proxy.state.stats_page import JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
-#: Means nothing summed over workers.
-_UNTOLD = "journal_next_seq"
+#: Mean nothing by themselves, or summed over workers.
+_UNTOLD = frozenset({"journal_next_seq", JOURNALED_BEFORE})
 #: Families of histograms, which are told in another form.
 _CELLS = "_us"
 _FULL_BP = 10_000
@@ -65,7 +65,7 @@ class _Collected(Collector):
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     for family in families(snapshot.config):
-        if family.name == _UNTOLD or family.name.endswith(_CELLS):
+        if family.name in _UNTOLD or family.name.endswith(_CELLS):
             continue
         kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
         metric = kind(PREFIX + family.name, family.help, labels=family.labels)
