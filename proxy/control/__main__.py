@@ -21,7 +21,7 @@ from setproctitle import setproctitle
 
 from proxy.config.resolved import Config
 from proxy.control.app import build_app
-from proxy.control.config_watch import watch_config
+from proxy.control.config_watch import ConfigWatch
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.reload import Reloader, automatic
 from proxy.control.snapshot import Observer
@@ -65,7 +65,7 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
             watches = (
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
-                tasks.create_task(watch_config(reloader)),
+                tasks.create_task(ConfigWatch(reloader).run()),
             )
             await server.serve(sockets=[listener])
             for watch in watches:

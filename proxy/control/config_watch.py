@@ -1,8 +1,9 @@
-"""Who tells that the config file has changed: its folder, and SIGHUP.
+"""Who tells that the config file has changed: its folder, which is watched.
 
 The folder is watched and not the file: editors put a new file in the old one's place, and Kubernetes
 swaps a link (`..data`) beside it. Where the file is a link into another folder, that one is watched,
-too. What happened there is not asked; the file that the path means is compared by its times.
+too. What happened there is not asked; the file that the path means is compared by its times. So it is
+where nobody can be told: now and then it is looked at anyway.
 """
 
 from __future__ import annotations
@@ -21,44 +22,68 @@ QUIET_MS = 50
 LONGEST_MS = 1_000
 #: Looked at anyway this often: network and bind mounts may tell nobody of a change.
 LOOK_MS = 5_000
-#: A folder that is gone, or cannot be watched, is tried again after this.
+#: A folder that cannot be watched (it is gone, or the system has no watches left) is tried again.
 RETRY_S = 1.0
 
 logger = logging.getLogger("understudy.control")
 
 
-async def watch_config(reloader: Reloader) -> None:
-    """Reload when the file changes, for ever; what changed while nobody watched counts, too."""
-    if reloader.source is None:
-        return
-    if reloader.is_behind():
-        _reload(reloader, "it changed while control was down")
-    while True:
-        try:
-            await _watch_folders(reloader, reloader.source)
-        except OSError as exc:
-            logger.error("cannot watch %s: %s", reloader.source, exc)  # noqa: TRY400 - no traceback for a missing folder
-            await asyncio.sleep(RETRY_S)
+class ConfigWatch:
+    """Reloads when the file has changed.
 
+    Args:
+        reloader: knows the file.
+    """
 
-async def _watch_folders(reloader: Reloader, path: Path) -> None:
-    """Watch until the file lies somewhere else."""
-    folders, seen = _folders(path), _identity(path)
-    changes = awatch(
-        *folders, watch_filter=None, debounce=LONGEST_MS, step=QUIET_MS, recursive=False,
-        rust_timeout=LOOK_MS, yield_on_timeout=True,
-    )  # fmt: skip
-    async for _ in changes:
-        found = _identity(path)
-        if found not in (seen, None):
-            _reload(reloader, "the file changed")
-        seen = found or seen
-        if _folders(path) != folders:
+    def __init__(self, reloader: Reloader) -> None:
+        self._reloader = reloader
+        self._seen: tuple[int, ...] | None = None
+        self._trouble = ""
+
+    async def run(self) -> None:
+        """Watch, for ever; what changed while nobody did counts, too."""
+        path = self._reloader.source
+        if path is None:
             return
+        self._seen = _identity(path)
+        if self._reloader.is_behind():
+            self._reload("it changed while control was down")
+        while True:
+            try:
+                await self._watch_folders(path)
+            except (OSError, RuntimeError) as exc:
+                if str(exc) != self._trouble:
+                    logger.error("%s: its folder cannot be watched: %s", path, exc)  # noqa: TRY400 - no traceback for a missing folder
+                self._trouble = str(exc)
+                await asyncio.sleep(RETRY_S)
+                self._look(path)
 
+    async def _watch_folders(self, path: Path) -> None:
+        """Watch until the file lies somewhere else.
 
-def _reload(reloader: Reloader, why: str) -> None:
-    reloader.reload(automatic(f"file {reloader.source}", why))
+        Raises:
+            OSError, RuntimeError: a folder cannot be watched.
+        """
+        folders = _folders(path)
+        changes = awatch(
+            *folders, watch_filter=None, debounce=LONGEST_MS, step=QUIET_MS, recursive=False,
+            rust_timeout=LOOK_MS, yield_on_timeout=True,
+        )  # fmt: skip
+        async for _ in changes:
+            self._trouble = ""
+            self._look(path)
+            if _folders(path) != folders:
+                return
+
+    def _look(self, path: Path) -> None:
+        found = _identity(path)
+        if found is None or found == self._seen:  # gone for a moment, or something else happened
+            return
+        self._seen = found
+        self._reload("the file changed")
+
+    def _reload(self, why: str) -> None:
+        self._reloader.reload(automatic(f"file {self._reloader.source}", why))
 
 
 def _folders(path: Path) -> tuple[Path, ...]:

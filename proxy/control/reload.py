@@ -29,9 +29,12 @@ from proxy.state.orders import Source
 from proxy.state.running_config import config_path
 from proxy.telemetry import wall_ns
 
+#: Configs that are kept in `state_dir/config`: more than any backlog of pairs was made under.
+MAX_VERSIONS = 500
 #: Lines of a diff, and letters of a line, that are kept: a decision is one short line of a file.
 _DIFF_LINES = 100
 _DIFF_LETTERS = 300
+_DEFECT = "a fault of Understudy; the log of control says more"
 _NO_SOURCE = "this instance was not started with a config file; nobody knows what to read"
 
 logger = logging.getLogger("understudy.control")
@@ -139,6 +142,10 @@ class Reloader:
             return Outcome(exc.result, version, version, 0, changes, exc.faults)
         except StateError as exc:
             return Outcome(Result.FAILED, version, version, 0, changes, (str(exc),))
+        except Exception:
+            # A defect of ours must not end control, which would meet the same file at its next start.
+            logger.exception("a reload failed")
+            return Outcome(Result.FAILED, version, version, 0, changes, (_DEFECT,))
         self._stamps = stamps
         done = Outcome(Result.RELOADED, version, config.version, revision, changes)
         return self._decided(done, source)
@@ -162,6 +169,7 @@ class Reloader:
                 write_resolved(self.config)
             raise
         self.config = config
+        _forget_oldest(self._observer.state_dir)
         for follow in self._followers:
             follow(config)
         return state
@@ -275,6 +283,14 @@ def _renewed(
         for key, stamp in new.items()
         if key in old and old[key] != stamp
     )
+
+
+def _forget_oldest(state_dir: Path) -> None:
+    """Keep the newest configs: pairs that still wait in a journal are expanded by theirs."""
+    folder = config_path(state_dir, "").parent
+    by_age = sorted(folder.glob("*.json"), key=_changed_ms, reverse=True)
+    for path in by_age[MAX_VERSIONS:]:
+        path.unlink(missing_ok=True)
 
 
 def _changed_ms(path: Path) -> int:

@@ -5,70 +5,23 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from proxy.config.diff import Change
-from proxy.config.load import load_config, write_resolved
 from proxy.control.app import build_app
 from proxy.control.reload import GOOD, Reloader, Result, automatic, diff_lines
-from proxy.control.snapshot import HUNG_MS, Observer
-from proxy.control.status import FOLLOW_MS, problems, status
+from proxy.control.snapshot import HUNG_MS
+from proxy.control.status import FOLLOW_MS, problems
 from proxy.state import decisions
-from proxy.state.control_page import Part, for_config, open_page, update
+from proxy.state.control_page import Part, update
 from proxy.state.kill import Scope, set_weight
-from proxy.state.orders import Source, order_kill
+from proxy.state.orders import order_kill
 from proxy.state.running_config import read_config, read_state, running_config
 from proxy.state.stats_file import Layout, open_stats
 from proxy.telemetry import wall_ns
-
-SOURCE = Source("ann", "test", "a try", 1_700_000_000_123)
-
-
-class Stage:
-    """A state directory with a config file beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "understudy.yaml"
-        self.document: dict[str, Any] = {
-            "listen": "127.0.0.1:0",
-            "admin": {"listen": "127.0.0.1:0", "token": "first-token"},
-            "state_dir": str(folder / "state"),
-            "backends": {
-                name: {"endpoints": [f"http://127.0.0.1:{port}"]}
-                for port, name in enumerate(("a", "b"), 9001)
-            },
-            "routes": [
-                {
-                    "name": "iris",
-                    "primary": "a",
-                    "candidates": [{"name": "v2", "backend": "b", "weight": "10%"}],
-                }
-            ],
-        }
-        self.write()
-        self.config = load_config(self.path)
-        write_resolved(self.config)
-        self.state_dir = folder / "state"
-        page = open_page(self.state_dir, create=True)
-        update(page, lambda before: for_config(self.config, before))
-        page.close()
-        self.observer = Observer(self.config)
-        self.reloader = Reloader(self.config, self.path, self.observer)
-
-    def write(self, **changes: object) -> None:
-        """Write the file with some keys changed for good."""
-        self.document |= changes
-        self.path.write_text(yaml.safe_dump(self.document))
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """What status says of the config."""
-        found: dict[str, Any] = status(self.observer.snapshot())["config"]
-        return found
+from tests.support.reload_stage import SOURCE, Stage
 
 
 @pytest.fixture
