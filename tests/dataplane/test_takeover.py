@@ -88,14 +88,15 @@ async def test_a_stream_of_a_candidate_that_is_removed_goes_on_to_its_end(tmp_pa
         assert len(candidate.requests) == 1
         plane.worker.takeover.forget()
         assert plane.worker.takeover.pools, "the stream needs its pool"
+        plane.worker.takeover._look_s = float("inf")
         plane.worker.gauges.write(0.0)
         assert plane.count("backend_in_flight", "v2") == 1
         assert await stream.read(reader) == b"".join(stream.pieces)
+        await until(lambda: candidate.open_connections == 0, "its connection to close")
         writer.close()
         (line,) = await plane.pairs(1)
         assert (line["config_version"], line["candidate_status"]) == (old, "ok")
         await _is_let_go(plane)
-        await until(lambda: candidate.open_connections == 0, "its connection to close")
         assert plane.count("backend_in_flight", "v2") == 0
         assert plane.count("served", "iris", "ok") == plane.count("routed", "iris") == 2
         check_ledger(plane)

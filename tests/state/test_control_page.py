@@ -221,6 +221,9 @@ def test_a_candidate_that_was_killed_comes_back_killed(tmp_path: Path) -> None:
     gone = for_config(replace(config, routes=(without,)), killed)
     assert gone.routes["iris"].candidates["v2"] == CandidateState(killed=Part.DEFAULT)
     assert "v3" not in gone.routes["iris"].candidates
+    only_v3 = replace(config.routes[0], candidates=config.routes[0].candidates[1:])
+    kept = for_config(replace(config, routes=(only_v3,)), killed).routes["iris"].candidates
+    assert kept["v2"] == CandidateState(killed=Part.DEFAULT)
     back = for_config(config, gone)
     assert back.routes["iris"].candidates["v2"] == killed.routes["iris"].candidates["v2"]
     assert set(back.routes) == {"iris"}
