@@ -6,8 +6,8 @@ changed keeps its pool, with connections, standing and what is known of its endp
 has not, its breaker and its rate. What is replaced is kept until the last exchange that needs it has
 ended: kills and deadlines reach it until then.
 
-The page names the revision, so a worker learns of it by the look that each request has anyway; the
-work is done after that request, or by the tick.
+The page names the revision, so a worker learns of it by the look that each request has anyway, or by
+its tick; the work is done beside the requests.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Takeover:
         self._trouble = ""
 
     def notice(self) -> None:
-        """Take over the config that the control page names, if it is another one, a turn later."""
+        """Begin to take over the config that the control page names, if it is another one."""
         state = self._worker.state
         if state is None or state.config_revision == self._worker.revision or self._is_due:
             return
         self._is_due = True
-        self._loop.call_soon(self._take_over)
+        self._worker.spawn(self._take_over())
 
     def look(self, now_s: float) -> None:
         """Let go of what nobody needs any more, and try again what failed; called by each tick."""
@@ -88,24 +88,28 @@ class Takeover:
         self.contexts, self.pools = kept, kept_pools
         worker.recount()
 
-    def _take_over(self) -> None:
-        self._is_due = False
-        self._look_s = monotonic_s() + LOOK_S
+    async def _take_over(self) -> None:
+        """Take over what the page names, and again if it names another one by then."""
         worker = self._worker
-        state = worker.state
-        if state is None or state.config_revision == worker.revision:
-            return
         try:
-            config = read_config(Path(worker.config.state_dir), state.config_version)
-            worker.stats.extend(Layout(config))
-            pools = self._pools(config)
+            while (state := worker.state) is not None and state.config_revision != worker.revision:
+                version = state.config_version
+                # In a thread: of many routes it takes longer than a user should wait.
+                config, layout = await self._loop.run_in_executor(
+                    None, _read, Path(worker.config.state_dir), version
+                )
+                if worker.state is not None and worker.state.config_version == version:
+                    pools = self._pools(config)
+                    worker.stats.extend(layout)
+                    self._swap(config, pools, state.config_revision)
+                self._trouble = ""
         except UnderstudyError as exc:
             if str(exc) != self._trouble:  # it is tried again each second
-                logger.error("config %s: %s; the old one stays in use", state.config_version, exc)  # noqa: TRY400 - no traceback for a missing file
+                logger.error("a new config: %s; the old one stays in use", exc)  # noqa: TRY400 - no traceback for a missing file
             self._trouble = str(exc)
-            return
-        self._trouble = ""
-        self._swap(config, pools, state.config_revision)
+        finally:
+            self._look_s = monotonic_s() + LOOK_S
+            self._is_due = False
 
     def _pools(self, config: Config) -> dict[str, Pool]:
         """Return the pools of a config: those that still fit, and new ones.
@@ -138,3 +142,13 @@ class Takeover:
             "config %s is in use (revision %d, %d new connection pools)",
             config.version, revision, len(retired),
         )  # fmt: skip
+
+
+def _read(state_dir: Path, version: str) -> tuple[Config, Layout]:
+    """Return a config and its counters.
+
+    Raises:
+        StateError: it cannot be read.
+    """
+    config = read_config(state_dir, version)
+    return config, Layout(config)
