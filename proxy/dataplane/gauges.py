@@ -75,7 +75,9 @@ class Gauges:
         ]
         current = {cell for each in self._pools for cell in each.gauges}
         current |= {cell for _, _, cell in self._endpoints}
-        current |= {c.breaker for context in worker.contexts for c in context.cells.candidates}
+        for context in worker.contexts:
+            current.add(context.cells.in_flight)
+            current.update(candidate.breaker for candidate in context.cells.candidates)
         for cell in self._current - current:
             worker.cells[cell] = 0
         self._current = current

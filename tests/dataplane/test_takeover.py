@@ -349,6 +349,32 @@ async def test_everything_else_that_a_worker_holds_follows(tmp_path: Path) -> No
         assert worker.pseudonym == pseudonym
 
 
+async def test_what_is_gone_shows_no_level_any_more(tmp_path: Path) -> None:
+    """Requests under way, an open breaker, an endpoint left alone: nothing of it stays behind."""
+    breaker = Breaker(failures=1, open_for_s=60.0)
+    async with (
+        Upstream(answer(b"{}")) as primary,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": unused_port()},
+            options=Options(copies={"breaker": breaker}),
+        ) as plane,
+    ):
+        await plane.request(b"POST", b"/", body=b"{}")
+        await until(lambda: plane.count("breaker", "iris", "v2") == 2, "the breaker's word")
+        plane.worker.cells[plane.worker.stats.layout.index("in_flight", "iris")] = 1
+
+        def renamed(config: Config) -> Config:
+            return _route(lambda route: replace(route, name="rose"))(_without_candidates(config))
+
+        await plane.reload(renamed)
+        await _is_let_go(plane)
+        for level in (("breaker", "iris", "v2"), ("in_flight", "iris"), ("backend_members", "v2")):
+            assert plane.count(*level) == 0, level
+        assert plane.count("routed", "iris") == 1
+
+
 async def test_a_hung_copy_of_before_ends_at_its_deadline(tmp_path: Path) -> None:
     """Its pool is gone from the config, and still looked at."""
     async with (

@@ -248,7 +248,7 @@ async def dataplane(
         await until(lambda: not state.connections, "the client connections to close")
         await worker.stop(0.0)
         assert worker.held_bytes == 0
-        assert all(pool.in_flight == 0 for pool in worker.pools.values())
+        assert all(pool.in_flight == 0 for pool in worker.all_pools())
 
 
 def request_bytes(method: bytes, target: bytes, body: bytes, extra: bytes) -> bytes:
