@@ -12,6 +12,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -290,7 +291,8 @@ def _forget_oldest(state_dir: Path) -> None:
     folder = config_path(state_dir, "").parent
     by_age = sorted(folder.glob("*.json"), key=_changed_ms, reverse=True)
     for path in by_age[MAX_VERSIONS:]:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # one that stays takes some kilobytes; the reload is done by now
+            path.unlink()
 
 
 def _changed_ms(path: Path) -> int:
