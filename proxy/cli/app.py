@@ -33,6 +33,7 @@ COMMANDS = {
     "revive": "Open a kill again.",
     "weight": "Set the share of live traffic that a candidate serves.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
+    "reload": "Read the config file again; say what changed, or why it was refused.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
     "labels": "Bring in ground truth: what the right answer to a request was.",
     "doctor": "Look whether machine, backends and Kafka will carry a config.",

@@ -18,6 +18,7 @@ from proxy.control.bodies import ApiError
 from proxy.control.endpoints import Endpoints, json_response
 from proxy.control.openapi import document
 from proxy.control.pulse import Pulse
+from proxy.control.reload import Reloader
 from proxy.control.snapshot import Observer
 
 logger = logging.getLogger("understudy.control")
@@ -32,9 +33,22 @@ _DASHBOARD_HEADERS = {
 }
 
 
-def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) -> ASGIApp:
-    """Return the admin application of one instance; without a pulse it doubts no order's age."""
-    ends = Endpoints(config, observer, pulse or Pulse())
+def build_app(
+    config: Config,
+    observer: Observer,
+    pulse: Pulse | None = None,
+    reloader: Reloader | None = None,
+) -> ASGIApp:
+    """Return the admin application of one instance.
+
+    Args:
+        config: of the start.
+        observer: reads the instance.
+        pulse: without one it doubts no order's age.
+        reloader: without one it knows no config file.
+    """
+    reloader = reloader or Reloader(config, None, observer)
+    ends = Endpoints(observer, pulse or Pulse(), reloader)
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -48,6 +62,7 @@ def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) ->
             Route("/api/v1/revive", ends.revive, methods=["POST"]),
             Route(weight, ends.weight, methods=["PUT"]),
             Route("/api/v1/labels", ends.labels, methods=["POST"]),
+            Route("/api/v1/reload", ends.reload, methods=["POST"]),
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),
             _file("/dashboard.js", "dashboard.js", "text/javascript"),
@@ -59,7 +74,13 @@ def build_app(config: Config, observer: Observer, pulse: Pulse | None = None) ->
             Exception: _on_fault,
         },
     )
-    return Guard(app, Rules(config.admin.token, config.admin.listen.host), observer.refused)
+    guard = Guard(app, _rules(config), observer.refused)
+    reloader.on_change(lambda changed: guard.follow(_rules(changed)))
+    return guard
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(config.admin.token, config.admin.listen.host)
 
 
 def _file(path: str, name: str, media_type: str) -> Route:

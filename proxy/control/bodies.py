@@ -91,6 +91,10 @@ class WeightOrder(Order):
         return weight_bp
 
 
+class ReloadOrder(Order):
+    """The body of a reload."""
+
+
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """Return the request's body as `kind`.
 

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy import __version__
-from proxy.control.bodies import LatchOrder, WeightOrder
+from proxy.control.bodies import LatchOrder, ReloadOrder, WeightOrder
 from proxy.pairs import label
 
 _REF = "#/components/schemas/{model}"
@@ -51,6 +51,13 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
         None,
         (401, 403, 413, 415, 422, 503),
     ),
+    (
+        "post",
+        "/api/v1/reload",
+        "Read the config file again; says what changed, or why it was refused and the old one stays.",
+        ReloadOrder,
+        (401, 403, 409, 412, 415, 422, 503),
+    ),
 )
 
 
@@ -92,7 +99,7 @@ def document() -> dict[str, Any]:
                 },
                 **{
                     model.__name__: model.model_json_schema(ref_template=_REF)
-                    for model in (LatchOrder, WeightOrder)
+                    for model in (LatchOrder, WeightOrder, ReloadOrder)
                 },
                 "Label": {k: v for k, v in label.json_schema().items() if not k.startswith("$")},
                 "LabelsTaken": _LABELS_TAKEN,

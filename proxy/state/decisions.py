@@ -24,16 +24,17 @@ TAIL_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One change of the control page.
+    """One change of the control page, or of the config.
 
     Attributes:
         ts_ms: wall clock, milliseconds since the Unix epoch.
-        action: `kill`, `revive` or `weight`.
+        action: `kill`, `revive`, `weight` or `config`.
         who: the person or program that asked, as far as it said so.
         via: the way it came: `api 127.0.0.1`, `state-dir`, `file KILL`, `signal SIGUSR1`.
         scope: `*`, `route` or `route/candidate`.
-        old, new: the killed parts of the scope, or its weight in basis points.
+        old, new: the killed parts of the scope, its weight in basis points, or config versions.
         note: what else the order did, or did not do; mostly empty.
+        diff: of a config, each key that changed, as a line without secrets; the first ones.
     """
 
     ts_ms: int
@@ -41,10 +42,11 @@ class Decision:
     who: str
     via: str
     scope: str
-    old: list[str] | int
-    new: list[str] | int
+    old: list[str] | int | str
+    new: list[str] | int | str
     reason: str
     note: str = ""
+    diff: tuple[str, ...] = ()
 
 
 def append(state_dir: Path, decision: Decision) -> None:
@@ -53,7 +55,10 @@ def append(state_dir: Path, decision: Decision) -> None:
     Raises:
         StateError: the log cannot be written; the decision itself is not undone.
     """
-    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **orjson.loads(orjson.dumps(decision))})
+    fields = orjson.loads(orjson.dumps(decision))
+    if not decision.diff:
+        del fields["diff"]
+    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **fields})
     path = state_dir / FILE_NAME
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
