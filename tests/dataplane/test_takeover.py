@@ -25,7 +25,7 @@ from proxy.dataplane.worker import Worker
 from proxy.errors import StateError
 from proxy.journal.reader import JournalReader
 from proxy.journal.scan import count_lines
-from proxy.state.stats_page import Layout, StatsPage, open_stats, segment_pairs
+from proxy.state.stats_file import StatsPage, open_left, segment_pairs
 from tests.support.dataplane import Plane, dataplane, prepare, until
 from tests.support.resolved_config import write_config
 from tests.support.upstreams import Upstream, echo
@@ -181,7 +181,7 @@ async def test_a_flush_that_a_kill_cuts_anywhere_is_counted_or_lost_as_a_whole(
 
 def _take_over_until_killed(config: Config, steps: int) -> None:
     state_dir = Path(config.state_dir)
-    page = open_stats(state_dir, 0, Layout(config), create=True)
+    page = open_left(state_dir, 0)
     _make_mortal(page, _Mortal(steps))
     with suppress(_KilledError):
         take_over(config, 0, page)
