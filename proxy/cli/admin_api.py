@@ -30,11 +30,13 @@ class RefusedError(AdminError):
 
     Attributes:
         status: the HTTP status.
+        answer: all that it said.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, answer: dict[str, Any]) -> None:
         super().__init__(message)
         self.status = status
+        self.answer = answer
 
 
 def call(
@@ -84,7 +86,8 @@ def _answer(
     if not isinstance(answer, dict) or status >= 400:
         reason = answer.get("error", "no reason given") if isinstance(answer, dict) else answer
         hint = "; set UNDERSTUDY_TOKEN" if status == 401 else ""
-        raise RefusedError(status, f"{instance.admin_url} refused ({status}): {reason}{hint}")
+        told = answer if isinstance(answer, dict) else {}
+        raise RefusedError(status, f"{instance.admin_url} refused ({status}): {reason}{hint}", told)
     return answer
 
 

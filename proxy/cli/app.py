@@ -34,6 +34,7 @@ COMMANDS = {
     "weight": "Set the share of live traffic that a candidate serves.",
     "ramp": "Move traffic to a candidate step by step, through gates, and back by itself.",
     "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
+    "reload": "Read the config file again; say what changed, or why it was refused.",
     "compare": "Compare the answers of primary and candidates in recorded pairs.",
     "verdict": "Say whether a candidate may be promoted, with the evidence and an exit code.",
     "plan": "Say how many pairs, and how long, until the evidence decides.",

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from proxy.cli import options
+from proxy.cli.against_running import dry_run, dry_run_lines
 from proxy.cli.copy_words import guard_words, rewrite_words
 from proxy.cli.terminal import BOLD, GREEN, YELLOW, complain, paint
 from proxy.comparison.comparators import own_problem
@@ -25,23 +27,36 @@ from proxy.telemetry import wall_ns
 def check(
     config: Annotated[Path, typer.Argument(help="The config file (YAML).", metavar="CONFIG")],
     *,
+    against_running: Annotated[
+        bool,
+        typer.Option("--against-running", help="Say what a reload of it would change, too."),
+    ] = False,
+    state_dir: options.StateDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Check a config and say what it does, or everything that is wrong with it.
 
-    Opens no socket and writes no file. Exit code 1 when there is a fault.
+    Opens no socket and writes no file. Exit code 1 when there is a fault, or when --against-running
+    finds that only a restart could take it over.
     """
     try:
         resolved = load_config(config, looks_at_files=True)
     except ConfigError as exc:
         _tell_faults(exc, as_json=as_json)
         raise typer.Exit(1) from exc
+    reload = dry_run(resolved, state_dir) if against_running else None
     if as_json:
-        print(orjson.dumps(summary(resolved), option=orjson.OPT_INDENT_2).decode())
-        return
-    print(f"{paint('good:', GREEN)} {config} (version {resolved.version})\n")
-    print("\n".join(lines(resolved)))
-    warn(resolved)
+        document = summary(resolved) | ({} if reload is None else {"reload": reload})
+        print(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(f"{paint('good:', GREEN)} {config} (version {resolved.version})\n")
+        print("\n".join(lines(resolved)))
+        warn(resolved)
+    if reload is not None:
+        if not as_json:
+            print("\n" + "\n".join(dry_run_lines(reload)))
+        if not reload["accepted"]:
+            raise typer.Exit(1)
 
 
 def warn(config: Config) -> None:

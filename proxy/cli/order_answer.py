@@ -22,8 +22,8 @@ class Done:
 
     action: str
     scope: str
-    old: list[str] | int
-    new: list[str] | int
+    old: list[str] | int | str
+    new: list[str] | int | str
     killed: dict[str, list[str]]
     via: str
     took_ms: float

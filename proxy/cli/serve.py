@@ -29,5 +29,8 @@ def serve(
     sys.stderr.flush()
     os.execv(  # noqa: S606 - no shell is what we want
         sys.executable,
-        (sys.executable, *safe_path, "-m", "proxy.launcher", "--config", str(resolved)),
-    )
+        (
+            sys.executable, *safe_path, "-m", "proxy.launcher",
+            "--config", str(resolved), "--source", str(config.absolute()),
+        ),
+    )  # fmt: skip

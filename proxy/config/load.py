@@ -57,7 +57,7 @@ def load_config(
 
 
 def write_resolved(config: Config) -> Path:
-    """Write `config` to `state_dir/config/<version>.json` and return that path.
+    """Write `config` to `state_dir/config/<version>.json` for a start, and return that path.
 
     Its secrets are left out: they are put into this process's environment, where `read_whole` of the
     processes that it becomes or starts finds them (`proxy.config.secrets`). Folders are made with
@@ -67,10 +67,24 @@ def write_resolved(config: Config) -> Path:
     Raises:
         StateError: it cannot be written, or its secrets are too long; says why.
     """
+    data, os.environ[secrets.VARIABLE] = secrets.apart(config)
+    return _write(config, data)
+
+
+def write_again(config: Config) -> Path:
+    """Write `config` as `write_resolved` does, for processes that have their secrets already.
+
+    Raises:
+        NewSecretsError: it has others; nothing was written.
+        StateError: it cannot be written.
+    """
+    return _write(config, secrets.apart_again(config))
+
+
+def _write(config: Config, data: bytes) -> Path:
     folder = Path(config.state_dir) / "config"
     path = folder / f"{config.version}.json"
     fresh = folder / f".{config.version}.{os.getpid()}.new"
-    data, os.environ[secrets.VARIABLE] = secrets.apart(config)
     try:
         for each in (Path(config.state_dir), folder):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ Percentages are basis points (0 to 10,000), sizes bytes, times seconds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import types
 import typing
@@ -325,10 +326,16 @@ def loads(data: bytes) -> Config:
     return config
 
 
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the annotations of a dataclass as types; making them takes longer than all the rest."""
+    return typing.get_type_hints(kind)
+
+
 def _build(kind: Any, value: Any) -> Any:
     """Return `value`, as JSON gave it, as the annotated type `kind`."""
     if is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{f.name: _build(hints[f.name], value[f.name]) for f in fields(kind)})
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:

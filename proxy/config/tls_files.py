@@ -6,16 +6,19 @@ and looks again when they are renewed. No message repeats anything out of a key.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proxy.config.resolved import Tls, UpstreamTls
+from proxy.config.resolved import Backend, Config, Tls, UpstreamTls
 from proxy.errors import UnderstudyError
 
 #: A warning this long before the certificate ends; ACME clients renew 30 days before.
 SOON_S = 14 * 86_400.0
+#: Inode, size and time of the last change (ns) of a file; zeros where there is none.
+FileStamp = tuple[int, int, int]
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 #: A handshake in memory takes three turns.
 _MAX_TURNS = 10
@@ -85,6 +88,33 @@ def load_chain(context: ssl.SSLContext, tls: Tls | UpstreamTls) -> None:
         # OpenSSL does not say which of the two it means.
         _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "certificate", tls.certificate)
         raise TlsFileError("key", _key_trouble(tls, exc)) from None
+
+
+def file_stamps(config: Config) -> dict[str, FileStamp]:
+    """Return what tells a renewed file of the backends' TLS settings, by the key that names it."""
+    return {
+        f"backends.{name}.tls.{key}": stamp
+        for name, backend in config.backends.items()
+        for key, stamp in upstream_stamps(backend).items()
+    }
+
+
+def upstream_stamps(backend: Backend) -> dict[str, FileStamp]:
+    """Return the same of one backend, by the key in its `tls`; nothing where none is spoken."""
+    if not any(endpoint.is_tls for endpoint in backend.endpoints):
+        return {}
+    tls = backend.tls
+    files = {"ca": tls.ca, "certificate": tls.certificate, "key": tls.key}
+    return {key: file_stamp(path) for key, path in files.items() if path}
+
+
+def file_stamp(path: str) -> FileStamp:
+    """Return what changes when a file is written or replaced, be it by a symbolic link."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - follows the links that Kubernetes swaps
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def tls_faults(tls: Tls | UpstreamTls) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The control process: `python -m proxy.control --config PATH --fd FD`.
+"""The control process: `python -m proxy.control --config PATH --source FILE --fd FD`.
 
 Serves the admin application on the socket that the launcher bound. Users notice nothing when it is
 dead, hung or being replaced.
@@ -20,14 +20,16 @@ import uvloop
 from setproctitle import setproctitle
 
 from proxy.config.resolved import Config
-from proxy.config.secrets import read_whole
 from proxy.control.app import build_app
+from proxy.control.config_watch import ConfigWatch
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.ramps import Ramps
+from proxy.control.reload import Reloader, automatic
 from proxy.control.snapshot import Observer
 from proxy.errors import StateError
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.state.running_config import running_config
 from proxy.telemetry import monotonic_s
 
 #: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
@@ -38,13 +40,15 @@ SAMPLE_S = 1.0
 CONNECTION_LIMIT = 256
 
 
-async def serve(config: Config, listener: socket.socket) -> None:
+async def serve(config: Config, source: Path | None, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or the launcher's end."""
     observer, pulse = Observer(config), Pulse()
+    reloader = Reloader(config, source, observer)
     ramps = Ramps(config, observer.page)
+    reloader.on_change(ramps.follow)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(config, observer, pulse, ramps),
+            build_app(config, observer, pulse, reloader, ramps),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -55,6 +59,10 @@ async def serve(config: Config, listener: socket.socket) -> None:
             timeout_graceful_shutdown=1,
         )
     )
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP,
+        lambda: reloader.reload(automatic("signal SIGHUP", "signal")),
+    )
     gc.collect()
     gc.freeze()
     try:
@@ -63,6 +71,7 @@ async def serve(config: Config, listener: socket.socket) -> None:
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
                 tasks.create_task(ramps.run()),
+                tasks.create_task(ConfigWatch(reloader).run()),
             )
             await server.serve(sockets=[listener])
             for watch in watches:
@@ -92,6 +101,7 @@ def main() -> int:
     """Run control; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m proxy.control", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved config (JSON)")
+    parser.add_argument("--source", type=Path, help="the file that it was made of")
     parser.add_argument("--fd", type=int, required=True, help="inherited admin socket")
     arguments = parser.parse_args()
     setproctitle("understudy: control")
@@ -100,14 +110,14 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        config = read_whole(arguments.config)
+        config, _ = running_config(arguments.config)
     except StateError as exc:
         emit("control", "error", "cannot start", {"why": str(exc)})
         return 1
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, listener))
+        runner.run(serve(config, arguments.source, listener))
     return 0
 
 

@@ -19,6 +19,7 @@ from proxy.control.endpoints import Endpoints, json_response
 from proxy.control.openapi import document
 from proxy.control.pulse import Pulse
 from proxy.control.ramps import Ramps
+from proxy.control.reload import Reloader
 from proxy.control.snapshot import Observer
 
 logger = logging.getLogger("understudy.control")
@@ -37,10 +38,20 @@ def build_app(
     config: Config,
     observer: Observer,
     pulse: Pulse | None = None,
+    reloader: Reloader | None = None,
     ramps: Ramps | None = None,
 ) -> ASGIApp:
-    """Return the admin application of one instance; without a pulse it doubts no order's age."""
-    ends = Endpoints(config, observer, pulse or Pulse(), ramps)
+    """Return the admin application of one instance.
+
+    Args:
+        config: of the start.
+        observer: reads the instance.
+        pulse: without one it doubts no order's age.
+        reloader: without one it knows no config file.
+        ramps: without it there are none.
+    """
+    reloader = reloader or Reloader(config, None, observer)
+    ends = Endpoints(observer, pulse or Pulse(), reloader, ramps)
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -55,6 +66,7 @@ def build_app(
             Route(weight, ends.weight, methods=["PUT"]),
             Route("/api/v1/routes/{route}/ramp/{word}", ends.ramp, methods=["POST"]),
             Route("/api/v1/labels", ends.labels, methods=["POST"]),
+            Route("/api/v1/reload", ends.reload, methods=["POST"]),
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),
             _file("/dashboard.js", "dashboard.js", "text/javascript"),
@@ -66,7 +78,13 @@ def build_app(
             Exception: _on_fault,
         },
     )
-    return Guard(app, Rules(config.admin.token, config.admin.listen.host), observer.refused)
+    guard = Guard(app, _rules(config), observer.refused)
+    reloader.on_change(lambda changed: guard.follow(_rules(changed)))
+    return guard
+
+
+def _rules(config: Config) -> Rules:
+    return Rules(config.admin.token, config.admin.listen.host)
 
 
 def _file(path: str, name: str, media_type: str) -> Route:

@@ -64,6 +64,10 @@ class Guard:
         self._rules = rules
         self._refused = refused
 
+    def follow(self, rules: Rules) -> None:
+        """Judge by `rules` from now on."""
+        self._rules = rules
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refused request, pass any other one on."""
         if scope["type"] != "http":

@@ -100,6 +100,10 @@ class RampOrder(Order):
     dry_run: bool = Field(default=False, description="say what would happen, and change nothing")
 
 
+class ReloadOrder(Order):
+    """The body of a reload."""
+
+
 async def read_body(request: Request, kind: type[Body]) -> Body:
     """Return the request's body as `kind`.
 

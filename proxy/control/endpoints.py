@@ -22,6 +22,7 @@ from proxy.control.bodies import (
     LatchOrder,
     Order,
     RampOrder,
+    ReloadOrder,
     WeightOrder,
     read_body,
 )
@@ -29,6 +30,7 @@ from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
 from proxy.control.pulse import SETTLE_S, Pulse
 from proxy.control.ramps import Ramps
+from proxy.control.reload import Reloader, Result, outcome_document
 from proxy.control.snapshot import Observer
 from proxy.control.status import is_ready, problems, routes, status
 from proxy.errors import StateError
@@ -54,6 +56,15 @@ logger = logging.getLogger("understudy.control")
 ACTOR_HEADER = "x-understudy-actor"
 _ACTOR_LENGTH = 100
 _DECISIONS_DEFAULT, _DECISIONS_MOST = 100, 1000
+_RELOAD_STATUS = {
+    Result.RELOADED: 200,
+    Result.UNCHANGED: 200,
+    Result.INVALID: 422,
+    Result.NEEDS_RESTART: 409,
+    Result.FAILED: 503,
+}
+#: How often, and after how long each time, it is looked whether every worker has followed a reload.
+_FOLLOW_LOOKS, _FOLLOW_S = 50, 0.02
 #: How long a revive or a weight waits to learn whether its client is still there.
 _GONE_S = 0.02
 
@@ -72,13 +83,18 @@ class Endpoints:
     """The handlers, bound to one instance; `pulse` and `ramps` are control's own."""
 
     def __init__(
-        self, config: Config, observer: Observer, pulse: Pulse, ramps: Ramps | None = None
+        self, observer: Observer, pulse: Pulse, reloader: Reloader, ramps: Ramps | None = None
     ) -> None:
-        self._config = config
         self._observer = observer
-        self._labels = LabelJournal(observer.state_dir, config.limits.journal_disk_bytes)
+        self._reloader = reloader
+        self._labels = LabelJournal(observer.state_dir, self._config.limits.journal_disk_bytes)
+        reloader.on_change(lambda now: self._labels.set_disk_budget(now.limits.journal_disk_bytes))
         self.pulse = pulse
         self._ramps = ramps
+
+    @property
+    def _config(self) -> Config:
+        return self._observer.config
 
     async def healthz(self, request: Request) -> Response:
         """Control answers."""
@@ -181,6 +197,19 @@ class Endpoints:
     async def labels(self, request: Request) -> Response:
         """Take ground truth, line by line."""
         return json_response(await take_labels(request, self._labels, self._observer.label_counts))
+
+    async def reload(self, request: Request) -> Response:
+        """Read the config file again: 200 when it is what runs now, else why it is refused."""
+        order = await read_body(request, ReloadOrder)
+        _refuse_if_expired(order)
+        outcome = self._reloader.reload(_source(request, order))
+        lagging: list[int] = []
+        for _ in range(_FOLLOW_LOOKS):
+            lagging = self._observer.lagging(outcome.revision)
+            if not lagging:
+                break
+            await asyncio.sleep(_FOLLOW_S)
+        return json_response(outcome_document(outcome, lagging), _RELOAD_STATUS[outcome.result])
 
     def _kill_by_file(self, order: LatchOrder, source: Source, why: str) -> Response:
         is_unreadable = not is_readable(self._observer.state_dir)

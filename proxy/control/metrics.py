@@ -23,17 +23,18 @@ from prometheus_client.registry import Collector
 from proxy import __version__
 from proxy.control.auth import REFUSALS
 from proxy.control.ledger import imbalances, ledger, retained
+from proxy.control.reload import Result
 from proxy.control.snapshot import Observer, Snapshot
 from proxy.control.status import is_ready, ramp_of
 from proxy.control.worker_pages import PER_WORKER
 from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
-from proxy.state.stats_page import LATENCY_BOUNDS_US, families
+from proxy.state.stats_page import JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
-#: A note of the worker to its successor.
-_UNTOLD = "pairs_flushing"
+#: Notes of a worker to its successor, and to the ledger.
+_UNTOLD = frozenset({"pairs_flushing", JOURNALED_BEFORE})
 #: Families of histograms, which are told in another form.
 _CELLS = "_us"
 _FULL_BP = 10_000
@@ -60,6 +61,7 @@ class _Collected(Collector):
         yield from _live_state(self._snapshot)
         yield from _ramps(self._snapshot)
         yield from _instance(self._snapshot)
+        yield from _config(self._snapshot)
         yield from _processes(self._snapshot)
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
@@ -69,7 +71,7 @@ class _Collected(Collector):
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
     for family in families(snapshot.config):
-        if family.name == _UNTOLD or family.name.endswith(_CELLS):
+        if family.name in _UNTOLD or family.name.endswith(_CELLS):
             continue
         kind = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
         metric = kind(PREFIX + family.name, family.help, labels=family.labels)
@@ -182,6 +184,37 @@ def _instance(snapshot: Snapshot) -> Iterator[Metric]:
     for reason in REFUSALS:
         refused.add_metric((reason,), snapshot.refused.get(reason, 0))
     yield refused
+
+
+def _config(snapshot: Snapshot) -> Iterator[Metric]:
+    """Tell of reloads as Prometheus does of its own."""
+    reloads = snapshot.reloads
+    counter = CounterMetricFamily(
+        f"{PREFIX}config_reload", "Reloads since control's start.", labels=("result",)
+    )
+    for result in Result:
+        counter.add_metric((result,), reloads.counts.get(result, 0))
+    yield counter
+    yield GaugeMetricFamily(
+        f"{PREFIX}config_valid",
+        "0 when the config file as it is now was refused, and the one of before stays.",
+        value=float(not reloads.refused),
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}config_last_reload_success_timestamp_seconds",
+        "When the config that runs was put in place, seconds since the epoch.",
+        value=reloads.loaded_ms / 1000,
+    )
+    if snapshot.state is not None:
+        revision = GaugeMetricFamily(
+            f"{PREFIX}config_revision",
+            "Revision of the config: of the instance, and that each worker runs.",
+            labels=("process",),
+        )
+        revision.add_metric(("control",), snapshot.state.config_revision)
+        for index, found in snapshot.revisions.items():
+            revision.add_metric((f"worker {index}",), found)
+        yield revision
 
 
 def _processes(snapshot: Snapshot) -> Iterator[Metric]:

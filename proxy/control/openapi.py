@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from proxy import __version__
-from proxy.control.bodies import LatchOrder, RampOrder, WeightOrder
+from proxy.control.bodies import LatchOrder, RampOrder, ReloadOrder, WeightOrder
 from proxy.pairs import label
 
 _REF = "#/components/schemas/{model}"
@@ -67,6 +67,13 @@ OPERATIONS: tuple[tuple[str, str, str, type[BaseModel] | None, tuple[int, ...]],
         None,
         (401, 403, 413, 415, 422, 503),
     ),
+    (
+        "post",
+        "/api/v1/reload",
+        "Read the config file again; says what changed, or why it was refused and the old one stays.",
+        ReloadOrder,
+        (401, 403, 409, 412, 415, 422, 503),
+    ),
 )
 
 
@@ -108,7 +115,7 @@ def document() -> dict[str, Any]:
                 },
                 **{
                     model.__name__: model.model_json_schema(ref_template=_REF)
-                    for model in (LatchOrder, WeightOrder, RampOrder)
+                    for model in (LatchOrder, WeightOrder, RampOrder, ReloadOrder)
                 },
                 "Label": {k: v for k, v in label.json_schema().items() if not k.startswith("$")},
                 "LabelsTaken": _LABELS_TAKEN,

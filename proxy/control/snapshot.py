@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Reloads:
+    """What control knows of the config file.
+
+    Attributes:
+        file: where it is; empty where nobody knows.
+        loaded_ms: when what runs was put in place; wall clock, milliseconds.
+        refused: why the file as it is now does not run, one sentence each; empty when it does.
+        refused_ms: when it was refused.
+        counts: reloads since control started, by result.
+    """
+
+    file: str = ""
+    loaded_ms: int = 0
+    refused: tuple[str, ...] = ()
+    refused_ms: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything that `status` and `metrics` tell.
 
@@ -69,6 +89,8 @@ class Snapshot:
         counters: every worker's, added up.
         recent: what the counters did in the last minute; empty where nobody samples them.
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
+        reloads: empty where control does not tell it.
+        revisions: of the config that each worker runs, by its index; 0: it does not say.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
@@ -98,6 +120,8 @@ class Snapshot:
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
+    reloads: Reloads = Reloads()
+    revisions: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def is_running(self) -> bool:
@@ -119,6 +143,7 @@ class Observer:
     Attributes:
         refused: requests that the admin API refused, by reason, since control started.
         label_counts: lines of labels by what became of them, since control started.
+        reloads: told by whoever reloads.
     """
 
     def __init__(self, config: Config) -> None:
@@ -128,9 +153,23 @@ class Observer:
         self.label_counts: Counter[str] = Counter()
         self._page: ControlPage | None = None
         self._workers = WorkerPages(config)
-        self.layout = self._workers.layout
         self._window = RecentWindow()
         self._moved = Moved()
+        self.reloads = Reloads()
+
+    def follow(self, config: Config) -> None:
+        """Read what runs `config` from now on."""
+        self.config = self._workers.config = config
+
+    def lagging(self, revision: int) -> list[int]:
+        """Return the living workers that run an older revision of the config than this one."""
+        now_ms = wall_ns() // 1_000_000
+        beats = self._workers.beats()
+        return [
+            index
+            for index, found in self._workers.revisions().items()
+            if found < revision and now_ms - beats[index][1] <= HUNG_MS
+        ]
 
     def page(self) -> ControlPage:
         """Return the control page that is at its path now.
@@ -183,6 +222,8 @@ class Observer:
             journals=journals,
             unsettled=self._workers.unsettled(now_ms - HUNG_MS),
             still_s=self._moved.still_s(monotonic_s(), counters, recorders),
+            reloads=self.reloads,
+            revisions=self._workers.revisions(),
         )
 
     def sample(self) -> None:

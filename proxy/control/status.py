@@ -20,9 +20,12 @@ from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS, part_names
 from proxy.state.orders import still_killed
 from proxy.state.stats_page import LATENCY_BOUNDS_US
+from proxy.telemetry import rfc3339
 
 #: A recorder writes its statistics each second; older than this, it hangs or is gone.
 RECORDER_STALE_MS = 5_000
+#: How long workers may take to follow a new config before somebody is told.
+FOLLOW_MS = 3_000
 #: States of a recorder's sink that need nobody.
 QUIET_STATES = frozenset({"ok"})
 #: What a state means where the recorder says no more.
@@ -53,6 +56,7 @@ def problems(snapshot: Snapshot) -> list[str]:
         found.append("no runtime.json: the launcher is gone, or cannot write the state directory")
     if snapshot.page_error:
         found.append(f"{snapshot.page_error}; until then only the primary serves")
+    found += _config_troubles(snapshot)
     for process in snapshot.processes:
         if not process.is_alive:
             found.append(f"{process.name} is down ({process.last_end or 'not started yet'})")
@@ -72,6 +76,40 @@ def problems(snapshot: Snapshot) -> list[str]:
         f"{line.settled} accounted for"
         for line in imbalances(snapshot)
     ]
+
+
+def _config_troubles(snapshot: Snapshot) -> list[str]:
+    """Return that the config file was refused, and the workers that do not run the present one."""
+    reloads, found = snapshot.reloads, []
+    if reloads.refused:
+        found.append(
+            f"{reloads.file} was refused at {rfc3339(reloads.refused_ms)}, and the config of before "
+            f"stays ({snapshot.config.version}): {'; '.join(reloads.refused)}"
+        )
+    is_settled = snapshot.now_ms - reloads.loaded_ms > FOLLOW_MS
+    if snapshot.state is not None and reloads.loaded_ms and is_settled:
+        found += [
+            f"worker {index} runs an older config (revision {revision}, not "
+            f"{snapshot.state.config_revision}); its log says why"
+            for index, revision in snapshot.revisions.items()
+            if 0 < revision < snapshot.state.config_revision
+        ]
+    return found
+
+
+def _config(snapshot: Snapshot) -> dict[str, Any]:
+    reloads = snapshot.reloads
+    return {
+        "file": reloads.file,
+        "version": snapshot.config.version,
+        "revision": snapshot.state.config_revision if snapshot.state else None,
+        "valid": not reloads.refused,
+        "loaded_ms": reloads.loaded_ms,
+        "refused": reloads.refused,
+        "refused_ms": reloads.refused_ms,
+        "reloads": dict(reloads.counts),
+        "workers": {str(index): revision for index, revision in snapshot.revisions.items()},
+    }
 
 
 def _endpoints_left_out(snapshot: Snapshot) -> list[str]:
@@ -109,6 +147,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
         "killed": still_killed(state) if state else {},
         "notes": state.notes if state else {},
+        "config": _config(snapshot),
         "processes": [asdict(process) for process in snapshot.processes],
         "routes": routes(snapshot),
         "totals": _totals(snapshot),

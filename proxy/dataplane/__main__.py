@@ -22,12 +22,12 @@ import setproctitle
 import uvicorn
 
 from proxy.config.resolved import Config
-from proxy.config.secrets import read_whole
 from proxy.dataplane.client import ClientConnection
 from proxy.dataplane.tls import Certificates, Loop
 from proxy.dataplane.worker import Worker
 from proxy.errors import UnderstudyError
 from proxy.log_records import configure
+from proxy.state.running_config import running_config
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
 USERS_SHARE = 0.7
@@ -39,11 +39,11 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     raise RuntimeError("the data plane is not an ASGI application")
 
 
-async def serve(config: Config, index: int, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then end in order."""
+async def serve(config: Config, revision: int, index: int, listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT, then end in order; `revision` is the config's."""
     loop = asyncio.get_running_loop()
     certificates = None if config.tls is None else Certificates(config.tls, loop)
-    worker = Worker(config, index, loop)
+    worker = Worker(config, index, loop, revision)
     settings = uvicorn.Config(
         _no_app,
         http=partial(ClientConnection, worker),  # type: ignore[arg-type]  # called like a class
@@ -91,9 +91,9 @@ def main() -> int:
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     try:
-        config = read_whole(arguments.config)
+        config, revision = running_config(arguments.config)
         with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(serve(config, arguments.index, listener))
+            runner.run(serve(config, revision, arguments.index, listener))
     except UnderstudyError as exc:  # a TLS file, that `serve` could read; secrets that got lost
         logging.getLogger("understudy.worker").error("%s", exc)  # noqa: TRY400 - no traceback for it
         return 1

@@ -53,10 +53,10 @@ class AccessLog:
     )  # fmt: skip
 
     def __init__(self, log: Log, process: str, descriptor: int, mask: PathMask) -> None:
-        self._mask = mask
         self._process = process
-        self._share = log.access_bp / FULL_BP
-        self._slow_s = float("inf") if log.slow_s is None else log.slow_s
+        self._share = 0.0
+        self._slow_s = float("inf")
+        self.follow(log, mask)
         self._chance = random.Random(os.urandom(8)).random  # noqa: S311 - a sample is no secret
         self._descriptor = descriptor
         self._poll = select.poll()
@@ -65,6 +65,12 @@ class AccessLog:
         self._buffered_bytes = self._written = self._dropped = 0
         #: Why an exchange that is ending was refused half-way.
         self._refused: dict[Exchange, Refusal] = {}
+
+    def follow(self, log: Log, mask: PathMask) -> None:
+        """Choose lines as `log` says from now on, and hide in them what `mask` does."""
+        self._mask = mask
+        self._share = log.access_bp / FULL_BP
+        self._slow_s = float("inf") if log.slow_s is None else log.slow_s
 
     def statistics(self) -> AccessLogStatistics:
         """Return a snapshot."""

@@ -84,6 +84,10 @@ class Answering:
         """
         return self._serving is not None
 
+    def exchange_under_way(self) -> Exchange | None:
+        """Return the exchange whose answer the client waits for, if there is one."""
+        return self._serving
+
     def unread_exchange(self) -> Exchange | None:
         """Return the exchange under way of a client that nobody reads, if there is one."""
         return self._serving if self._is_read_paused and not self._is_closing else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from proxy.config import resolved
 from proxy.config.resolved import Candidate
 from proxy.routing.breaker import Breaker, Ending
 from proxy.routing.rate import Bucket
@@ -26,6 +27,11 @@ _ENDINGS = {
     Outcome.CONNECT_ERROR: Ending.FAILED,
     Outcome.RESET: Ending.FAILED,
 }
+
+
+def bounds_of(candidate: Candidate) -> tuple[resolved.Breaker, float, float]:
+    """Return all of a candidate that its gate is made of."""
+    return candidate.breaker, candidate.mirror_rate, candidate.timeout_s
 
 
 class CopyGate:

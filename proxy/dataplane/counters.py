@@ -9,7 +9,8 @@ from bisect import bisect_left
 from typing import Final
 
 from proxy.config.resolved import Route
-from proxy.state.stats_page import LATENCY_BOUNDS_US, Kept, Layout, Lost, Outcome, Skip
+from proxy.state.stats_file import Layout
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Kept, Lost, Outcome, Skip
 
 #: Every bound is a multiple of this.
 _GRAIN_US: Final = 500

@@ -16,10 +16,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proxy.config.resolved import Limits
 from proxy.telemetry import monotonic_s
+
+if TYPE_CHECKING:
+    from proxy.dataplane.exchange import Exchange
 
 
 class Stage(Enum):
@@ -99,6 +102,9 @@ class Client(Protocol):
     def expire(self, stage: Stage) -> None:
         """End a connection that has been in `stage` for too long."""
 
+    def exchange_under_way(self) -> Exchange | None:
+        """Return what the connection waits for, if it waits for an answer."""
+
     def drop(self) -> None:
         """End at once, without a word."""
 
@@ -162,6 +168,11 @@ class Clients:
         if not self._stuck and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def exchanges(self) -> list[Exchange]:
+        """Return the exchange under way of every connection that has one."""
+        found = (client.exchange_under_way() for client in self._stuck)
+        return [exchange for exchange in found if exchange is not None]
 
     def give_up(self) -> None:
         """Abort every request that is still under way: the worker ends, and its books with it."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from proxy.config.resolved import FULL_BP, Backend, Endpoint
+from proxy.config.tls_files import upstream_stamps
 from proxy.dataplane.connection import UpstreamConnection
 from proxy.dataplane.dial import Dialer, is_name
 from proxy.dataplane.health_check import has_passed
@@ -76,11 +77,14 @@ class Pool:
     Attributes:
         in_flight: legs under way.
         retried: legs begun again on a new connection, ever.
+        is_retired: no config names it any more; it serves the exchanges that began with it.
     """
 
     def __init__(self, backend: Backend, loop: asyncio.AbstractEventLoop, spawn: Spawn) -> None:
         self.backend = backend
         self.in_flight = self.retried = 0
+        self.is_retired = False
+        self._stamps = upstream_stamps(backend)
         self._spawn = spawn
         self._dialer = Dialer(backend, loop)
         self._legs: set[Leg] = set()
@@ -184,6 +188,17 @@ class Pool:
             self._is_looking_up = True
             self._names_due_s = now_s + self.backend.dns_refresh_s
             self._spawn(self._look_up())
+
+    def still_fits(self, backend: Backend) -> bool:
+        """Tell whether a pool of `backend` would be as this one, its certificates included."""
+        return backend == self.backend and upstream_stamps(backend) == self._stamps
+
+    def retire(self) -> None:
+        """Keep no connection from now on; legs under way, and those of exchanges that wait, go on."""
+        self.is_retired = True
+        for member in self._members:
+            member.is_retired = True
+        self.close()
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -328,7 +343,8 @@ class Pool:
                 except (OSError, TimeoutError) as exc:
                     logger.warning("backend %s: %s: %s", self.backend.name, endpoint, exc)
                 else:
-                    self._replace_members(endpoint, found)
+                    if not self.is_retired:
+                        self._replace_members(endpoint, found)
         finally:
             self._is_looking_up = False
 

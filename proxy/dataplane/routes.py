@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.config import resolved
 from proxy.config.resolved import Bodies, Route
-from proxy.dataplane.copy_gate import CopyGate
+from proxy.dataplane.copy_gate import CopyGate, bounds_of
 from proxy.dataplane.counters import RouteCells
 from proxy.dataplane.pairing import LineMaker, Writer
 from proxy.dataplane.redaction import redactor_of
@@ -41,6 +41,7 @@ class RouteContext:
         gates: by candidate number, what copies to it must pass.
         rewrites, body_rewrites: by candidate number, where something is changed for it.
         keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
+        makers: by candidate number, who writes its records, and what keeps secrets out of them.
         upgrades: the protocols that are tunnelled, in lower case.
     """
 
@@ -50,7 +51,7 @@ class RouteContext:
         "roles", "route", "upgrades", "waits_for_body",
     )  # fmt: skip
 
-    def __init__(self, worker: Worker, route: Route) -> None:
+    def __init__(self, worker: Worker, route: Route, before: RouteContext | None) -> None:
         config = worker.config
         self.route = route
         self.cells = RouteCells(worker.stats.layout, route)
@@ -65,8 +66,9 @@ class RouteContext:
         )
         self.guard = Guard(route.mirror_only)
         self.repeatable = self.guard.repeatable
-        now_s, workers = monotonic_s(), config.workers
-        self.gates = tuple(CopyGate(route.name, c, workers, now_s) for c in route.candidates)
+        self.gates = tuple(
+            self._gate(number, config.workers, before) for number in range(len(route.candidates))
+        )
         self.rewrites = {
             number: Rewrite(candidate.rewrite, route.protocol)
             for number, candidate in enumerate(route.candidates)
@@ -82,19 +84,41 @@ class RouteContext:
         self.upgrades = frozenset(name.encode() for name in route.upgrades)
         self.plan = make_plan(route, worker.state)
 
+    def _gate(self, number: int, workers: int, before: RouteContext | None) -> CopyGate:
+        """Return the gate of a candidate: the one it had, if nothing that concerns it has changed."""
+        candidate = self.route.candidates[number]
+        if before is not None:
+            for old_number, old in enumerate(before.route.candidates):
+                is_same = old.name == candidate.name and bounds_of(old) == bounds_of(candidate)
+                if is_same and before.pools[old_number] is self.pools[number]:
+                    return before.gates[old_number]
+        return CopyGate(self.route.name, candidate, workers, monotonic_s())
+
 
 class Routes:
-    """Finds the context of the route that takes a request."""
+    """Finds the context of the route that takes a request.
 
-    def __init__(self, worker: Worker) -> None:
+    Args:
+        worker: with the config, the pools and the state that the routes are made of.
+        before: the routes of the config before this one; None at the start.
+    """
+
+    def __init__(self, worker: Worker, before: Routes | None = None) -> None:
         routes = worker.config.routes
-        self._contexts = {route.name: RouteContext(worker, route) for route in routes}
+        old = {} if before is None else before.by_name()
+        self._contexts: dict[str, RouteContext] = {
+            route.name: RouteContext(worker, route, old.get(route.name)) for route in routes
+        }
         self._router = Router(routes)
         # Where a route looks at fields, the place alone does not say which one takes a request.
         looks_at_fields = any(route.match.headers for route in routes)
         self._known: dict[tuple[bytes, bytes, bytes], RouteContext] | None = (
             None if looks_at_fields else {}
         )
+
+    def by_name(self) -> dict[str, RouteContext]:
+        """Return every route's context by the route's name."""
+        return self._contexts
 
     def contexts(self) -> Iterable[RouteContext]:
         """Return every route's context."""

@@ -1,9 +1,9 @@
 """What a worker does before it serves: settle the books of whoever counted in its place before.
 
-Its predecessor may have been killed, and may have run another config, so that its counters are on a
-page of another layout; and workers that the config no longer has left pages that nobody else would
-settle. Whoever holds a journal's lock is the one worker that may touch the pages beside it: a
-predecessor that still finishes its requests keeps both.
+Its predecessor may have been killed, and may have run another config, whose counters are on the same
+page; and workers that the config no longer has left pages that nobody else would settle. Whoever holds
+a journal's lock is the one worker that may touch the page beside it: a predecessor that still finishes
+its requests keeps both.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
-from proxy.config.resolved import Config, loads
+from proxy.config.resolved import Config
 from proxy.errors import StateError
 from proxy.journal.scan import count_lines
 from proxy.journal.segments import WRITER_LOCK, segment_numbers, segment_path, take_lock
-from proxy.state.stats_page import Layout, StatsPage, open_stats, segment_pairs
+from proxy.state.stats_file import Layout, StatsPage, open_left, page_indexes, segment_pairs
 from proxy.state.takeover import adopt, settle_flush
-
-_PAGE: Final = ".page"
 
 
 def take_over(config: Config, index: int, page: StatsPage) -> int:
@@ -32,18 +29,17 @@ def take_over(config: Config, index: int, page: StatsPage) -> int:
     Args:
         config: of the worker.
         index: of the worker.
-        page: the one that it will count on.
+        page: the one that it will count on, as it was left; gets every counter of the config.
+
+    Raises:
+        StateError: the page has no room, or the disk refuses.
     """
     state_dir = Path(config.state_dir)
-    lost = sum(
-        _settle_foreign(state_dir, index, fingerprint)
-        for fingerprint in _fingerprints(state_dir, index)
-        if fingerprint != page.layout.fingerprint
-    )
-    lost += _settle(page, state_dir, index)
+    lost = _settle(page, state_dir, index)
+    page.fit(Layout(config))
     page.open_books()
     if index == 0:
-        for gone in _indexes(state_dir):
+        for gone in page_indexes(state_dir):
             if gone >= config.workers:
                 _take_over_gone(state_dir, gone)
     return lost
@@ -55,14 +51,17 @@ def journal_directory(state_dir: Path, index: int) -> Path:
 
 
 def _take_over_gone(state_dir: Path, index: int) -> None:
-    """Settle the pages of a worker that the config no longer has, unless it still lives."""
+    """Settle the page of a worker that the config no longer has, unless it still lives."""
     directory = journal_directory(state_dir, index)
     try:
         lock = take_lock(directory, WRITER_LOCK)
     except (StateError, OSError):
         return  # it still finishes its requests, and will close its books itself
-    for fingerprint in _fingerprints(state_dir, index):
-        _settle_foreign(state_dir, index, fingerprint)
+    with suppress(StateError):  # it is not ours, and keeps no worker from serving
+        page = open_left(state_dir, index)
+        if page.is_open:
+            _settle(page, state_dir, index)
+        page.close()
     os.close(lock)
 
 
@@ -90,42 +89,3 @@ def _settle_journal(page: StatsPage, state_dir: Path, index: int) -> None:
     settle_flush(page, is_written=written > counted)
     if written > counted:
         page.count_segment(newest, written - counted)
-
-
-def _settle_foreign(state_dir: Path, index: int, fingerprint: str) -> int:
-    """Settle a page of another layout, if it was left open and its config is known."""
-    layout = _layout(state_dir, fingerprint)
-    if layout is None:
-        return 0
-    try:
-        page = open_stats(state_dir, index, layout, create=False)
-    except StateError:
-        return 0
-    try:
-        return _settle(page, state_dir, index) if page.is_open else 0
-    finally:
-        page.close()
-
-
-def _layout(state_dir: Path, fingerprint: str) -> Layout | None:
-    """Return a layout, looked for among the configs that this instance has run."""
-    for path in sorted((state_dir / "config").glob("*.json")):
-        try:
-            layout = Layout(loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # of another version, or gone
-        if layout.fingerprint == fingerprint:
-            return layout
-    return None
-
-
-def _fingerprints(state_dir: Path, index: int) -> list[str]:
-    prefix = f"worker-{index}."
-    found = sorted((state_dir / "stats").glob(f"{prefix}*{_PAGE}"))
-    return [path.name.removeprefix(prefix).removesuffix(_PAGE) for path in found]
-
-
-def _indexes(state_dir: Path) -> list[int]:
-    names = [path.name.partition(".")[0] for path in (state_dir / "stats").glob(f"worker-*{_PAGE}")]
-    found = {name.removeprefix("worker-") for name in names}
-    return sorted(int(index) for index in found if index.isdecimal())

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Any, Final
 
 import uvloop
 
 from proxy.config.resolved import Tls
-from proxy.config.tls_files import TlsFileError, load_chain, server_context
+from proxy.config.tls_files import FileStamp, TlsFileError, file_stamp, load_chain, server_context
 
 #: How often the files are looked at.
 LOOK_EVERY_S: Final = 60.0
@@ -23,8 +22,6 @@ LOOK_EVERY_S: Final = 60.0
 HANDSHAKE_S: Final = 10.0
 
 logger = logging.getLogger("understudy.tls")
-
-_Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Loop(uvloop.Loop):
@@ -78,14 +75,6 @@ class Certificates:
         self._loaded, self._trouble = stamp, ""
         logger.info("tls.certificate: %s has been renewed and is in use", self._tls.certificate)
 
-    def _stamp(self) -> _Stamp:
+    def _stamp(self) -> tuple[FileStamp, ...]:
         """Return what changes when a file is written or replaced, be it by a symbolic link."""
-        return tuple(_identity(path) for path in (self._tls.certificate, self._tls.key))
-
-
-def _identity(path: str) -> tuple[int, int, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - follows the links that Kubernetes swaps
-    except OSError:
-        return 0, 0, 0
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        return tuple(file_stamp(path) for path in (self._tls.certificate, self._tls.key))

@@ -14,7 +14,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.resolved import Config
+from proxy.config.resolved import Config, Log
 from proxy.dataplane import half_closed
 from proxy.dataplane.access_log import open_access_log
 from proxy.dataplane.counters import CandidateCells
@@ -25,6 +25,7 @@ from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
+from proxy.dataplane.revision import Revisions
 from proxy.dataplane.routes import RouteContext, Routes
 from proxy.dataplane.takeover import journal_directory, take_over
 from proxy.errors import StateError
@@ -33,7 +34,8 @@ from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.hash_key import kept_key
-from proxy.state.stats_page import Layout, Lost, Outcome, Reject, open_stats
+from proxy.state.stats_file import open_left
+from proxy.state.stats_page import Lost, Outcome, Reject
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.path_mask import PathMask
@@ -59,44 +61,47 @@ class Worker:
         clients: the client connections, and how long they may take.
         trusted_proxies: whose word on the client's address is taken.
         cells: the stats page's counters; `cells[i] += 1` is the whole cost of a count.
+        revision: of the config, as the control page counts them.
+        pseudonym: in `Via`; the same for life, because open connections have told it.
+        contexts: of every route, and of the routes of before that exchanges still need.
         shadows: mirrors and replicates under way.
         unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
     """
 
-    def __init__(self, config: Config, index: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        config: Config,
+        index: int,
+        loop: asyncio.AbstractEventLoop,
+        revision: int = -1,
+    ) -> None:
+        """Make a worker that runs `config`, which is of `revision`; -1: of the page's."""
         self.config = config
         self.instance = f"{config.instance}-w{index}-{os.urandom(4).hex()}"
         self.pseudonym = f"understudy-{config.version}".encode()
         self.ids = Ids()
         state_dir = Path(config.state_dir)
-        self.stats = open_stats(state_dir, index, Layout(config), create=True)
         # First of all: its lock says that no predecessor counts on the page any more.
         self.journal = JournalWriter(
             journal_directory(state_dir, index),
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
             journal=config.journal,
         )
+        self.stats = open_left(state_dir, index)
         self.lost_by_predecessor = take_over(config, index, self.stats)
         self.cells = self.stats.cells
-        self.received_cell = self.stats.layout.index("received")
-        self._rejected_cells = {r: self.stats.layout.index("rejected", r) for r in Reject}
-        self._unrouted_cells = {r: self.stats.layout.index("unrouted", r) for r in Reject}
-        self._open_cell = self.stats.layout.index("connections_open")
-        self._accepted_cell = self.stats.layout.index("connections")
-        self._journal_bytes_cell = self.stats.layout.index("journal_bytes")
-        self.hash_key = config.record.hash_key or _own_key(state_dir)
-        self.path_mask = PathMask(config.record.redact.query)
+        cell = self.stats.layout.index
+        self.received_cell, self._journal_bytes_cell = cell("received"), cell("journal_bytes")
+        self._open_cell, self._accepted_cell = cell("connections_open"), cell("connections")
+        self._rejected_cells = {reason: cell("rejected", reason) for reason in Reject}
+        self._unrouted_cells = {reason: cell("unrouted", reason) for reason in Reject}
+        self._take_settings(config)
         self.access_log = open_access_log(config.log, f"worker {index}", self.path_mask)
         self.clients = Clients(deadlines_of(config.limits))
-        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
         self.held_bytes = 0
-        self.memory_limit, self.mirror_response_limit = (
-            config.limits.memory_bytes,
-            config.limits.mirror_response_bytes,
-        )
         self._loop, self._state_dir = loop, state_dir
         self._seq, self._generation, self._pid = 0, -1, os.getpid()
         self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
@@ -105,14 +110,17 @@ class Worker:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
-        self._page_error = ""
+        self._page_error, self._name = "", f"worker {index}"
         self.state: ControlState | None = None
-        self._contexts: tuple[RouteContext, ...] = ()
+        self.contexts: tuple[RouteContext, ...] = ()
+        self.revisions, self.revision = Revisions(self, loop), revision
         self._open_control_page()
         self.pools = {name: Pool(b, loop, self.spawn) for name, b in config.backends.items()}
-        self._gauges = Gauges(self, TICK_S)
         self.routes = Routes(self)
-        self._contexts = tuple(self.routes.contexts())
+        self.contexts = tuple(self.routes.contexts())
+        self.gauges = Gauges(self, TICK_S)
+        self.revision = revision if revision >= 0 else self._page_revision()
+        self.stats.runs(self.revision)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -124,7 +132,7 @@ class Worker:
         # An Event would cost every leg a check for what happens once per process.
         while self.shadows and monotonic_s() < deadline_s:  # noqa: ASYNC110
             await asyncio.sleep(TICK_S / 5)
-        for leg in [leg for pool in self.pools.values() for leg in pool.legs()]:
+        for leg in [leg for pool in self.all_pools() for leg in pool.legs()]:
             leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
         if self._tick_timer is not None:
             self._tick_timer.cancel()
@@ -134,11 +142,45 @@ class Worker:
         self.journal.close()
         if self.access_log is not None:
             self.access_log.flush()
-        self._gauges.write_last()
+        self.gauges.write_last()
         self._set_in_flight()
         self.stats.close_books()
-        for pool in self.pools.values():
+        for pool in self.all_pools():
             pool.close()
+
+    def run(self, config: Config, pools: dict[str, Pool], revision: int) -> None:
+        """Use another config for the requests that come from now on.
+
+        Args:
+            config: whole, and good; the page has a cell for each of its counters.
+            pools: one for each of its backends.
+            revision: of the config.
+        """
+        self.config, self.pools, self.cells = config, pools, self.stats.cells
+        self._take_settings(config)
+        self.clients.deadlines = deadlines_of(config.limits)
+        self.journal.set_disk_budget(config.limits.journal_disk_bytes // config.workers)
+        self._follow_log(config.log)
+        self.routes = Routes(self, self.routes)
+        self.revision = revision
+        self.stats.runs(revision)
+
+    def _take_settings(self, config: Config) -> None:
+        """Take over what is looked up here for each request or each record."""
+        self.hash_key = config.record.hash_key or _own_key(Path(config.state_dir))
+        self.path_mask = PathMask(config.record.redact.query)
+        self.trusted_proxies = TrustedProxies(config.trusted_proxies)
+        self.memory_limit = config.limits.memory_bytes
+        self.mirror_response_limit = config.limits.mirror_response_bytes
+
+    def recount(self) -> None:
+        """Take note that routes or pools have come, or that nobody needs old ones any more."""
+        self.contexts = (*self.routes.contexts(), *self.revisions.contexts)
+        self.gauges.follow()
+
+    def all_pools(self) -> list[Pool]:
+        """Return every pool, those included that only old exchanges use."""
+        return [*self.pools.values(), *self.revisions.pools]
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` as a task that is kept until it ends and whose failure is logged."""
@@ -237,6 +279,9 @@ class Worker:
             self._page_error = ""
             self._read_control_page()
 
+    def _page_revision(self) -> int:
+        return 0 if self.state is None else self.state.config_revision
+
     def _read_control_page(self) -> None:
         """Take over the page's state; a page that cannot be read means primary only."""
         assert self._page is not None
@@ -249,8 +294,9 @@ class Worker:
         self._apply_state()
 
     def _apply_state(self) -> None:
-        for context in self._contexts:
+        for context in self.contexts:
             context.plan = make_plan(context.route, self.state)
+        self.revisions.notice()
         for leg in tuple(self.shadows):
             exchange = leg.exchange
             candidate = leg.role if leg.role in exchange.context.roles.values() else ""
@@ -265,12 +311,13 @@ class Worker:
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.look(now_s)
+        self.revisions.look(now_s)
         for client in tuple(self.unread):
             half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
         if self.access_log is not None:
             self.access_log.flush()
-        self._gauges.write(now_s)
+        self.gauges.write(now_s)
         self.journal.tick()
         self._set_in_flight()
         if self._page is None or not self._page.is_whole():
@@ -285,10 +332,21 @@ class Worker:
 
     def _set_in_flight(self) -> None:
         cells = self.cells
-        for context in self._contexts:
+        for context in self.contexts:
             counters = context.cells
             served = sum(cells[cell] for cell in counters.served.values())
             cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+
+    def _follow_log(self, log: Log) -> None:
+        """Turn the access log on or off, or let it choose other lines."""
+        wanted = open_access_log(log, self._name, self.path_mask)
+        if self.access_log is not None and wanted is not None:
+            self.access_log.follow(log, self.path_mask)
+            return
+        if self.access_log is not None:
+            self.access_log.flush()
+            self.gauges.write_log()
+        self.access_log = wanted
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -45,8 +45,20 @@ class LabelJournal:
 
     def __init__(self, state_dir: Path, journal_disk_bytes: int) -> None:
         self._directory = label_journal(state_dir)
-        self._budget_bytes = int(journal_disk_bytes * DISK_SHARE)
+        self._budget_bytes = 0
         self._writer: JournalWriter | None = None
+        self.set_disk_budget(journal_disk_bytes)
+
+    def set_disk_budget(self, journal_disk_bytes: int) -> None:
+        """Keep to another `limits.journal_disk` from now on."""
+        self._budget_bytes = int(journal_disk_bytes * DISK_SHARE)
+        if self._writer is not None:
+            self._writer.set_disk_budget(self._writer_budget_bytes)
+
+    @property
+    def _writer_budget_bytes(self) -> int:
+        """Out of the writer's reach: refused above, labels are never dropped."""
+        return max(1, 8 * self._budget_bytes)
 
     def check_room(self) -> None:
         """Look at the disk budget; called once for many labels.
@@ -74,9 +86,8 @@ class LabelJournal:
             StateError: another process has the journal, or the disk refuses.
         """
         if self._writer is None:
-            # Refused above, labels are never dropped: the writer's own budget is out of reach.
             self._writer = JournalWriter(
-                self._directory, disk_budget_bytes=max(1, 8 * self._budget_bytes),
+                self._directory, disk_budget_bytes=self._writer_budget_bytes,
                 journal=Journal(segment_bytes=max(1, min(SEGMENT_BYTES, self._budget_bytes // 8))),
             )  # fmt: skip
         segments = set()

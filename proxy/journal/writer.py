@@ -93,10 +93,9 @@ class JournalWriter:
         self.buffered_pairs = 0
         self._lines: list[bytes] = []
         self._directory = directory
-        self._disk_budget_bytes = disk_budget_bytes
-        self._segment_bytes = max(
-            1, min(how.segment_bytes, disk_budget_bytes // _SEGMENTS_PER_BUDGET)
-        )
+        self._longest_segment_bytes = how.segment_bytes
+        self._disk_budget_bytes = self._segment_bytes = 0
+        self.set_disk_budget(disk_budget_bytes)
         self._segment_age_s, self._interval_s = how.segment_age_s, how.fsync_interval_s
         self._keeps_oldest = how.drop is DropPolicy.NEWEST
         self._is_synced = how.fsync is not Fsync.NONE
@@ -118,6 +117,12 @@ class JournalWriter:
             self._take_over()
         except OSError as exc:
             self._error = f"cannot use the journal in {directory}: {exc.strerror}"
+
+    def set_disk_budget(self, budget_bytes: int) -> None:
+        """Keep the journal within another budget, from the next flush on."""
+        self._disk_budget_bytes = budget_bytes
+        share_bytes = budget_bytes // _SEGMENTS_PER_BUDGET
+        self._segment_bytes = max(1, min(self._longest_segment_bytes, share_bytes))
 
     def append(self, line: bytes) -> None:
         """Buffer one pair: a JSON object without a newline. The hot path does nothing more."""

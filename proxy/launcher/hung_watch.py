@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.errors import StateError
-from proxy.state.stats_page import Layout, StatsPage, open_stats
+from proxy.state.stats_file import StatsPage, read_stats
 
 LOOK_S = 1.0
 #: Looks at a standing heartbeat after which a worker is given up.
@@ -32,9 +32,8 @@ class _Seen:
 class HungWatch:
     """Looks at the heartbeats about once a second."""
 
-    def __init__(self, state_dir: Path, layout: Layout) -> None:
+    def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._layout = layout
         self._pages: dict[int, StatsPage] = {}
         self._seen: dict[int, _Seen] = {}
         self._due_s = 0.0
@@ -66,7 +65,7 @@ class HungWatch:
     def _beat(self, index: int) -> tuple[int, int]:
         if index not in self._pages:
             try:
-                self._pages[index] = open_stats(self._state_dir, index, self._layout, create=False)
+                self._pages[index] = read_stats(self._state_dir, index)
             except StateError:
                 return 0, 0
         return self._pages[index].heartbeat()

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config, loads
 from proxy.errors import StateError
 from proxy.launcher.children import Child, Role, python_command
+from proxy.launcher.config_watch import ConfigWatch
 from proxy.launcher.hung_watch import LOOK_S, PATIENCE, HungWatch
 from proxy.launcher.kill_watch import KillWatch
 from proxy.launcher.log import log
@@ -29,7 +31,7 @@ from proxy.launcher.sockets import LaunchError, bound_address, listen
 from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
 from proxy.state.control_page import ControlPage, for_config, open_page, update
-from proxy.state.stats_page import Layout
+from proxy.state.running_config import config_path
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
@@ -40,12 +42,17 @@ MARGIN_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 
 
-def run(config_path: Path, command: Callable[[Role], tuple[str, ...]] = python_command) -> int:
+def run(
+    config_path: Path,
+    command: Callable[[Role], tuple[str, ...]] = python_command,
+    source: Path | None = None,
+) -> int:
     """Run an instance until SIGTERM or SIGINT; return the exit code.
 
     Args:
         config_path: a resolved config, written by `proxy.config.load.write_resolved`.
         command: how a role is run, to which the arguments of the contract are added.
+        source: the file that it was made of, which control reads again; None: nobody does.
 
     Raises:
         LaunchError: a port or `state_dir` cannot be used; nothing was started then.
@@ -64,7 +71,8 @@ def run(config_path: Path, command: Callable[[Role], tuple[str, ...]] = python_c
         listen(config.admin.listen, "admin.listen", patience_s=patience_s) as admin,
     ):
         page = _prepare_page(state_dir, config)
-        launcher = _Launcher(config, config_path, (public, admin), page, command)
+        plan = _Plan(config_path, command, source)
+        launcher = _Launcher(config, plan, (public, admin), page)
         try:
             launcher.announce()
             launcher.loop(wakeup)
@@ -130,33 +138,43 @@ class _Wakeup:
         return os.read(self._read_end, 4096) if ready else b""
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How children are run; see `run`."""
+
+    config_path: Path
+    command: Callable[[Role], tuple[str, ...]]
+    source: Path | None
+
+
 class _Launcher:
     """The children, their stop and the kill watch of one instance."""
 
     def __init__(
         self,
         config: Config,
-        config_path: Path,
+        plan: _Plan,
         listeners: tuple[socket.socket, socket.socket],
         page: ControlPage | None,
-        command: Callable[[Role], tuple[str, ...]],
     ) -> None:
         self._config = config
-        self._config_path = config_path
+        self._config_path = plan.config_path
+        self._config_version = config.version
         self._public, self._admin = listeners
         self._state_dir = Path(config.state_dir)
-        self._supervisor = Supervisor(self._children(command), self._publish)
+        self._supervisor = Supervisor(self._children(plan), self._publish)
         self._stop = Stop(self._supervisor, config.limits.shutdown_s)
         self._kill_watch = KillWatch(self._state_dir, page)
-        self._hung_watch = HungWatch(self._state_dir, Layout(config))
+        self._hung_watch = HungWatch(self._state_dir)
+        self._config_watch = ConfigWatch(self._state_dir)
 
-    def _children(self, command: Callable[[Role], tuple[str, ...]]) -> list[Child]:
-        path = str(self._config_path)
-
+    def _children(self, plan: _Plan) -> list[Child]:
         def child(role: Role, index: int, listener: socket.socket | None = None) -> Child:
-            words = [*command(role), "--config", path]
+            words = [*plan.command(role), "--config", str(plan.config_path)]
             if role is not Role.CONTROL:
                 words += ["--index", str(index)]
+            elif plan.source is not None:
+                words += ["--source", str(plan.source)]
             descriptor = listener.fileno() if listener else -1
             if listener:
                 words += ["--fd", str(descriptor)]
@@ -193,6 +211,7 @@ class _Launcher:
             self._supervisor.reap(now_s)
             self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
             self._replace_hung(now_s)
+            self._follow_config(now_s)
             self._supervisor.start_due(now_s, wall_ms)
             self._stop.advance(now_s)
             if not self._stop.is_over:
@@ -205,6 +224,16 @@ class _Launcher:
             why = f"its heartbeat has stood still for {PATIENCE * LOOK_S:g} s"
             self._supervisor.replace(Role.WORKER, index, why)
 
+    def _follow_config(self, now_s: float) -> None:
+        """Start children with the config that is in place now, and tell commands which it is."""
+        version = self._config_watch.changed(now_s, self._config_version)
+        if version is not None:
+            path = config_path(self._state_dir, version)
+            self._supervisor.replace_argument(str(self._config_path), str(path))
+            self._config_path, self._config_version = path, version
+            log("info", "config_followed", config_version=version)
+            self._publish()
+
     def _on_signal(self, number: int, now_s: float) -> None:
         name = signal.Signals(number).name
         if number in (signal.SIGTERM, signal.SIGINT):
@@ -212,7 +241,9 @@ class _Launcher:
         elif number == signal.SIGUSR1:
             self._kill_watch.kill_everything(name)
         elif number == signal.SIGHUP:
-            log("info", "signal_ignored", signal=name, why="a closed terminal ends no proxy")
+            # Control reads the config when it starts, too, so one that is down misses nothing.
+            log("info", "reload_asked", signal=name)
+            self._supervisor.send(Role.CONTROL, signal.SIGHUP)
 
     def _publish(self) -> None:
         runtime: dict[str, Any] = {
@@ -220,7 +251,7 @@ class _Launcher:
             "scheme": self._config.scheme,
             "listen": str(bound_address(self._public)),
             "admin": str(bound_address(self._admin)),
-            "config_version": self._config.version,
+            "config_version": self._config_version,
             "workers": self._config.workers,
             "processes": self._supervisor.statistics(),
         }

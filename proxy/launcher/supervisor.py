@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proxy.launcher.backoff import LONGEST_S, Backoff
@@ -96,6 +96,12 @@ class Supervisor:
             slot.due_s = now_s + wait_s
             log("error", "process_died", **fields, restart_in_s=wait_s)
         self._on_change()
+
+    def replace_argument(self, old: str, new: str) -> None:
+        """Give `new` in place of the argument `old` to every child that is started from now on."""
+        for slot in self._slots:
+            words = (new if word == old else word for word in slot.child.command)
+            slot.child = replace(slot.child, command=tuple(words))
 
     def retire(self, role: Role) -> None:
         """Start no child of `role` again."""

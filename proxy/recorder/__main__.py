@@ -11,6 +11,8 @@ import asyncio
 import importlib
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
@@ -18,17 +20,18 @@ from setproctitle import setproctitle
 
 from proxy.comparison.comparators import own_problem
 from proxy.config.resolved import Config
-from proxy.config.secrets import read_whole
 from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.heap import keep_freed_memory, leave_garbage
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.recorder.follow import next_config
 from proxy.recorder.labels import LabelShipper
 from proxy.recorder.loop import Recorder
 from proxy.recorder.priority import step_back
 from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
 from proxy.recorder.statistics import store, unusable
+from proxy.state.running_config import running_config
 
 
 async def run(config: Config, index: int) -> None:
@@ -41,6 +44,19 @@ async def run(config: Config, index: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    following: Config | None = config
+    while following is not None:
+        following = await _run_until_changed(following, index, stop)
+
+
+async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) -> Config | None:
+    """Run until the sink is another one, and return the config that says so; None after `stop`.
+
+    Other changes need nothing here: each pair is expanded by the config that it was made under.
+
+    Raises:
+        UnderstudyError: the sink cannot be opened; the statistics file says so, too.
+    """
     try:
         spans = open_spans(config)
         sink = open_sink(config, index)
@@ -49,26 +65,45 @@ async def run(config: Config, index: int) -> None:
         raise
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
-    labels = LabelShipper(config) if index == 0 else None
-    if labels is None:
-        await recorder.run(stop)
+    end = asyncio.Event()
+    async with _labels(config, index, end), asyncio.TaskGroup() as tasks:
+        change = tasks.create_task(next_config(config))
+        change.add_done_callback(lambda _: end.set())
+        stopped = tasks.create_task(stop.wait())
+        stopped.add_done_callback(lambda _: end.set())
+        await recorder.run(end)
+        if change.done() and not stop.is_set():
+            stopped.cancel()
+            emit(f"recorder {index}", "info", "sink changed", {"version": change.result().version})
+            return change.result()
+        change.cancel()
+        stopped.cancel()
+    return None
+
+
+@asynccontextmanager
+async def _labels(config: Config, index: int, end: asyncio.Event) -> AsyncIterator[None]:
+    """Ship labels meanwhile, if this is the recorder that does, and to their end after `end`."""
+    if index:
+        yield
         return
+    labels = LabelShipper(config)
     labels.start()
     try:
         async with asyncio.TaskGroup() as group:
             # Labels are shipped to their end beside the pairs, not after them.
-            group.create_task(_pass_on(stop, labels))
+            group.create_task(_pass_on(end, labels))
             try:
-                await recorder.run(stop)
+                yield
             finally:
-                stop.set()
+                end.set()
     finally:
         labels.request_stop()
         await asyncio.to_thread(labels.join, config.limits.recorders_stop_s)
 
 
-async def _pass_on(stop: asyncio.Event, labels: LabelShipper) -> None:
-    await stop.wait()
+async def _pass_on(end: asyncio.Event, labels: LabelShipper) -> None:
+    await end.wait()
     labels.request_stop()
 
 
@@ -105,7 +140,7 @@ def main() -> int:
     keep_freed_memory()
     step_back()
     try:
-        config = read_whole(arguments.config)
+        config, _ = running_config(arguments.config)
         for route in config.routes:
             problem = own_problem(route.compare)
             if problem is not None:

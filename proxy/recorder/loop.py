@@ -36,7 +36,7 @@ from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
-from proxy.state.stats_page import segment_pairs
+from proxy.state.stats_file import segment_pairs
 from proxy.telemetry import monotonic_s, wall_ns
 
 if TYPE_CHECKING:  # see `proxy.recorder.expansion`

@@ -78,6 +78,8 @@ class ControlState:
 
     Attributes:
         config_version: which `state_dir/config/<version>.json` workers run.
+        config_revision: raised by every config that is put in place; the same version may come with
+            other secrets, or other files of certificates.
         notes: for each latched scope (`*`, `route`, `route/candidate`) who killed it, when, why.
         kill_generation: the generation of the write that latched the last kill: an order given on
             sight of an older page must not undo it.
@@ -90,6 +92,7 @@ class ControlState:
     notes: dict[str, str] = field(default_factory=dict)
     kill_generation: int = 0
     kill_files: dict[str, int] = field(default_factory=dict)
+    config_revision: int = 0
 
     def killed_parts(self, route: str, candidate: str) -> Part:
         """Return the parts that are killed for a candidate, by any of the three scopes."""
@@ -100,12 +103,14 @@ class ControlState:
 def for_config(config: Config, before: ControlState) -> ControlState:
     """Return `before` adapted to `config`: kills stay latched, live weights stay unless edited.
 
-    Routes and candidates that the config no longer names are forgotten, their kills included.
+    Routes and candidates that the config no longer names are forgotten with their weights, but not
+    their kills: one that comes back by the next edit of the file comes back killed. Only `revive` opens
+    a latch.
     """
-    routes: dict[str, RouteState] = {}
+    routes = _latched(before)
     for route in config.routes:
         old = before.routes.get(route.name, RouteState())
-        candidates: dict[str, CandidateState] = {}
+        candidates = dict(_latched_candidates(old))
         for candidate in route.candidates:
             state = old.candidates.get(candidate.name)
             if state is None:
@@ -125,7 +130,25 @@ def for_config(config: Config, before: ControlState) -> ControlState:
                 )
             candidates[candidate.name] = state
         routes[route.name] = RouteState(old.killed, candidates)
-    return replace(before, config_version=config.version, routes=routes)
+    revision = before.config_revision + 1
+    return replace(before, config_version=config.version, config_revision=revision, routes=routes)
+
+
+def _latched(state: ControlState) -> dict[str, RouteState]:
+    """Return what is killed, without any weight."""
+    kept = {
+        name: RouteState(route.killed, _latched_candidates(route))
+        for name, route in state.routes.items()
+    }
+    return {name: route for name, route in kept.items() if route.killed or route.candidates}
+
+
+def _latched_candidates(route: RouteState) -> dict[str, CandidateState]:
+    return {
+        name: CandidateState(killed=candidate.killed)
+        for name, candidate in route.candidates.items()
+        if candidate.killed
+    }
 
 
 def encode(state: ControlState) -> bytes:

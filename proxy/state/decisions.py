@@ -24,17 +24,19 @@ TAIL_BYTES = 512 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One change of the control page, or of a ramp.
+    """One change of the control page, of the config, or of a ramp.
 
     Attributes:
         ts_ms: wall clock, milliseconds since the Unix epoch.
-        action: `kill`, `revive` or `weight`; `ramp_` and its event.
+        action: `kill`, `revive`, `weight` or `config`; `ramp_` and its event.
         who: the person or program that asked, as far as it said so.
         via: the way it came: `api 127.0.0.1`, `state-dir`, `file KILL`, `signal SIGUSR1`.
         scope: `*`, `route` or `route/candidate`.
-        old, new: the killed parts of the scope, or its weight in basis points; a ramp's phase.
+        old, new: the killed parts of the scope, its weight in basis points, config
+            versions, or a ramp's phase.
         note: what else the order did, or did not do; mostly empty.
         evidence: of a ramp, the verdict with the counts that it was made from; else left out.
+        diff: of a config, each key that changed, as a line without secrets; the first ones.
     """
 
     ts_ms: int
@@ -42,11 +44,12 @@ class Decision:
     who: str
     via: str
     scope: str
-    old: list[str] | int
-    new: list[str] | int
+    old: list[str] | int | str
+    new: list[str] | int | str
     reason: str
     note: str = ""
     evidence: Any = None
+    diff: tuple[str, ...] = ()
 
 
 def append(state_dir: Path, decision: Decision) -> None:
@@ -55,10 +58,12 @@ def append(state_dir: Path, decision: Decision) -> None:
     Raises:
         StateError: the log cannot be written; the decision itself is not undone.
     """
-    told = orjson.loads(orjson.dumps(decision))
+    fields = orjson.loads(orjson.dumps(decision))
     if decision.evidence is None:
-        del told["evidence"]
-    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **told})
+        del fields["evidence"]
+    if not decision.diff:
+        del fields["diff"]
+    line = orjson.dumps({"ts": rfc3339(decision.ts_ms), **fields})
     path = state_dir / FILE_NAME
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,42 +1,19 @@
-"""The stats pages: one mmap of u64 counters per worker, written by that worker alone.
+"""What workers count: every family of counters of a stats page, with its labels and their words.
 
-A worker adds to its counters with plain stores (~60 ns) and never talks to anyone about them;
-control reads all pages when somebody asks. The page outlives the worker: its successor takes over
-the same counters, so totals only grow, and what a killed worker had in memory shows as the
-difference between what was decided and what was journaled (see `proxy.state.takeover`).
-
-`Layout` names every cell. It follows from the config alone, so writer and reader agree without
-talking; its hash is in the file's name.
-
-The header, which is the same in every layout, says how many pairs the worker has counted into each of
-its latest journal segments. Number and count are one word, stored at once: whenever the worker is
-killed, they tell whether the flush that was under way has been counted (see `proxy.state.takeover`),
-and later what a damaged segment held (see `segment_pairs`).
+Where the counters lie, and how they are read and outlive a worker, is `proxy.state.stats_file`'s.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import mmap
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
-from proxy.config.resolved import Config
-from proxy.errors import StateError
+from proxy.config.resolved import Backend, Config, Route
 
-#: Segments of which the header knows the pairs: more than `limits.journal_disk` holds by default.
-SEGMENTS = 256
-_SEGMENTS_AT = 8
-HEADER_WORDS = _SEGMENTS_AT + SEGMENTS
-MAGIC = int.from_bytes(b"USSTAT02", "little")
-#: Bits of a segment's word that hold its pairs; its number is above them.
-_PAIRS_BITS = 32
-_PAIRS_MASK = (1 << _PAIRS_BITS) - 1
+#: What is kept of a page that is begun anew: the recorder has these pairs in its books.
+JOURNALED_BEFORE = "pairs_journaled_before"
 
 #: Upper bounds of the latency histograms, microseconds; the last cell has no bound.
 LATENCY_BOUNDS_US = (
@@ -133,7 +110,12 @@ class Family:
 
 def families(config: Config) -> list[Family]:
     """Return every counter family of a worker that runs `config`, in the order of the cells."""
-    return [*_of_clients(), *_of_routes(config), *_of_backends(config), *_of_the_worker()]
+    return [
+        *_of_clients(),
+        *_of_routes(config.routes),
+        *_of_backends(config.backends),
+        *_of_the_worker(),
+    ]
 
 
 def _of_clients() -> list[Family]:
@@ -155,9 +137,9 @@ def _of_clients() -> list[Family]:
     ]
 
 
-def _of_routes(config: Config) -> list[Family]:
-    routes = tuple((route.name,) for route in config.routes)
-    pairs = tuple((r.name, c.name) for r in config.routes for c in r.candidates)
+def _of_routes(configured: Sequence[Route]) -> list[Family]:
+    routes = tuple((route.name,) for route in configured)
+    pairs = tuple((r.name, c.name) for r in configured for c in r.candidates)
     legs = (*((name, "primary") for (name,) in routes), *pairs)
     candidate = ("route", "candidate")
     leg = ("route", "leg")
@@ -193,8 +175,8 @@ def _of_routes(config: Config) -> list[Family]:
     ]  # fmt: skip
 
 
-def _of_backends(config: Config) -> list[Family]:
-    label, backends = ("backend",), tuple((name,) for name in config.backends)
+def _of_backends(configured: Mapping[str, Backend]) -> list[Family]:
+    label, backends = ("backend",), tuple((name,) for name in configured)
     gauges = {
         "in_flight": "Legs under way.",
         "connections_idle": "Connections that wait for a leg.",
@@ -210,7 +192,7 @@ def _of_backends(config: Config) -> list[Family]:
         "ejections": "Addresses taken out because their calls failed.",
     }
     endpoints = tuple(
-        (name, str(endpoint)) for name, b in config.backends.items() for endpoint in b.endpoints
+        (name, str(endpoint)) for name, b in configured.items() for endpoint in b.endpoints
     )
     return [
         Family("endpoint_left_out", "Workers that leave the endpoint alone.", ("backend", "endpoint"),
@@ -231,6 +213,7 @@ def _of_the_worker() -> list[Family]:
         _total("journal_sync_errors", "Segments of the journal that could not be synced."),
         _gauge("journal_buffered_bytes", "Bytes of pairs that are not in the journal yet."),
         _gauge("captured_bytes", "Body bytes held for mirrors and pairs."),
+        _total(JOURNALED_BEFORE, "Pairs written to the journal before the page was begun anew."),
         _total("access_log_lines", "Lines of the access log written."),
         _total("access_log_dropped", "Lines of the access log given up: nobody took them in time."),
         *_histogram("loop_lag", "How late a worker's event loop was", (), ((),)),
@@ -257,142 +240,8 @@ def _histogram(
     )
 
 
-class Layout:
-    """Where each counter lives: `index(name, *labels)` is a cell of `StatsPage.cells`."""
-
-    def __init__(self, config: Config) -> None:
-        self.families = families(config)
-        keys = [(f.name, *values) for f in self.families for values in f.values]
-        self._index = {key: number for number, key in enumerate(keys)}
-        joined = "\n".join((str(HEADER_WORDS), *("\t".join(key) for key in keys))).encode()
-        self.fingerprint = hashlib.blake2b(joined, digest_size=6).hexdigest()
-        self.size = len(keys)
-
-    def index(self, name: str, *labels: str) -> int:
-        """Return the cell of one counter.
-
-        Raises:
-            KeyError: there is no such counter in this layout.
-        """
-        return self._index[(name, *labels)]
-
-    def items(self) -> Iterator[tuple[Family, tuple[str, ...], int]]:
-        """Yield each family, label values and cell, in order."""
-        for family in self.families:
-            for values in family.values:
-                yield family, values, self._index[(family.name, *values)]
-
-
-class StatsPage:
-    """A worker's counters; `cells[i]` is a plain unsigned 64-bit integer."""
-
-    def __init__(self, layout: Layout, mapping: mmap.mmap) -> None:
-        self.layout = layout
-        self._mapping = mapping
-        self._words = memoryview(mapping).cast("Q")
-        self.cells = self._words[HEADER_WORDS : HEADER_WORDS + layout.size]
-
-    def get(self, name: str, *labels: str) -> int:
-        """Return one counter."""
-        return self.cells[self.layout.index(name, *labels)]
-
-    def add(self, amount: int, name: str, *labels: str) -> None:
-        """Add to one counter; off the hot path, where the index is not kept."""
-        self.cells[self.layout.index(name, *labels)] += amount
-
-    def beat(self, *, pid: int, now_ms: int) -> None:
-        """Say that the worker `pid` serves and was alive at `now_ms` (wall clock); once a second."""
-        self._words[1] = pid
-        self._words[2] = now_ms
-
-    def heartbeat(self) -> tuple[int, int]:
-        """Return who beat last (process id) and when (wall clock, ms); zeros if nobody did."""
-        return self._words[1], self._words[2]
-
-    @property
-    def is_open(self) -> bool:
-        """Tell whether a worker counts here, or died doing so and nobody has taken over."""
-        return bool(self._words[3])
-
-    def open_books(self) -> None:
-        """Say that a worker counts here from now on."""
-        self._words[3] = 1
-
-    def close_books(self) -> None:
-        """Say that all that was decided here is settled."""
-        self._words[3] = 0
-
-    def count_segment(self, number: int, pairs: int) -> None:
-        """Count `pairs` more into the journal's segment `number`; one store, so never half."""
-        at = _SEGMENTS_AT + number % SEGMENTS
-        word = self._words[at]
-        known = word if word >> _PAIRS_BITS == number else number << _PAIRS_BITS
-        self._words[at] = known + pairs
-
-    def segments(self) -> dict[int, int]:
-        """Return the pairs counted into each segment that the header still knows."""
-        return _segments(self._words[_SEGMENTS_AT:HEADER_WORDS])
-
-    def close(self) -> None:
-        """Unmap the page."""
-        self.cells.release()
-        self._words.release()
-        self._mapping.close()
-
-
-def page_path(state_dir: Path, worker: int, layout: Layout) -> Path:
-    """Return where the page of a worker is kept."""
-    return state_dir / "stats" / f"worker-{worker}.{layout.fingerprint}.page"
-
-
-def open_stats(state_dir: Path, worker: int, layout: Layout, *, create: bool) -> StatsPage:
-    """Map a worker's page; the worker passes `create`, readers do not.
-
-    Raises:
-        StateError: it is missing or cannot be mapped.
-    """
-    path = page_path(state_dir, worker, layout)
-    size = 8 * (HEADER_WORDS + layout.size)
-    try:
-        if create:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
-        try:
-            missing = size - os.fstat(descriptor).st_size
-            if missing > 0:
-                if not create:
-                    raise StateError(f"{path} is too short; its worker has not started yet")
-                # Written, not ftruncated: a store into a hole on a full disk would be a SIGBUS.
-                if os.pwrite(descriptor, bytes(missing), size - missing) < missing:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            mapping = mmap.mmap(descriptor, size)
-        finally:
-            os.close(descriptor)
-    except OSError as exc:
-        raise StateError(f"cannot open {path}: {exc.strerror}") from exc
-    page = StatsPage(layout, mapping)
-    if create:
-        memoryview(mapping).cast("Q")[0] = MAGIC
-    return page
-
-
-def segment_pairs(state_dir: Path, worker: int, number: int) -> int | None:
-    """Return how many pairs a worker counted into a journal segment; None when no page knows it.
-
-    Pages of every layout are looked at: which one a worker counted on follows from the config of then.
-    """
-    for path in (state_dir / "stats").glob(f"worker-{worker}.*.page"):
-        try:
-            with path.open("rb") as file:
-                header = file.read(8 * HEADER_WORDS)
-        except OSError:
-            continue
-        if len(header) == 8 * HEADER_WORDS and header[:8] == MAGIC.to_bytes(8, "little"):
-            found = _segments(memoryview(header).cast("Q")[_SEGMENTS_AT:])
-            if number in found:
-                return found[number]
-    return None
-
-
-def _segments(words: memoryview[int]) -> dict[int, int]:
-    return {word >> _PAIRS_BITS: word & _PAIRS_MASK for word in words if word}
+#: Every family by its name, without labels: what a counter is, whoever wrote it.
+KINDS: Final = {
+    family.name: family
+    for family in (*_of_clients(), *_of_routes(()), *_of_backends({}), *_of_the_worker())
+}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.state.stats_page import UNROUTED, Lost, Outcome, Skip, StatsPage
+from proxy.state.stats_file import StatsPage
+from proxy.state.stats_page import UNROUTED, Lost, Outcome, Skip
 
 
 def adopt(page: StatsPage) -> int:
@@ -18,7 +19,8 @@ def adopt(page: StatsPage) -> int:
     A pair that was decided and neither journaled nor lost was in the dead worker's memory: it is
     counted as lost to `worker_died`, as is a copy that was decided and neither sent nor skipped. A
     request that was routed and not served ended `reset`; the call of a candidate that nobody saw
-    ending is `cancelled`, which speaks against no candidate. Gauges start from zero.
+    ending is `cancelled`, which speaks against no candidate. Gauges start from zero. What is no longer
+    configured is settled, too; of another version, as far as it has the cells.
     """
     lost = 0
     for family, values, cell in page.layout.items():
@@ -32,13 +34,15 @@ def adopt(page: StatsPage) -> int:
             known = _sum(page, "served", values, Outcome)
             _settle(page, page.cells[cell] - known, "served", *values, str(Outcome.RESET))
         elif family.name == "mirror_decided":
-            known = page.get("mirror_sent", *values) + _sum(page, "mirror_skipped", values, Skip)
+            known = _count(page, "mirror_sent", *values)
+            known += _sum(page, "mirror_skipped", values, Skip)
             missing = page.cells[cell] - known
             _settle(page, missing, "mirror_skipped", *values, str(Skip.WORKER_DIED))
         elif family.name == "pairs_decided":
             known = _sum(page, "leg", values, Outcome)
             _settle(page, page.cells[cell] - known, "leg", *values, str(Outcome.CANCELLED))
-            known = page.get("pairs_journaled", *values) + _sum(page, "pairs_lost", values, Lost)
+            known = _count(page, "pairs_journaled", *values)
+            known += _sum(page, "pairs_lost", values, Lost)
             missing = page.cells[cell] - known
             lost += _settle(page, missing, "pairs_lost", *values, str(Lost.WORKER_DIED))
     return lost
@@ -52,7 +56,9 @@ def settle_flush(page: StatsPage, *, is_written: bool) -> None:
     """
     for family, values, cell in page.layout.items():
         if family.name == "pairs_flushing":
-            journaled = page.layout.index("pairs_journaled", *values)
+            journaled = page.layout.get("pairs_journaled", *values)
+            if journaled is None:
+                continue
             if is_written:
                 page.cells[journaled] = page.cells[cell]
             else:
@@ -60,7 +66,13 @@ def settle_flush(page: StatsPage, *, is_written: bool) -> None:
 
 
 def _sum(page: StatsPage, name: str, values: tuple[str, ...], reasons: Iterable[str]) -> int:
-    return sum(page.get(name, *values, str(reason)) for reason in reasons)
+    return sum(_count(page, name, *values, str(reason)) for reason in reasons)
+
+
+def _count(page: StatsPage, *key: str) -> int:
+    """Return a counter; what the version that began the page did not have is 0."""
+    cell = page.layout.get(*key)
+    return 0 if cell is None else page.cells[cell]
 
 
 def _settle(page: StatsPage, missing: int, *key: str) -> int:
@@ -69,6 +81,7 @@ def _settle(page: StatsPage, missing: int, *key: str) -> int:
     Less than nothing is a fault in the books: it stays, for the ledger to tell, because a worker that
     could not start for it would do more harm.
     """
-    if missing > 0:
-        page.add(missing, *key)
+    cell = page.layout.get(*key)
+    if missing > 0 and cell is not None:
+        page.cells[cell] += missing
     return max(0, missing)

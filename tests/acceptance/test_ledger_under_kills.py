@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from proxy.config.resolved import loads
-from proxy.state.stats_page import Layout, Lost, open_stats
+from proxy.state.stats_file import read_stats
+from proxy.state.stats_page import Lost
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import read_answer, request_bytes, until
 from tests.support.instance import Instance, running
@@ -143,10 +143,7 @@ class WorkerBooks:
     """What one worker's page says, which outlives it."""
 
     def __init__(self, instance: Instance, index: int) -> None:
-        (path,) = (instance.state_dir / "config").glob("*.json")
-        self._page = open_stats(
-            instance.state_dir, index, Layout(loads(path.read_bytes())), create=False
-        )
+        self._page = read_stats(instance.state_dir, index)
         self._looked_s = monotonic_s()
         self._decided, self._lost = self._count("pairs_decided"), self.lost()
         self._connections = 0

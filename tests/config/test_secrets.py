@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from proxy.config import secrets
-from proxy.config.load import load_config, write_resolved
+from proxy.config.load import load_config, write_again, write_resolved
 from proxy.config.resolved import Config, Kafka, Otlp, Telemetry, dumps, loads
 from proxy.errors import StateError
 from tests.support.resolved_config import small_config, write_config
@@ -74,6 +74,46 @@ def test_a_config_without_secrets_needs_no_environment(tmp_path: Path) -> None:
     assert secrets.read_whole(write_config(config), {}) == config
     whole = small_config(tmp_path, token="planted-token")
     assert secrets.read_whole(write_config(whole), {}) == whole
+
+
+def test_a_later_config_may_have_the_same_secrets_elsewhere(config: Config) -> None:
+    """The variable stays as it was, so a place that moved is read as well."""
+    write_resolved(config)
+    inherited = os.environ[secrets.VARIABLE]
+    (route,) = config.routes
+    moved = dataclasses.replace(
+        config,
+        version="later",
+        routes=(
+            dataclasses.replace(route, name="rose", candidates=()),
+            dataclasses.replace(route, candidates=route.candidates[::-1]),
+        ),
+    )
+    path = write_again(moved)
+    assert b"planted" not in path.read_bytes()
+    assert os.environ[secrets.VARIABLE] == inherited
+    assert secrets.read_whole(path) == moved
+
+
+def test_a_later_config_has_no_new_secrets(config: Config) -> None:
+    """Where they are is told, as the file calls it, and nothing is written."""
+    write_resolved(config)
+    later = load_text(config, TEXT.replace("planted-header-b", "new").replace("password}", "new}"))
+    later = dataclasses.replace(later, version="later")
+    with pytest.raises(secrets.NewSecretsError) as caught:
+        write_again(later)
+    assert caught.value.keys == (
+        "record.kafka.options.sasl.password",
+        "routes.iris.candidates.b.set_headers.x-key",
+    )
+    assert not (Path(config.state_dir) / "config" / "later.json").exists()
+
+
+def load_text(config: Config, text: str) -> Config:
+    """Return the config in `text`, which lies beside `config`'s state."""
+    path = Path(config.state_dir).parent / "later.yaml"
+    path.write_text(text)
+    return load_config(path, {})
 
 
 def test_more_than_processes_can_inherit_is_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from proxy.control.app import build_app
 from proxy.control.snapshot import Observer
 from proxy.state.control_page import for_config, open_page, update
-from proxy.state.stats_page import open_stats
+from proxy.state.stats_file import Layout, open_stats
 from tests.support.admin import Instance
 from tests.support.resolved_config import small_config
 
@@ -30,7 +30,7 @@ def instance(tmp_path: Path, token: str) -> Iterator[Instance]:
     page = open_page(tmp_path, create=True)
     update(page, lambda before: for_config(config, before))
     observer = Observer(config)
-    stats = open_stats(tmp_path, 0, observer.layout, create=True)
+    stats = open_stats(tmp_path, 0, Layout(config))
     found = Instance(config, tmp_path, page, stats, observer)
     found.write_runtime(os.getpid())
     found.write_recorder()

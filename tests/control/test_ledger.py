@@ -12,10 +12,9 @@ from proxy.control.ledger import Imbalance, Verdict, imbalances, ledger, retaine
 from proxy.control.metrics import exposition
 from proxy.control.snapshot import Observer
 from proxy.journal.writer import JournalWriter
-from proxy.state.stats_page import Layout, open_stats
+from proxy.state.stats_file import Layout, open_stats
 from proxy.telemetry import wall_ns
 from tests.support.admin import Instance
-from tests.support.resolved_config import write_config
 
 GIB = 1 << 30
 BALANCED = (
@@ -65,7 +64,7 @@ def test_no_counter_may_be_off_by_one(
 ) -> None:
     """One too many and one too few are found, in a line that counts it."""
     for change in (1, -1):
-        books.stats.cells[books.observer.layout.index(name, *labels)] = amount + change
+        books.stats.cells[books.stats.layout.index(name, *labels)] = amount + change
         found = imbalances(books.observer.snapshot(), quiet=True)
         assert found, (name, change)
         assert {abs(line.missing) for line in found} == {1}
@@ -115,7 +114,7 @@ def test_a_request_may_wait_for_its_client_as_long_as_that_is_there(books: Insta
     for name, *labels in (("received",), ("routed", "iris"), ("connections_open",)):
         books.stats.add(1, name, *labels)
     assert verdict(replace(books.observer.snapshot(), still_s=2.5)) is Verdict.UNDER_WAY
-    books.stats.cells[books.observer.layout.index("connections_open")] = 0
+    books.stats.cells[books.stats.layout.index("connections_open")] = 0
     still = replace(books.observer.snapshot(), still_s=2.5)
     assert imbalances(still) == [Imbalance("requests routed", "iris", 11, 10, 1)]
 
@@ -149,12 +148,9 @@ def test_a_backlog_too_large_to_count_is_no_fault(books: Instance) -> None:
 
 
 def test_pairs_that_an_older_config_journaled_stay_in_the_ledger(instance: Instance) -> None:
-    """Its counters are on pages of another layout; the recorder has read them all the same."""
+    """Its counters stay on the workers' pages; the recorder has read them all the same."""
     old = replace(instance.config, routes=(replace(instance.config.routes[0], name="rose"),))
-    old = replace(old, version="older")
-    write_config(old)
-    (instance.state_dir / "config" / "broken.json").write_text("{}")
-    page = open_stats(instance.state_dir, 1, Layout(old), create=True)
+    page = open_stats(instance.state_dir, 1, Layout(old))
     page.add(7, "pairs_journaled", "rose", "v3")
     instance.stats.add(3, "pairs_journaled", "iris", "v2")
     instance.write_journal(journaled_read=10, acknowledged=10)

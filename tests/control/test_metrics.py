@@ -22,7 +22,8 @@ from proxy.recorder.sink import Drop, SinkState
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, order_kill
-from proxy.state.stats_page import LATENCY_BOUNDS_US, open_stats
+from proxy.state.stats_file import Layout, open_stats
+from proxy.state.stats_page import LATENCY_BOUNDS_US
 from tests.support.admin import Instance
 from tests.support.resolved_config import small_config
 
@@ -48,7 +49,7 @@ async def test_counters_of_all_workers_are_added_up(
     """Past workers' totals stay, their gauges do not."""
     instance.stats.add(3, "mirror_sent", "iris", "v2")
     instance.stats.add(2, "connections_open")
-    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
+    past = open_stats(instance.state_dir, 7, Layout(instance.config))
     past.add(4, "mirror_sent", "iris", "v2")
     past.add(5, "connections_open")
     samples = await _samples(client)
@@ -59,9 +60,10 @@ async def test_counters_of_all_workers_are_added_up(
 
 def test_the_breaker_shown_is_that_of_the_worst_worker(tmp_path: Path) -> None:
     """One open and one half-open are open, not three; a past worker's is none."""
-    pages = WorkerPages(small_config(tmp_path, workers=2))
+    config = small_config(tmp_path, workers=2)
+    pages = WorkerPages(config)
     for index, state in enumerate((1, 2, 2)):
-        worker = open_stats(tmp_path, index, pages.layout, create=True)
+        worker = open_stats(tmp_path, index, Layout(config))
         worker.add(state, "breaker", "iris", "v2")
         worker.add(state if index == 2 else 0, "breaker", "iris", "v3")
         worker.close()
@@ -97,7 +99,7 @@ async def test_the_lag_of_each_worker_is_its_own(
     """Added up, one that stands still would hide behind the others."""
     instance.stats.add(2, "loop_lag_us", "1000")
     instance.stats.add(3_000, "loop_lag_sum_us")
-    past = open_stats(instance.state_dir, 7, instance.observer.layout, create=True)
+    past = open_stats(instance.state_dir, 7, Layout(instance.config))
     past.add(4, "loop_lag_us", "1000")
     samples = await _samples(client)
     past.close()

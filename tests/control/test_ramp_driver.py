@@ -233,7 +233,7 @@ def test_an_unreadable_page_is_waited_for(stage: Stage) -> None:
 
 async def _post(stage: Stage, word: str, **body: object) -> httpx.Response:
     observer = Observer(stage.config)
-    transport = httpx.ASGITransport(build_app(stage.config, observer, None, stage.ramps))
+    transport = httpx.ASGITransport(build_app(stage.config, observer, None, ramps=stage.ramps))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9090") as client:
         route = body.pop("route", "iris")
         answer = await client.post(

@@ -23,7 +23,7 @@ QUICK = Breaker(failures=3, open_for_s=0.1, max_open_for_s=0.4, probes=1)
 
 def gauge(plane: Plane) -> State:
     """Return what the worker shows of its breaker, now rather than at its next tick."""
-    plane.worker._gauges.write(monotonic_s())
+    plane.worker.gauges.write(monotonic_s())
     return State(plane.count("breaker", "iris", "v2"))
 
 

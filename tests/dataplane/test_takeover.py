@@ -25,7 +25,7 @@ from proxy.dataplane.worker import Worker
 from proxy.errors import StateError
 from proxy.journal.reader import JournalReader
 from proxy.journal.scan import count_lines
-from proxy.state.stats_page import Layout, StatsPage, open_stats, segment_pairs
+from proxy.state.stats_file import StatsPage, open_left, segment_pairs
 from tests.support.dataplane import Plane, dataplane, prepare, until
 from tests.support.resolved_config import write_config
 from tests.support.upstreams import Upstream, echo
@@ -181,7 +181,7 @@ async def test_a_flush_that_a_kill_cuts_anywhere_is_counted_or_lost_as_a_whole(
 
 def _take_over_until_killed(config: Config, steps: int) -> None:
     state_dir = Path(config.state_dir)
-    page = open_stats(state_dir, 0, Layout(config), create=True)
+    page = open_left(state_dir, 0)
     _make_mortal(page, _Mortal(steps))
     with suppress(_KilledError):
         take_over(config, 0, page)
@@ -253,3 +253,27 @@ async def test_a_restart_with_another_config_settles_what_a_killed_worker_left(
     prepare(config)
     accounts = _settled(config)
     assert accounts["pairs journaled"] == {"acknowledged": 0, "retained": 2 * pairs}
+
+
+@pytest.mark.parametrize("steps", [0, 8, 13, 15, 17, 18])
+async def test_a_kill_after_a_reload_is_settled_to_the_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """In one flush are pairs of a route that is gone by now, and of one that was not there before."""
+    pairs = REQUESTS * len(CANDIDATES)
+    state_dir, left = tmp_path / "state", tmp_path / "left"
+    async with _with_pairs_in_memory(state_dir, monkeypatch) as plane:
+        await plane.reload(
+            lambda config: replace(config, routes=(replace(config.routes[0], name="rose"),))
+        )
+        await asyncio.gather(*(plane.request(b"POST", b"/", body=b"{}") for _ in range(REQUESTS)))
+        await until(lambda: len(plane.worker._unwritten) == 2 * pairs, "the pairs")
+        assert _killed_in_flush(plane, steps)
+        shutil.copytree(state_dir, left)
+        config = replace(plane.worker.config, state_dir=str(left))
+    lines = _lines(left)
+    assert lines == (pairs if steps <= 2 * pairs else 3 * pairs)
+    parts = _settled(config)["pairs decided"]
+    assert parts["journaled"] == lines
+    assert parts.get("lost worker_died", 0) == 3 * pairs - lines
+    assert segment_pairs(left, 0, 1) == lines

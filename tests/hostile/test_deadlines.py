@@ -362,6 +362,9 @@ class _Client:
         """Return what the test has set."""
         return self.now
 
+    def exchange_under_way(self) -> None:
+        """There is none."""
+
     def expire(self, stage: Stage) -> None:
         """Keep it."""
         self.expired.append(stage)

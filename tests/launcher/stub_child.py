@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from proxy.config.resolved import loads
-from proxy.state.stats_page import Layout, open_stats
+from proxy.state.stats_file import Layout, open_stats
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     page = None
     if role == "worker" and os.environ.get("STUB_BEATS"):
         layout = Layout(loads(Path(config).read_bytes()))
-        page = open_stats(state_dir, int(options["--index"]), layout, create=True)
+        page = open_stats(state_dir, int(options["--index"]), layout)
         page.beat(pid=os.getpid(), now_ms=1)
     (state_dir / f"alive-{name}").write_text(str(os.getpid()))
     parent = os.getppid()

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from proxy.config.resolved import Address, Config
-from proxy.state.control_page import ControlPage, Part, open_page, update
+from proxy.state.control_page import ControlPage, Part, for_config, open_page, update
 from proxy.state.kill import Scope, kill
 from proxy.state.page_file import PAGE_BYTES
 from proxy.telemetry import monotonic_s
@@ -357,17 +358,39 @@ def test_a_start_adapts_the_page_to_the_config_and_keeps_kills(config: Config) -
 
 
 def test_ctrl_c_stops_in_order_and_a_closed_terminal_stops_nothing(running: Running) -> None:
-    """A terminal sends SIGINT to the whole group, which the children must not be in."""
+    """A terminal sends SIGINT to the whole group, which the children must not be in.
+
+    SIGHUP is passed on to control, and whoever does not listen to it yet lives on.
+    """
     running.process.send_signal(signal.SIGHUP)
     os.killpg(running.process.pid, signal.SIGINT)
     code, log = running.wait()
     assert code == 0
     order = (running.state_dir / "stops").read_text().split()
     assert order == ["worker", "worker", "recorder", "control"]
-    assert "signal_ignored" in [e["event"] for e in log]
+    assert "reload_asked" in [e["event"] for e in log]
+    assert "process_died" not in [e["event"] for e in log]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--config"], ["--what", "x"]])
+def test_children_that_start_later_get_the_config_that_is_in_place(
+    running: Running, config: Config
+) -> None:
+    """Control has named another one on the page; commands find it in runtime.json."""
+    later = replace(config, version="later")
+    path = write_config(later)
+    page = open_page(running.state_dir)
+    update(page, lambda before: for_config(later, before))
+    page.close()
+    wait_for(lambda: running.runtime["config_version"] == "later", "the launcher to follow")
+    old = running.pid("worker 0")
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: running.pid("worker 0") not in (0, old), "the successor")
+    wait_for(lambda: running.alive("worker-0") == running.pid("worker 0"), "its life")
+    words = psutil.Process(running.pid("worker 0")).cmdline()
+    assert words[words.index("--config") + 1] == str(path)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--config"], ["--what", "x"], ["--config", "a", "b"]])
 def test_wrong_arguments_are_answered_with_the_usage(arguments: list[str]) -> None:
     """Exit 2, as usual."""
     result = _module(*arguments)

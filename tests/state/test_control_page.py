@@ -25,6 +25,7 @@ from proxy.state.control_page import (
     rewrite_page,
     update,
 )
+from proxy.state.kill import Scope, kill, revive
 from proxy.state.page_file import PAGE_BYTES, locked
 from tests.support.resolved_config import small_config
 
@@ -209,6 +210,26 @@ def test_a_config_change_keeps_kills_and_live_weights_unless_edited(tmp_path: Pa
     assert changed["v2"].weight_bp == 2_000
     assert changed["v2"].killed == Part.MIRROR
     assert set(changed) == {"v2"}
+
+
+def test_a_candidate_that_was_killed_comes_back_killed(tmp_path: Path) -> None:
+    """Taken out of the config and put in again, it has the config's weight, and the latch."""
+    config = small_config(tmp_path)
+    first = for_config(config, ControlState())
+    killed = kill(first, Scope("iris", "v2"), Part.DEFAULT, "bad")
+    without = replace(config.routes[0], name="rose", candidates=())
+    gone = for_config(replace(config, routes=(without,)), killed)
+    assert gone.routes["iris"].candidates["v2"] == CandidateState(killed=Part.DEFAULT)
+    assert "v3" not in gone.routes["iris"].candidates
+    only_v3 = replace(config.routes[0], candidates=config.routes[0].candidates[1:])
+    kept = for_config(replace(config, routes=(only_v3,)), killed).routes["iris"].candidates
+    assert kept["v2"] == CandidateState(killed=Part.DEFAULT)
+    back = for_config(config, gone)
+    assert back.routes["iris"].candidates["v2"] == killed.routes["iris"].candidates["v2"]
+    assert set(back.routes) == {"iris"}
+    opened = revive(gone, Scope("iris"), Part.DEFAULT)
+    assert set(for_config(replace(config, routes=(without,)), opened).routes) == {"rose"}
+    assert back.config_revision == first.config_revision + 2
 
 
 def test_any_of_the_three_scopes_kills_a_candidate() -> None:

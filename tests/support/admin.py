@@ -10,7 +10,7 @@ from proxy.config.resolved import Config
 from proxy.control.snapshot import Observer
 from proxy.journal.segments import Dropped, Position, Shipped, store_dropped, store_shipped
 from proxy.state.control_page import ControlPage
-from proxy.state.stats_page import StatsPage
+from proxy.state.stats_file import StatsPage
 from proxy.telemetry import wall_ns
 
 TOKEN = "s3cret-tøken"

@@ -38,7 +38,7 @@ from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.state.control_page import ControlState, for_config, open_page, update
 from proxy.telemetry import monotonic_s
-from tests.support.resolved_config import small_config
+from tests.support.resolved_config import small_config, write_config
 
 T = TypeVar("T")
 Answer = tuple[int, dict[bytes, bytes], bytes]
@@ -145,7 +145,7 @@ class Plane:
 
     def count(self, name: str, *labels: str) -> int:
         """Return one counter, with what the next tick would write of durations."""
-        self.worker._gauges.write_histograms()
+        self.worker.gauges.write_histograms()
         return self.worker.stats.get(name, *labels)
 
     def change(self, change: Callable[[ControlState], ControlState]) -> None:
@@ -153,6 +153,20 @@ class Plane:
         page = open_page(self.state_dir)
         update(page, change)
         page.close()
+
+    def publish(self, adapt: Callable[[Config], Config]) -> Config:
+        """Put a changed config in place, as control does; return it."""
+        config = adapt(self.worker.config)
+        config = replace(config, version=digest(config))
+        write_config(config)
+        self.change(lambda state: for_config(config, state))
+        return config
+
+    async def reload(self, adapt: Callable[[Config], Config]) -> Config:
+        """Put a changed config in place, and wait until the worker runs it."""
+        before, config = self.worker.revision, self.publish(adapt)
+        await until(lambda: self.worker.revision > before, "the worker to take the config over")
+        return config
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a client connection."""
@@ -240,7 +254,7 @@ async def dataplane(
         await until(lambda: not state.connections, "the client connections to close")
         await worker.stop(0.0)
         assert worker.held_bytes == 0
-        assert all(pool.in_flight == 0 for pool in worker.pools.values())
+        assert all(pool.in_flight == 0 for pool in worker.all_pools())
 
 
 def request_bytes(method: bytes, target: bytes, body: bytes, extra: bytes) -> bytes:
