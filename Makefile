@@ -30,11 +30,11 @@ demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair
 	$(BIN)/understudy demo
 
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)
-	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled again, against the wheel compiled by mypyc
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
-		$(BIN)/pytest --override-ini pythonpath= --numprocesses $(JOBS) --dist loadfile \
+		$(BIN)/pytest --override-ini pythonpath= --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		tests/comparison tests/dataplane tests/hostile tests/journal tests/pairs tests/routing tests/wire \
 		tests/recorder/test_expansion.py tests/recorder/test_kafka_batch.py tests/recorder/test_kafka_messages.py
 

@@ -76,7 +76,9 @@ def local_records(instance: Instance) -> Records:
     for path in sorted((instance.state_dir / "pairs").glob("*.ndjson.zst")):
         with path.open("rb") as file:
             reader = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-            found += [orjson.loads(line) for line in reader.read().splitlines()]
+            lines = reader.read().splitlines(keepends=True)
+            # The last one may be half written by now.
+            found += [orjson.loads(line) for line in lines if line.endswith(b"\n")]
     return found
 
 
