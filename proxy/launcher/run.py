@@ -30,7 +30,10 @@ from proxy.launcher.runtime import FILE_NAME, take_lock, write_runtime
 from proxy.launcher.sockets import LaunchError, bound_address, listen
 from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
-from proxy.state.control_page import ControlPage, for_config, open_page, update
+from proxy.state import decisions
+from proxy.state.control_page import ControlPage, ControlState, for_config, open_page, update
+from proxy.state.kill import Scope
+from proxy.state.orders import Source, make_decision, weights_moved
 from proxy.state.running_config import config_path
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -104,11 +107,31 @@ def _prepare_page(state_dir: Path, config: Config) -> ControlPage | None:
     except StateError as exc:
         _complain_of_page(exc)
         return None
+    seen: list[ControlState] = []
+
+    def adapt(before: ControlState) -> ControlState:
+        seen.append(before)
+        return for_config(config, before)
+
     try:
-        update(page, lambda before: for_config(config, before))
+        after = update(page, adapt)
     except StateError as exc:
         _complain_of_page(exc)
+    else:
+        _log_start(state_dir, seen[0], after)
     return page
+
+
+def _log_start(state_dir: Path, before: ControlState, after: ControlState) -> None:
+    """Put into the decisions log that another config runs than before, and which weights it moved."""
+    if before.config_version in ("", after.config_version):
+        return
+    source = Source("understudy", "start", "another config than before", wall_ns() // 1_000_000)
+    versions = before.config_version, after.config_version
+    start = make_decision("start", Scope(), *versions, source)
+    error = decisions.append_all(state_dir, (start, *weights_moved(before, after, source)))
+    if error:
+        log("error", "decision_not_logged", why=error)
 
 
 def _complain_of_page(exc: StateError) -> None:

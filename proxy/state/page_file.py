@@ -13,6 +13,7 @@ is `proxy.state.control_page`'s. This module imports nothing that is slow to imp
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -31,11 +32,14 @@ HEADER_BYTES = 64
 BUFFER_BYTES = 128 * 1024
 PAGE_BYTES = HEADER_BYTES + 2 * BUFFER_BYTES
 FILE_NAME = "control.page"
+LOCK_NAME = "control.lock"
 #: How long a writer waits for another one. Writers hold the lock for microseconds; one that was
 #: stopped while holding it must not freeze a kill without a word.
 LOCK_TIMEOUT_S = 2.0
 _LOCK_POLL_S = 0.002
 _BUFFER = struct.Struct("<QII")
+#: How a file system says that it, or what lies there, is not to be written.
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class PageFile:
@@ -177,15 +181,15 @@ def lengthen_page(state_dir: Path) -> None:
 
 
 @contextmanager
-def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the writers' lock: read, change and write inside it, so that no change is lost.
+def locked(state_dir: Path, name: str = LOCK_NAME) -> Iterator[None]:
+    """Hold a lock of writers, the page's: read, change and write inside it, so that no change is lost.
 
     Raises:
         StateError: the lock cannot be opened, or another process held it for `LOCK_TIMEOUT_S`.
     """
-    path = state_dir / "control.lock"
+    path = state_dir / name
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _open_lock(path)
     except OSError as exc:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
     try:
@@ -210,6 +214,16 @@ def change_page(page: PageFile, change: Callable[[bytes, int], bytes]) -> tuple[
         after = change(before, page.next_generation())
         page.write_payload(after)
     return before, after
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock, made where there is none; one that is there can be held on a read-only disk, too."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        if exc.errno not in READ_ONLY:
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _acquire(descriptor: int, path: Path) -> None:
