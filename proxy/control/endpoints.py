@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,7 @@ from proxy.journal.label_journal import LabelJournal
 from proxy.state import decisions
 from proxy.state.control_page import Part, is_readable
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError, part_names
-from proxy.state.mending import kill_by_file, revive_corrupt
+from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
 from proxy.state.orders import (
     Change,
     OvertakenError,
@@ -158,7 +159,7 @@ class Endpoints:
                 raise ApiError(404, str(exc)) from exc
             except StateError as exc:
                 return self._kill_by_file(order, source, str(exc))
-            return _answer(change, began_s)
+            return _answer(change, began_s, warnings=self._memory_only())
 
     async def revive(self, request: Request) -> Response:
         """Open the latch; of everything, also mend a corrupt page."""
@@ -232,9 +233,31 @@ class Endpoints:
         except UnknownScopeError as exc:
             raise ApiError(404, str(exc)) from exc
         except StateError as exc:
-            raise ApiError(503, f"{why}; {exc}; {effect}") from exc
+            if is_unreadable:
+                raise ApiError(503, f"{why}; {exc}; {effect}") from exc
+            return self._kill_by_signal(source, f"{why}; {exc}")
         left = f"{why}; a kill file was left ({change.decision.via}); {effect}"
         return _answer(change, began_s, warnings=(left,), is_in_effect=is_unreadable)
+
+    def _kill_by_signal(self, source: Source, why: str) -> Response:
+        began_s = monotonic_s()
+        try:
+            change = kill_by_signal(self._observer.state_dir, source)
+        except StateError as exc:
+            raise ApiError(503, f"{why}; {exc}") from exc
+        told = f"{why}; the launcher was told by SIGUSR1, so everything is killed"
+        return _answer(change, began_s, warnings=(told, *self._memory_only()))
+
+    def _memory_only(self) -> tuple[str, ...]:
+        """Return what to say of a kill on a disk that cannot be written."""
+        if os.access(self._observer.state_dir, os.W_OK | os.X_OK):
+            return ()
+        told = (
+            "the state directory cannot be written: this is in effect in memory, and may not survive a "
+            "restart of the instance"
+        )
+        logger.error("%s", told)
+        return (told,)
 
     @contextmanager
     def _refusal_logged(

@@ -40,6 +40,8 @@ from proxy.telemetry import monotonic_s, wall_ns
 #: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
 #: end of a child included, wakes it at once.
 TICK_S = 0.05
+#: How often decisions that the disk did not take are tried again.
+LOG_AGAIN_S = 1.0
 #: What the processes of a launcher that was killed get beyond their own time, to go.
 MARGIN_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -190,6 +192,7 @@ class _Launcher:
         self._kill_watch = KillWatch(self._state_dir, page)
         self._hung_watch = HungWatch(self._state_dir)
         self._config_watch = ConfigWatch(self._state_dir)
+        self._log_again_s = 0.0
 
     def _children(self, plan: _Plan) -> list[Child]:
         def child(role: Role, index: int, listener: socket.socket | None = None) -> Child:
@@ -235,6 +238,7 @@ class _Launcher:
             self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
             self._replace_hung(now_s)
             self._follow_config(now_s)
+            self._log_decisions(now_s)
             self._supervisor.start_due(now_s, wall_ms)
             self._stop.advance(now_s)
             if not self._stop.is_over:
@@ -256,6 +260,12 @@ class _Launcher:
             self._config_path, self._config_version = path, version
             log("info", "config_followed", config_version=version)
             self._publish()
+
+    def _log_decisions(self, now_s: float) -> None:
+        """Log what the disk did not take at first."""
+        if now_s >= self._log_again_s:
+            self._log_again_s = now_s + LOG_AGAIN_S
+            decisions.retry(self._state_dir)
 
     def _on_signal(self, number: int, now_s: float) -> None:
         name = signal.Signals(number).name

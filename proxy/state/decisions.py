@@ -47,12 +47,12 @@ def append(state_dir: Path, decision: Decision) -> None:
 
     Raises:
         StateError: the log cannot be written now; the decision itself is not undone, and its record
-            waits in this process's memory.
+            waits in this process's memory, unless `WAITING_MOST` do already.
     """
     waiting = _waiting.setdefault(state_dir, deque())
     record = make(decision, about(state_dir))
-    if len(waiting) >= WAITING_MOST:
-        raise StateError(f"{_write_waiting(state_dir)}; {WAITING_MOST} decisions wait already")
+    if len(waiting) >= WAITING_MOST and (error := _write_waiting(state_dir)):
+        raise StateError(f"{error}; {len(waiting)} wait already, so this one is in no log")
     waiting.append(record)
     if error := _write_waiting(state_dir):
         raise StateError(error)

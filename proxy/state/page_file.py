@@ -52,6 +52,11 @@ class PageFile:
         self._words = self._view[:HEADER_BYTES].cast("Q")
         self._inode = path.stat().st_ino
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether it was mapped to be written: not on a disk that was read-only then."""
+        return not self._view.readonly
+
     def generation(self) -> int:
         """Return the number that every write raises; the one read on the hot path (~60 ns)."""
         return self._words[1]
@@ -83,8 +88,10 @@ class PageFile:
         Call it inside `locked`.
 
         Raises:
-            StateError: it is larger than a buffer.
+            StateError: it is larger than a buffer, or the page was read-only when it was opened.
         """
+        if not self.is_writable:
+            raise StateError(f"cannot write {self.path}: it is read-only")
         if len(payload) > BUFFER_BYTES - _BUFFER.size:
             raise StateError(f"the control state takes {len(payload)} bytes; a page has less")
         generation = self.next_generation()
@@ -118,14 +125,16 @@ class PageFile:
 
 
 def map_page(state_dir: Path) -> tuple[Path, mmap.mmap]:
-    """Return the path of the page of `state_dir` and its mapping.
+    """Return the path of the page of `state_dir` and its mapping; read-only where nothing else is allowed.
+
+    Who maps a page on a disk that has become read-only still sees what others write who mapped it before.
 
     Raises:
         StateError: it is missing, too short, or cannot be opened.
     """
     path = state_dir / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor, access = _open_page(path)
         try:
             size = os.fstat(descriptor).st_size
             if size < PAGE_BYTES:
@@ -133,11 +142,21 @@ def map_page(state_dir: Path) -> tuple[Path, mmap.mmap]:
                     f"{path} is corrupt ({size} bytes, not {PAGE_BYTES}); "
                     "`understudy revive` writes it afresh"
                 )
-            return path, mmap.mmap(descriptor, PAGE_BYTES)
+            return path, mmap.mmap(descriptor, PAGE_BYTES, access=access)
         finally:
             os.close(descriptor)
     except OSError as exc:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
+
+
+def _open_page(path: Path) -> tuple[int, int]:
+    """Open a page to be written, else to be read; return the descriptor and how it may be mapped."""
+    try:
+        return os.open(path, os.O_RDWR), mmap.ACCESS_WRITE
+    except OSError as exc:
+        if exc.errno not in READ_ONLY:
+            raise
+    return os.open(path, os.O_RDONLY), mmap.ACCESS_READ
 
 
 def make_page(state_dir: Path, payload: bytes) -> None:
