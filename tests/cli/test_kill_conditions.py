@@ -108,7 +108,10 @@ def stopped(stage: Stage, name: str) -> Iterator[None]:
 
 @contextmanager
 def full(stage: Stage) -> Iterator[None]:
-    """Let there be no block left on the disk of the state directory."""
+    """Let there be no block left on the disk of the state directory, nor in the log of decisions."""
+    log = stage.instance.state_dir / "decisions.ndjson"
+    with log.open("ab") as file:
+        file.write(b"\n" * (-log.stat().st_size % 4096))
     stage.disk.fill()
     try:
         yield
@@ -151,7 +154,9 @@ def revive(stage: Stage) -> None:
 
 def revive_by_api(stage: Stage) -> None:
     """Open everything where the command itself may not write."""
-    answer = stage.instance.admin("POST", "/api/v1/revive", {"reason": "over"})
+    seen = stage.instance.status()["control_page"]["generation"]
+    order = {"reason": "over", "seen_generation": seen}
+    answer = stage.instance.admin("POST", "/api/v1/revive", order)
     assert answer.status_code == 200, answer.text
     asks_again(stage)
 
