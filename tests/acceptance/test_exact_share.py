@@ -82,9 +82,10 @@ def expected(route: Route, weight_bp: int, keys: list[str], state: ControlState)
 @pytest.mark.timeout(90)
 def test_users_get_exactly_what_the_decision_says(tmp_path: Path) -> None:
     """On real sockets, over two workers: key by key, through two weights and a kill."""
-    keys = [f"user-{number}" for number in range(800)]
+    keys = [f"user-{number}" for number in range(250)]
     with counting_backend("primary") as primary, counting_backend("candidate") as candidate:
         config = two_workers(primary, candidate)
+        config["routes"][0]["candidates"][0]["mirror"] = "0%"
         with running(config, tmp_path) as instance:
             resolved = config_of(instance.state_dir)
             assert resolved is not None
@@ -97,3 +98,4 @@ def test_users_get_exactly_what_the_decision_says(tmp_path: Path) -> None:
             assert found[10] < found[25]
             assert instance.cli("kill", "--reason", "test").returncode == 0
             assert served(instance, keys) == set()
+            assert candidate.requests == len(found[10]) + len(found[25])
