@@ -77,6 +77,8 @@ KILL_COMMAND = Bar(100, " ms", digits=0)
 #: One recorder, journal to Kafka.
 RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
 BACKLOG_MEMORY = Bar(200, " MB", digits=0)
+#: Users' p99 over a run in which the broker freezes and dies, less that of a run without.
+KAFKA_P99 = Bar(1.0, " ms")
 #: Server-sent events, added to the direct way.
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)
