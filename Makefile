@@ -59,10 +59,11 @@ fuzz: $(VENV)/.fuzz ## look for bytes that break a law of the parsers, FUZZ_S se
 wheel: $(VENV)/bin/python ## build the wheel with the compiled data plane into dist/ (needs a C compiler)
 	$(call compiled_wheel,dist)
 
-schemas: $(VENV)/.test ## write the JSON Schemas of config, record and label to config/
+schemas: $(VENV)/.test ## write the JSON Schemas of config, record, label and decision to config/
 	$(BIN)/understudy schema config > config/config.schema.json
 	$(BIN)/understudy schema pair > config/pair.schema.json
 	$(BIN)/understudy schema label > config/label.schema.json
+	$(BIN)/understudy schema decision > config/decision.schema.json
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

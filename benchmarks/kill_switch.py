@@ -1,4 +1,4 @@
-"""Claim: the kill switch takes effect on every worker within milliseconds, under full load.
+"""Claim: the kill switch takes effect on every worker within milliseconds, under full load, in each way.
 
 Two workers, saturated; the candidate is mirrored at 100% and notes when each copy reaches its
 socket (`benchmarks.programs.clocked`). From the command's start, and from the moment at which the
@@ -9,6 +9,8 @@ the last look at which it did not say so yet, so the figure is at most too large
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -34,7 +36,7 @@ from proxy.state.control_page import Part, open_page
 from proxy.telemetry import monotonic_s
 
 NAME = "kill-switch"
-WAYS = ("understudy kill", "admin API")
+WAYS = ("understudy kill", "admin API", "kill file", "SIGUSR1")
 _CONNECTIONS = 64
 _WORKERS = 2
 _EXTRA_KILLS = 2
@@ -69,6 +71,7 @@ class _Instance:
     """The running instance and its candidate."""
 
     state: Path
+    launcher: int
     admin: str
     candidate: str
 
@@ -129,8 +132,10 @@ def _start(fleet: Fleet) -> tuple[Target, _Instance]:
     target = Understudy().start(fleet, Mode.MIRROR, upstreams, Setup(workers=_WORKERS))
     assert target.pairs is not None
     state = target.pairs.parent
-    admin = json.loads((state / "runtime.json").read_text())["admin"]
-    return target, _Instance(state, f"http://{admin}", f"http://127.0.0.1:{port}")
+    runtime = json.loads((state / "runtime.json").read_text())
+    return target, _Instance(
+        state, runtime["pid"], f"http://{runtime['admin']}", f"http://127.0.0.1:{port}"
+    )
 
 
 def _measure(instance: _Instance, way: str, turn: int) -> Sample:
@@ -138,7 +143,7 @@ def _measure(instance: _Instance, way: str, turn: int) -> Sample:
     _wait_for_copies(instance)
     with _PageWatch(instance.state) as watch:
         started_ns = time.monotonic_ns()
-        (_by_command if way == WAYS[0] else _by_api)(instance)
+        _ORDERS[way](instance)
         answered_ns = time.monotonic_ns()
         watch.wait()
     time.sleep(_QUIET_S)
@@ -226,6 +231,18 @@ def _by_api(instance: _Instance) -> None:
     )
     with urllib.request.urlopen(request, timeout=_LIMIT_S) as answer:
         answer.read()
+
+
+def _by_file(instance: _Instance) -> None:
+    (instance.state / "KILL").touch()
+
+
+def _by_signal(instance: _Instance) -> None:
+    os.kill(instance.launcher, signal.SIGUSR1)
+
+
+#: How each of `WAYS` is given; a file and a signal are not answered.
+_ORDERS = dict(zip(WAYS, (_by_command, _by_api, _by_file, _by_signal), strict=True))
 
 
 def _command_line(instance: _Instance, order: str) -> None:

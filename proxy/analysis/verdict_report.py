@@ -46,16 +46,20 @@ def document(
 
 
 def read_record(data: bytes) -> Verdict:
-    """Return the verdict in a document, or in a record alone, made again from its counts.
+    """Return the verdict in a document, in a decision, or in a record alone, made again from its counts.
 
     Raises:
-        ValueError: it is neither, or its counts give another verdict.
+        ValueError: it is none of them, or its counts give another verdict.
     """
     try:
         said = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
         raise ValueError(f"no JSON: {exc}") from exc
-    record = said.get("record", said) if isinstance(said, dict) else said
+    record = said
+    if isinstance(said, dict):
+        if "decision_id" in said and said.get("evidence") is None:
+            raise ValueError(f"this decision ({said.get('action')}) carries no verdict")
+        record = said.get("record") or said.get("evidence") or said
     return loads_verdict(orjson.dumps(record))
 
 

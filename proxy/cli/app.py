@@ -29,6 +29,7 @@ COMMANDS = {
     "schema": "Print the JSON Schema of the config, of the pair record or of a label.",
     "serve": "Run the proxy.",
     "status": "Show what runs, where traffic goes, and whether the books balance.",
+    "decisions": "Show who decided what, why, from what to what; and what was refused.",
     "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
     "revive": "Open a kill again.",
     "weight": "Set the share of live traffic that a candidate serves.",

@@ -22,8 +22,8 @@ class Done:
 
     action: str
     scope: str
-    old: list[str] | int | str
-    new: list[str] | int | str
+    old: list[str] | int | str | None
+    new: list[str] | int | str | None
     killed: dict[str, list[str]]
     via: str
     took_ms: float

@@ -24,8 +24,9 @@ from proxy.cli.state_dirs import can_order, is_running, is_state_dir, operator
 from proxy.errors import AdminError, StateError
 from proxy.state import kill as latch
 from proxy.state.control_page import ControlPage, Part, decode, is_readable, open_page
+from proxy.state.decision_record import Decision
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError
-from proxy.state.mending import kill_by_file, revive_corrupt
+from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
 from proxy.state.orders import (
     Change,
     Source,
@@ -38,6 +39,7 @@ from proxy.state.orders import (
     order_revive,
     order_weight,
 )
+from proxy.state.refusals import log_refusal
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: What the page keeps as the way of an order that was carried out here.
@@ -173,18 +175,45 @@ def _on_page(order: Order, state_dir: Path, warnings: tuple[str, ...] = ()) -> D
     source = Source(operator(), VIA, order.reason, wall_ns() // 1_000_000)
     try:
         change = _change(order, state_dir, source)
-    except UnknownScopeError:
-        raise
     except StateError as exc:
-        if order.action != "kill" or order.only:
+        if order.action != "kill" or order.only or isinstance(exc, UnknownScopeError):
+            log_refusal(state_dir, _asked(order, source), str(exc))
             raise
-        change = kill_by_file(state_dir, config_of(state_dir), order.scope, source)
+        try:
+            change = kill_by_file(state_dir, config_of(state_dir), order.scope, source)
+        except StateError as no_file:
+            if isinstance(no_file, UnknownScopeError) or not is_readable(state_dir):
+                raise
+            return _past_the_disk(order, state_dir, source, (*warnings, f"{exc}; {no_file}"))
         is_in_effect = not is_readable(state_dir)
         effect = "only the primary serves already" if is_in_effect else "NOT IN EFFECT YET"
         told = f"{exc}; a kill file was left for the launcher; {effect}"
         done = _done(order, change, state_dir, (*warnings, told))
         return replace(done, via=change.decision.via, in_effect=is_in_effect)
     return _done(order, change, state_dir, warnings)
+
+
+def _past_the_disk(
+    order: Order, state_dir: Path, source: Source, warnings: tuple[str, ...]
+) -> Done:
+    """Kill where the folder cannot be written: control and launcher have mapped the page before."""
+    try:
+        done = _by_api(order, find_instance("", state_dir))
+        return replace(done, warnings=(*warnings, *done.warnings))
+    except AdminError as exc:
+        change = kill_by_signal(state_dir, source)
+        told = f"{exc}; the launcher was told by SIGUSR1, so everything is killed"
+    done = _done(order, change, state_dir, (*warnings, told))
+    return replace(done, via=change.decision.via)
+
+
+def _asked(order: Order, source: Source) -> Decision:
+    """Return an order as the decision that it would have been."""
+    if order.action == "weight":
+        return make_decision("weight", order.scope, None, round(order.percent * 100), source)
+    default = Part.DEFAULT if order.action == "kill" else ALL_PARTS
+    part = Part[order.only.upper()] if order.only else default
+    return make_decision(order.action, order.scope, None, latch.part_names(part), source)
 
 
 def _done(order: Order, change: Change, state_dir: Path, warnings: tuple[str, ...] = ()) -> Done:

@@ -13,15 +13,17 @@ _SOURCES = {
     "config": "proxy.config.json_schema",
     "pair": "proxy.pairs.record",
     "label": "proxy.pairs.label",
+    "decision": "proxy.state.decision_record",
 }
 
 
 def schema(
     what: Annotated[
-        Literal["config", "pair", "label"],
+        Literal["config", "pair", "label", "decision"],
         typer.Argument(
-            help="config: the YAML file. pair: a recorded pair. label: a line of ground truth.",
-            metavar="config|pair|label",
+            help="config: the YAML file. pair: a recorded pair. label: a line of ground truth. "
+            "decision: a line of the decisions log.",
+            metavar="config|pair|label|decision",
         ),
     ],
     dialect: Annotated[
@@ -32,7 +34,7 @@ def schema(
         ),
     ] = None,
 ) -> None:
-    """Print the JSON Schema of the config, of the pair record or of a label."""
+    """Print the JSON Schema of the config, of the pair record, of a label or of a decision."""
     if dialect is not None:
         if what != "pair":
             raise typer.BadParameter(f"no columns for {what}; write `schema pair`")

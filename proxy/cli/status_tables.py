@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from proxy.cli.decision_table import decision_table
 from proxy.cli.ramp_table import ramp_table
 
 #: What the ledger's verdicts mean.
@@ -52,6 +53,8 @@ def render(status: dict[str, Any]) -> RenderableType:
     parts += [_state(status)]
     parts += [ramp_table(ramps)] if ramps else []
     parts += [_traffic(status), _processes(status), _ledger(status)]
+    if last := status["decisions"]["last"]:
+        parts.append(decision_table(reversed(last), "last decisions"))
     return Group(*parts)
 
 

@@ -45,7 +45,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     from_record: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of pairs: compute the verdict in a file of --json again, from its counts.",
+            help="Instead of pairs: compute the verdict in a file of --json, or in a decision (from the "
+            "log or the topic), again from its counts; - reads standard input.",
             metavar="FILE",
         ),
     ] = None,
@@ -113,7 +114,8 @@ def _recompute(path: Path, *, as_json: bool) -> None:
         SourceError: there is none, or its counts give another one.
     """
     try:
-        found: Verdict = read_record(path.read_bytes())
+        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
+        found: Verdict = read_record(data)
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
     except ValueError as exc:

@@ -29,6 +29,7 @@ from proxy.control.snapshot import Observer
 from proxy.errors import StateError
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.state import decisions
 from proxy.state.running_config import running_config
 from proxy.telemetry import monotonic_s
 
@@ -89,9 +90,10 @@ async def _watch_parent(server: uvicorn.Server) -> None:
 
 
 async def _watch_counters(observer: Observer, pulse: Pulse) -> None:
-    """Beat, and sample the counters with every second beat."""
+    """Beat, and with every second beat sample the counters, and log the decisions that wait for the disk."""
     while True:
         observer.sample()
+        decisions.retry(observer.state_dir)
         for _ in range(round(SAMPLE_S / BEAT_S)):
             pulse.beat(monotonic_s())
             await asyncio.sleep(BEAT_S)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -37,17 +39,19 @@ from proxy.errors import StateError
 from proxy.journal.label_journal import LabelJournal
 from proxy.state import decisions
 from proxy.state.control_page import Part, is_readable
-from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError
-from proxy.state.mending import kill_by_file, revive_corrupt
+from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError, part_names
+from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
 from proxy.state.orders import (
     Change,
     OvertakenError,
     Source,
+    make_decision,
     order_kill,
     order_revive,
     order_weight,
     refuse_if_overtaken,
 )
+from proxy.state.refusals import log_refusal
 from proxy.telemetry import monotonic_s, wall_ns
 
 logger = logging.getLogger("understudy.control")
@@ -130,7 +134,10 @@ class Endpoints:
         if not word.isdecimal() or not 1 <= int(word) <= _DECISIONS_MOST:
             raise ApiError(422, f"limit: a number from 1 to {_DECISIONS_MOST}")
         try:
-            found = decisions.read_last(self._observer.state_dir, int(word))
+            # In a thread: a thousand decisions with their evidence are some megabytes.
+            found = await asyncio.to_thread(
+                decisions.read_last, self._observer.state_dir, int(word)
+            )
         except StateError as exc:
             raise ApiError(503, str(exc)) from exc
         return json_response({"decisions": found})
@@ -143,34 +150,36 @@ class Endpoints:
         """
         order = await read_body(request, LatchOrder)
         scope, part, source = order.scope(), order.part(Part.DEFAULT), _source(request, order)
-        _refuse_if_expired(order)
-        began_s = monotonic_s()
-        try:
-            change = order_kill(self._observer.page(), scope, part, source)
-        except UnknownScopeError as exc:
-            raise ApiError(404, str(exc)) from exc
-        except StateError as exc:
-            return self._kill_by_file(order, source, str(exc))
-        return _answer(change, began_s)
+        with self._refusal_logged("kill", scope, part_names(part), source):
+            _refuse_if_expired(order)
+            began_s = monotonic_s()
+            try:
+                change = order_kill(self._observer.page(), scope, part, source)
+            except UnknownScopeError as exc:
+                raise ApiError(404, str(exc)) from exc
+            except StateError as exc:
+                return self._kill_by_file(order, source, str(exc))
+            return _answer(change, began_s, warnings=self._memory_only())
 
     async def revive(self, request: Request) -> Response:
         """Open the latch; of everything, also mend a corrupt page."""
         order = await read_body(request, LatchOrder)
         scope, part, source = order.scope(), order.part(ALL_PARTS), _source(request, order)
-        await self._refuse_if_stale(request, order)
-        if scope == Scope() and order.only is None and not is_readable(self._observer.state_dir):
-            return _carry_out(
-                lambda: revive_corrupt(self._observer.state_dir, self._config, source)
-            )
-        return _carry_out(lambda: order_revive(self._observer.page(), scope, part, source))
+        state_dir = self._observer.state_dir
+        with self._refusal_logged("revive", scope, part_names(part), source):
+            await self._refuse_if_stale(request, order)
+            if scope == Scope() and order.only is None and not is_readable(state_dir):
+                return _carry_out(lambda: revive_corrupt(state_dir, self._config, source))
+            return _carry_out(lambda: order_revive(self._observer.page(), scope, part, source))
 
     async def weight(self, request: Request) -> Response:
         """Set the live canary weight of one candidate."""
         order = await read_body(request, WeightOrder)
         scope = Scope(request.path_params["route"], request.path_params["candidate"])
         weight_bp, source = order.weight_bp(), _source(request, order)
-        await self._refuse_if_stale(request, order)
-        return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
+        with self._refusal_logged("weight", scope, weight_bp, source):
+            await self._refuse_if_stale(request, order)
+            return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
 
     async def ramp(self, request: Request) -> Response:
         """Give an operator's word to a ramp."""
@@ -181,18 +190,16 @@ class Endpoints:
         if word not in orders.WORDS:
             raise ApiError(404, f"a ramp takes no {word!r}; it takes: {', '.join(orders.WORDS)}")
         driver = self._ramps.driver if self._ramps is not None else None
-        entry = orders.find(driver, request.path_params["route"], order.candidate)
-        if word in orders.ALWAYS:
-            _refuse_if_expired(order)
-        else:
-            await self._refuse_if_stale(request, order)
-            try:
-                refuse_if_overtaken(self._observer.page(), source)
-            except OvertakenError as exc:
-                raise ApiError(412, str(exc)) from exc
-            except StateError as exc:
-                raise ApiError(503, str(exc)) from exc
-        return json_response(orders.carry_out(driver, entry, word, source, dry_run=order.dry_run))
+        scope = Scope(request.path_params["route"], order.candidate or "")
+        with self._refusal_logged(f"ramp_{word}", scope, None, source):
+            entry = orders.find(driver, scope.route, order.candidate)
+            if word in orders.ALWAYS:
+                _refuse_if_expired(order)
+            else:
+                await self._refuse_if_stale(request, order)
+                self._refuse_if_overtaken(source)
+            done = orders.carry_out(driver, entry, word, source, dry_run=order.dry_run)
+        return json_response(done)
 
     async def labels(self, request: Request) -> Response:
         """Take ground truth, line by line."""
@@ -226,9 +233,51 @@ class Endpoints:
         except UnknownScopeError as exc:
             raise ApiError(404, str(exc)) from exc
         except StateError as exc:
-            raise ApiError(503, f"{why}; {exc}; {effect}") from exc
+            if is_unreadable:
+                raise ApiError(503, f"{why}; {exc}; {effect}") from exc
+            return self._kill_by_signal(source, f"{why}; {exc}")
         left = f"{why}; a kill file was left ({change.decision.via}); {effect}"
         return _answer(change, began_s, warnings=(left,), is_in_effect=is_unreadable)
+
+    def _kill_by_signal(self, source: Source, why: str) -> Response:
+        began_s = monotonic_s()
+        try:
+            change = kill_by_signal(self._observer.state_dir, source)
+        except StateError as exc:
+            raise ApiError(503, f"{why}; {exc}") from exc
+        told = f"{why}; the launcher was told by SIGUSR1, so everything is killed"
+        return _answer(change, began_s, warnings=(told, *self._memory_only()))
+
+    def _memory_only(self) -> tuple[str, ...]:
+        """Return what to say of a kill on a disk that cannot be written."""
+        if os.access(self._observer.state_dir, os.W_OK | os.X_OK):
+            return ()
+        told = (
+            "the state directory cannot be written: this is in effect in memory, and may not survive a "
+            "restart of the instance"
+        )
+        logger.error("%s", told)
+        return (told,)
+
+    @contextmanager
+    def _refusal_logged(
+        self, action: str, scope: Scope, asked: list[str] | int | None, source: Source
+    ) -> Iterator[None]:
+        """Put into the decisions log that an order was refused, and why, if the block refuses it."""
+        try:
+            yield
+        except ApiError as exc:
+            order = make_decision(action, scope, None, asked, source)
+            log_refusal(self._observer.state_dir, order, str(exc))
+            raise
+
+    def _refuse_if_overtaken(self, source: Source) -> None:
+        try:
+            refuse_if_overtaken(self._observer.page(), source)
+        except OvertakenError as exc:
+            raise ApiError(412, str(exc)) from exc
+        except StateError as exc:
+            raise ApiError(503, str(exc)) from exc
 
     async def _refuse_if_stale(self, request: Request, order: Order) -> None:
         """Refuse what would open or raise something and may be older than its giver means."""

@@ -5,6 +5,7 @@
     mirrors decided   = sent + skipped by reason
     pairs decided     = journaled + lost by reason
     pairs journaled   = acknowledged + retained + dropped by reason
+    decisions written = acknowledged + dropped by reason              (with Kafka)
 
 Both sides of a line are counted in different places: requests and pairs by the workers, on pages that
 outlive them; what became of the journaled pairs by the recorder, with its durable position; what is
@@ -76,13 +77,14 @@ class Verdict(StrEnum):
 
 def ledger(snapshot: Snapshot) -> list[Account]:
     """Return the lines of the whole instance, from the request to the sink's word."""
-    return [
+    lines = [
         _received(snapshot),
         _routed(snapshot),
         _mirrors(snapshot),
         _pairs(snapshot),
         _journaled(snapshot),
     ]
+    return lines if snapshot.config.record.kafka is None else [*lines, _decisions(snapshot)]
 
 
 def imbalances(snapshot: Snapshot, *, quiet: bool | None = None) -> list[Imbalance]:
@@ -184,6 +186,13 @@ def _journaled(snapshot: Snapshot) -> Account:
     if waiting := retained(snapshot):
         parts["retained"] = waiting
     return _account("pairs journaled", total, dict(parts))
+
+
+def _decisions(snapshot: Snapshot) -> Account:
+    told = snapshot.decisions
+    parts = {_ACKNOWLEDGED: told.get("acknowledged", 0)}
+    parts |= {f"dropped {reason}": count for reason, count in told.get("dropped", {}).items()}
+    return _account("decisions written", told.get("written", 0), parts)
 
 
 def _account(name: str, total: int, parts: dict[str, int]) -> Account:

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.control.auth import REFUSALS
+from proxy.control.decision_metrics import decision_metrics
 from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.reload import Result
 from proxy.control.snapshot import Observer, Snapshot
@@ -66,6 +67,7 @@ class _Collected(Collector):
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
         yield from _labels(self._snapshot)
+        yield from decision_metrics(self._snapshot)
         yield from _ledger(self._snapshot)
 
 

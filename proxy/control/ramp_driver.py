@@ -20,9 +20,11 @@ from typing import Any, Final
 import orjson
 
 from proxy.comparison.evidence import params_of
+from proxy.comparison.verdict import Verdict
 from proxy.config.resolved import Candidate, Config, Ramp, Route
 from proxy.control.judging import Judging
 from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
+from proxy.control.told_verdicts import ToldVerdicts
 from proxy.control.webhooks import Webhooks
 from proxy.errors import StateError
 from proxy.ramp.phases import ACTIVE, JUDGED, Event, Phase
@@ -31,7 +33,7 @@ from proxy.ramp.state import SHADOW_STEP, Cause, RampState, changed
 from proxy.ramp.window import Judgement, Published, Window, settled
 from proxy.state import decisions
 from proxy.state.control_page import CandidateState, ControlPage, RouteState
-from proxy.state.decisions import Decision
+from proxy.state.decision_record import Decision
 from proxy.state.kill import Scope, part_names
 from proxy.state.orders import Source, order_weight
 from proxy.telemetry import rfc3339, wall_ns
@@ -99,6 +101,7 @@ class RampDriver:
             if route.ramp is not None
             for candidate in route.candidates
         }  # fmt: skip
+        self._verdicts = ToldVerdicts()
         self._published: dict[str, Published] = {}
         self._seen: dict[str, Any] = {}
 
@@ -210,6 +213,8 @@ class RampDriver:
             self._store()
         params = params_of(entry.route, entry.candidate.name)
         entry.judged = self._judging.latest(entry.name, window, published, params, now_ms)
+        if entry.judged.verdict is not None:
+            self._tell_verdict(entry, entry.judged.verdict, now_ms)
 
     def _act(self, entry: Entry, action: Action, sight: Sight, generation: int) -> bool:
         """Do what the core says; return whether there may be more to do."""
@@ -239,17 +244,15 @@ class RampDriver:
         entry.kept = Kept(after, window)
         if event in _AFRESH:
             entry.judged = Judgement(reason="the step has just begun")
+            self._verdicts.forget(entry.name)
         self._webhooks.forget(entry.name)
         self._store()
         old, new = before.words, after.words
         decision = Decision(
             source.now_ms, f"ramp_{event}", source.who, source.via, entry.name, [old], [new],
-            source.reason, evidence=judged.verdict if source.who == WHO else None,
+            source.reason, evidence=judged.verdict,
         )  # fmt: skip
-        try:
-            decisions.append(self._state_dir, decision)
-        except StateError as exc:
-            entry.trouble = str(exc)
+        self._log(entry, decision)
         logger.warning(
             "ramp of %s: %s: %s -> %s by %s: %s",
             entry.name, event, old, new, source.who, source.reason,
@@ -257,12 +260,26 @@ class RampDriver:
         if entry.plan.notify is not None:
             self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
 
+    def _tell_verdict(self, entry: Entry, verdict: Verdict, now_ms: int) -> None:
+        if (news := self._verdicts.news(entry.name, verdict, now_ms)) is None:
+            return
+        old, new = news
+        decision = Decision(
+            now_ms, "verdict", WHO, VIA, entry.name, old, new, verdict.reason, evidence=verdict
+        )
+        self._log(entry, decision)
+
+    def _log(self, entry: Entry, decision: Decision) -> None:
+        if error := decisions.append_all(self._state_dir, (decision,)):
+            entry.trouble = error
+
     def _set_weight(self, entry: Entry, weight_bp: int, state: RampState, generation: int) -> bool:
         """Put a weight on the page; return whether it is there. A fall does not mind a kill."""
         scope = Scope(entry.route.name, entry.candidate.name)
         is_rise = state.lowers_from_bp is None
         now_ms = wall_ns() // 1_000_000
-        source = Source(WHO, VIA, state.why, now_ms, generation if is_rise else None)
+        seen = generation if is_rise else None
+        source = Source(WHO, VIA, state.why, now_ms, seen, entry.judged.verdict)
         try:
             change = order_weight(self._page(), scope, weight_bp, source, state.step)
         except StateError as exc:

@@ -26,8 +26,8 @@ from proxy.control.snapshot import Observer, Reloads
 from proxy.errors import ConfigError, StateError
 from proxy.state import decisions
 from proxy.state.control_page import ControlState, for_config, update
-from proxy.state.decisions import Decision
-from proxy.state.orders import Source
+from proxy.state.decision_record import Decision
+from proxy.state.orders import Source, weights_moved
 from proxy.state.running_config import config_path
 from proxy.telemetry import wall_ns
 
@@ -36,6 +36,8 @@ MAX_VERSIONS = 500
 #: Lines of a diff, and letters of a line, that are kept: a decision is one short line of a file.
 _DIFF_LINES = 100
 _DIFF_LETTERS = 300
+#: Faults of a refused file that the log keeps; the answer has all.
+_FAULTS = 20
 _DEFECT = "a fault of Understudy; the log of control says more"
 _NO_SOURCE = "this instance was not started with a config file; nobody knows what to read"
 
@@ -99,6 +101,7 @@ class Reloader:
         self._counts: Counter[str] = Counter()
         self._refused: tuple[str, ...] = ()
         self._refused_ms = 0
+        self._moved: list[Decision] = []
         self._loaded_ms = _changed_ms(config_path(Path(config.state_dir), config.version))
         self._tell()
 
@@ -117,6 +120,8 @@ class Reloader:
         """Read the file, and put it in place if it is good."""
         outcome = self._attempt(source)
         self._counts[outcome.result] += 1
+        if outcome.result is not Result.UNCHANGED:
+            outcome = self._decided(outcome, source)
         if outcome.is_good:
             self._refused, self._refused_ms = (), 0
             if outcome.result is Result.RELOADED or not self._loaded_ms:
@@ -137,7 +142,7 @@ class Reloader:
             if not changes:
                 return Outcome(Result.UNCHANGED, version, version)
             _refuse_fixed(changes)
-            revision = self._put(config).config_revision
+            revision = self._put(config, source).config_revision
         except ConfigError as exc:
             return Outcome(Result.INVALID, version, version, 0, (), tuple(map(str, exc.faults)))
         except _RefusedError as exc:
@@ -149,18 +154,19 @@ class Reloader:
             logger.exception("a reload failed")
             return Outcome(Result.FAILED, version, version, 0, changes, (_DEFECT,))
         self._stamps = stamps
-        done = Outcome(Result.RELOADED, version, config.version, revision, changes)
-        return self._decided(done, source)
+        return Outcome(Result.RELOADED, version, config.version, revision, changes)
 
-    def _put(self, config: Config) -> ControlState:
+    def _put(self, config: Config, source: Source) -> ControlState:
         """Write the config and name it on the page; on an error nothing has changed."""
         from proxy.config.load import write_again  # noqa: PLC0415 - see _read
 
         page = self._observer.page()
+        moved: list[Decision] = []
 
         def put(before: ControlState) -> ControlState:
             state = for_config(config, before)
             _refuse_overweight(config, state)
+            moved[:] = weights_moved(before, state, source)
             return state
 
         try:
@@ -177,18 +183,19 @@ class Reloader:
         _forget_oldest(self._observer.state_dir)
         for follow in self._followers:
             follow(config)
+        self._moved = moved
         return state
 
     def _decided(self, outcome: Outcome, source: Source) -> Outcome:
-        decision = Decision(
-            source.now_ms, "config", source.who, source.via, "*",
-            outcome.old_version, outcome.version, source.reason, diff=diff_lines(outcome.changes),
+        """Log what became of a reload, and which weights it moved."""
+        moved, self._moved = self._moved, []
+        version = outcome.version if outcome.is_good else None
+        reload = Decision(
+            source.now_ms, "reload", source.who, source.via, "*", outcome.old_version, version,
+            source.reason, diff=diff_lines(outcome.changes), refusal=_refusal(outcome),
         )  # fmt: skip
-        try:
-            decisions.append(self._observer.state_dir, decision)
-        except StateError as exc:
-            return replace(outcome, log_error=str(exc))
-        return outcome
+        error = decisions.append_all(self._observer.state_dir, (reload, *moved))
+        return replace(outcome, log_error=error)
 
     def _tell(self) -> None:
         self._observer.reloads = Reloads(
@@ -222,6 +229,14 @@ def outcome_document(outcome: Outcome, lagging: Sequence[int]) -> dict[str, Any]
     if not outcome.is_good:
         document["error"] = "the config was not changed:\n" + "\n".join(outcome.faults)
     return document
+
+
+def _refusal(outcome: Outcome) -> str:
+    """Return the first faults, one a line, for the decisions log; empty for a good file."""
+    faults = outcome.faults[:_FAULTS]
+    if len(outcome.faults) > _FAULTS:
+        faults += (f"and {len(outcome.faults) - _FAULTS} more",)
+    return "\n".join(faults)
 
 
 def diff_lines(changes: tuple[Change, ...]) -> tuple[str, ...]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from proxy.config.resolved import Config
 from proxy.control.counters import Counters
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
+from proxy.control.small_files import read_json
+from proxy.control.told_decisions import told_decisions
 from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
 from proxy.journal.books import JournalBooks, read_books
@@ -91,10 +91,14 @@ class Snapshot:
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
         reloads: empty where control does not tell it.
         revisions: of the config that each worker runs, by its index; 0: it does not say.
+        is_writable: whether files can be made in the state directory; if not, neither `runtime.json` nor
+            the pages of workers that were started since say anything of them.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
+        decisions: the last ones, newest first, without their evidence; how many were written, shipped and
+            dropped, how many wait in control's memory, and what the recorder that ships them last said.
         journals: the books of each worker's journal, also of workers that the config no longer has.
         unsettled: pages of workers that died, whose successors have not settled them.
         still_s: for how long the books have not moved; 0 where nobody samples them.
@@ -117,6 +121,8 @@ class Snapshot:
     usage: dict[str, Usage]
     labels: dict[str, Any]
     ramps: dict[str, Any]
+    decisions: dict[str, Any] = field(default_factory=dict)
+    is_writable: bool = True
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
@@ -177,7 +183,7 @@ class Observer:
         Raises:
             StateError: it cannot be opened.
         """
-        if self._page is not None and not self._page.is_whole():
+        if self._page is not None and not (self._page.is_whole() and self._page.is_writable):
             self._page.close()
             self._page = None
         if self._page is None:
@@ -199,8 +205,9 @@ class Observer:
         recorders, journals = self._recorders(), self._journals()
         counters = self._workers.counters()
         beats = self._workers.beats()
+        is_writable = os.access(self.state_dir, os.W_OK | os.X_OK)
         processes = tuple(
-            _process(entry, _beat_age_ms(entry, beats, now_ms))
+            _process(entry, _beat_age_ms(entry, beats, now_ms, is_writable=is_writable))
             for entry in runtime.get("processes", [])
         )
         return Snapshot(
@@ -219,6 +226,8 @@ class Observer:
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
+            decisions=told_decisions(self.state_dir),
+            is_writable=is_writable,
             journals=journals,
             unsettled=self._workers.unsettled(now_ms - HUNG_MS),
             still_s=self._moved.still_s(monotonic_s(), counters, recorders),
@@ -278,15 +287,6 @@ def _books(counters: dict[Key, int], recorders: tuple[dict[str, Any] | None, ...
     return [*moving, *((r or {}).get("journaled_read") for r in recorders)]
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return a small JSON object that another process replaces now and then; None without one."""
-    try:
-        found = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _process(entry: dict[str, Any], beat_age_ms: int | None) -> Process:
     pid = int(entry["pid"])
     has_beaten = beat_age_ms is not None and beat_age_ms <= HUNG_MS
@@ -305,9 +305,12 @@ def _usage(launcher: int, processes: tuple[Process, ...]) -> dict[str, Usage]:
 
 
 def _beat_age_ms(
-    entry: dict[str, Any], beats: dict[int, tuple[int, int]], now_ms: int
+    entry: dict[str, Any], beats: dict[int, tuple[int, int]], now_ms: int, *, is_writable: bool
 ) -> int | None:
-    """Return how long ago a worker beat or started; None for one that may still start, or others."""
+    """Return how long ago a worker beat or started; None for one that may still start, or others.
+
+    One that was started on a read-only disk beats in its memory alone.
+    """
     role, _, index = str(entry["name"]).partition(" ")
     if role != "worker" or not index.isdecimal():
         return None
@@ -315,7 +318,7 @@ def _beat_age_ms(
     if pid and pid == entry["pid"]:
         return now_ms - beat_ms
     age_ms = now_ms - int(entry["started_ms"])
-    return age_ms if age_ms > START_MS else None
+    return age_ms if age_ms > START_MS and is_writable else None
 
 
 def _drops(recorders: tuple[dict[str, Any] | None, ...]) -> dict[Key, int]:

@@ -54,14 +54,16 @@ def problems(snapshot: Snapshot) -> list[str]:
     found = []
     if not snapshot.runtime:
         found.append("no runtime.json: the launcher is gone, or cannot write the state directory")
+    if not snapshot.is_writable:
+        found.append(
+            f"the state directory {snapshot.config.state_dir} cannot be written: kills and weights hold in "
+            "memory, and may not survive a restart of the instance; pairs are lost; processes that were "
+            "restarted since are not counted"
+        )
     if snapshot.page_error:
         found.append(f"{snapshot.page_error}; until then only the primary serves")
     found += _config_troubles(snapshot)
-    for process in snapshot.processes:
-        if not process.is_alive:
-            found.append(f"{process.name} is down ({process.last_end or 'not started yet'})")
-        elif process.is_hung:
-            found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
+    found += _process_troubles(snapshot)
     for route in snapshot.config.routes:
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
@@ -70,12 +72,27 @@ def problems(snapshot: Snapshot) -> list[str]:
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
-    found += _label_troubles(snapshot) + _losses(snapshot)
+    found += _label_troubles(snapshot) + _decision_troubles(snapshot) + _losses(snapshot)
     return found + [
         f"the ledger does not add up: {line.account} {line.scope}: {line.total} in all, "
         f"{line.settled} accounted for"
         for line in imbalances(snapshot)
     ]
+
+
+def _process_troubles(snapshot: Snapshot) -> list[str]:
+    """Return the processes that are down or hang, as far as can be known."""
+    found = []
+    for process in snapshot.processes:
+        if process.is_hung:
+            found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
+        elif not process.is_alive and not snapshot.is_writable:
+            found.append(
+                f"{process.name} was restarted, or is down: runtime.json cannot be written"
+            )
+        elif not process.is_alive:
+            found.append(f"{process.name} is down ({process.last_end or 'not started yet'})")
+    return found
 
 
 def _config_troubles(snapshot: Snapshot) -> list[str]:
@@ -123,7 +140,13 @@ def _endpoints_left_out(snapshot: Snapshot) -> list[str]:
 
 
 def is_ready(snapshot: Snapshot) -> bool:
-    """Return whether users are served: at least one worker lives and moves."""
+    """Return whether users are served: at least one worker lives and moves.
+
+    While the state directory cannot be written, nobody can say that of workers that were restarted; the
+    launcher goes on restarting them, and an instance that serves must not be taken out of rotation.
+    """
+    if not snapshot.is_writable and snapshot.is_running:
+        return True
     return bool(snapshot.beating) or any(
         p.is_alive and not p.is_hung for p in snapshot.processes if p.name.startswith("worker ")
     )
@@ -158,6 +181,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         },
         "recorders": list(snapshot.recorders),
         "labels": snapshot.labels,
+        "decisions": snapshot.decisions,
     }
 
 
@@ -315,6 +339,32 @@ def _label_troubles(snapshot: Snapshot) -> list[str]:
         return []
     remedy = f"; to mend it, {snapshot.labels['remedy']}" if snapshot.labels.get("remedy") else ""
     return [f"labels: {state}: {snapshot.labels.get('message') or 'it says no more'}{remedy}"]
+
+
+def _decision_troubles(snapshot: Snapshot) -> list[str]:
+    """Return what keeps decisions from their log, and what is in it from its topic."""
+    told, found = snapshot.decisions, []
+    if told.get("error"):
+        found.append(f"decisions: {told['error']}")
+    if count := told.get("in_memory"):
+        found.append(
+            f"decisions: {count} wait in the memory of control, because the log cannot be written: is "
+            "the disk full or read-only"
+        )
+    if snapshot.config.record.kafka is None:
+        return found
+    if count := sum(told.get("dropped", {}).values()):
+        reasons = ", ".join(f"{reason} {n}" for reason, n in told["dropped"].items())
+        found.append(f"decisions: {count} are not in their topic, and will not be ({reasons})")
+    if told.get("state") in (None, *QUIET_STATES, "connecting", "closed") and not told.get(
+        "message"
+    ):
+        return found
+    remedy = f"; to mend it, {told['remedy']}" if told.get("remedy") else ""
+    return [
+        *found,
+        f"decisions: {told['state']}: {told.get('message') or 'it says no more'}{remedy}",
+    ]
 
 
 def _losses(snapshot: Snapshot) -> list[str]:

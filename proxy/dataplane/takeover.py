@@ -8,6 +8,7 @@ its requests keeps both.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,8 +17,55 @@ from proxy.config.resolved import Config
 from proxy.errors import StateError
 from proxy.journal.scan import count_lines
 from proxy.journal.segments import WRITER_LOCK, segment_numbers, segment_path, take_lock
-from proxy.state.stats_file import Layout, StatsPage, open_left, page_indexes, segment_pairs
+from proxy.state.stats_file import (
+    Layout,
+    StatsPage,
+    UnkeptStats,
+    open_left,
+    open_unkept,
+    page_indexes,
+    segment_pairs,
+)
 from proxy.state.takeover import adopt, settle_flush
+
+logger = logging.getLogger("understudy.worker")
+
+
+def open_books(config: Config, index: int) -> tuple[StatsPage, int]:
+    """Return the page that a worker counts on, and the pairs that its predecessor lost.
+
+    A folder that cannot be written (the disk is read-only, or full at the first start) keeps no worker
+    from serving: it counts in its memory, and `keep_books` moves that to the page when it can.
+    """
+    state_dir = Path(config.state_dir)
+    try:
+        page = open_left(state_dir, index)
+        return page, take_over(config, index, page)
+    except StateError as exc:
+        logger.error("%s; users are served, and this worker counts in its memory until then", exc)  # noqa: TRY400 - no traceback for a read-only disk
+    unkept = open_unkept(state_dir, index)
+    unkept.extend(Layout(config))
+    unkept.open_books()
+    return unkept, 0
+
+
+def keep_books(config: Config, index: int, unkept: UnkeptStats) -> StatsPage:
+    """Return the page of a worker that counted in its memory until now, with all that it counted.
+
+    The worker has written nothing to its journal meanwhile: what is there is its predecessor's.
+
+    Raises:
+        StateError: it still cannot be used.
+    """
+    page = open_left(Path(config.state_dir), index)
+    try:
+        page.extend(unkept.layout)
+        take_over(config, index, page)
+        unkept.move_to(page)
+    except StateError:
+        page.close()
+        raise
+    return page
 
 
 def take_over(config: Config, index: int, page: StatsPage) -> int:

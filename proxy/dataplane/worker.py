@@ -27,14 +27,14 @@ from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.revision import Revisions
 from proxy.dataplane.routes import RouteContext, Routes
-from proxy.dataplane.takeover import journal_directory, take_over
+from proxy.dataplane.takeover import journal_directory, keep_books, open_books
 from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.hash_key import kept_key
-from proxy.state.stats_file import open_left
+from proxy.state.stats_file import UnkeptStats
 from proxy.state.stats_page import Lost, Outcome, Reject
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
@@ -88,8 +88,7 @@ class Worker:
             disk_budget_bytes=config.limits.journal_disk_bytes // config.workers,
             journal=config.journal,
         )
-        self.stats = open_left(state_dir, index)
-        self.lost_by_predecessor = take_over(config, index, self.stats)
+        self.stats, self.lost_by_predecessor = open_books(config, index)
         self.cells = self.stats.cells
         cell = self.stats.layout.index
         self.received_cell, self._journal_bytes_cell = cell("received"), cell("journal_bytes")
@@ -110,7 +109,7 @@ class Worker:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
-        self._page_error, self._name = "", f"worker {index}"
+        self._page_error, self._name, self._index = "", f"worker {index}", index
         self.state: ControlState | None = None
         self.contexts: tuple[RouteContext, ...] = ()
         self.revisions, self.revision = Revisions(self, loop), revision
@@ -235,6 +234,10 @@ class Worker:
         waiting, self._unwritten = self._unwritten, []
         if not waiting:
             return
+        if isinstance(
+            self.stats, UnkeptStats
+        ):  # before the journal is taken over from a predecessor
+            self._keep_books(self.stats)
         cells = self.cells
         # What will be is noted before the write, and taken over after it: a successor that finds the
         # pairs in the journal and not in the books can tell how far this has come.
@@ -320,6 +323,8 @@ class Worker:
         self.gauges.write(now_s)
         self.journal.tick()
         self._set_in_flight()
+        if isinstance(self.stats, UnkeptStats):
+            self._keep_books(self.stats)
         if self._page is None or not self._page.is_whole():
             if self._page is not None:
                 self.state = None
@@ -329,6 +334,15 @@ class Worker:
                 self._apply_state()
         elif self._page.generation() != self._generation:
             self._read_control_page()
+
+    def _keep_books(self, unkept: UnkeptStats) -> None:
+        """Count on the page again, if it can be used by now."""
+        try:
+            self.stats = keep_books(self.config, self._index, unkept)
+        except StateError:
+            return  # told at the start
+        self.cells = self.stats.cells
+        logger.info("the stats page can be used again; what was counted meanwhile is on it")
 
     def _set_in_flight(self) -> None:
         cells = self.cells

@@ -11,11 +11,13 @@ from proxy.config.resolved import Kafka
 from proxy.doctor.findings import Finding, Level, ok
 from proxy.errors import ConfigError
 from proxy.recorder.kafka_cluster import Access, Cluster, ClusterError, Topic, connect
-from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
+from proxy.recorder.sink import DECISIONS_TOPIC, LABELS_TOPIC, PAIRS_TOPIC
 
 #: For one question; there are a handful.
 CALL_S: Final = 4.0
-_TOPICS: Final = (PAIRS_TOPIC, LABELS_TOPIC)
+_TOPICS: Final = {PAIRS_TOPIC: "pairs", LABELS_TOPIC: "labels", DECISIONS_TOPIC: "decisions"}
+#: Joined by request id, partition by partition.
+_JOINED: Final = (PAIRS_TOPIC, LABELS_TOPIC)
 _MEND_TOPIC: Final = "run `understudy topics create`"
 
 
@@ -28,8 +30,8 @@ async def kafka_findings(kafka: Kafka) -> list[Finding]:
             brokers, there = await cluster.brokers(), await cluster.topics()
             reached = f"{brokers} {'broker answers' if brokers == 1 else 'brokers answer'}"
             found = [ok("kafka", servers, reached)]
-            for name in _TOPICS:
-                found += await _topic(cluster, f"{kafka.topic_prefix}.{name}", there)
+            for name, what in _TOPICS.items():
+                found += await _topic(cluster, f"{kafka.topic_prefix}.{name}", what, there)
     except ConfigError as exc:
         return [Finding("kafka", servers, Level.FAULT, str(exc), why, "mend record.kafka.options")]
     except ClusterError as exc:
@@ -42,10 +44,8 @@ async def kafka_findings(kafka: Kafka) -> list[Finding]:
     return found + _widths(kafka, there)
 
 
-async def _topic(cluster: Cluster, name: str, there: dict[str, Topic]) -> list[Finding]:
-    is_needed = name.endswith(PAIRS_TOPIC)
-    bad = Level.FAULT if is_needed else Level.WARNING
-    what = "pairs" if is_needed else "labels"
+async def _topic(cluster: Cluster, name: str, what: str, there: dict[str, Topic]) -> list[Finding]:
+    bad = Level.FAULT if name.endswith(PAIRS_TOPIC) else Level.WARNING
     why = f"{what} wait on the disk"
     access = await cluster.can_write(name)
     if access is Access.DENIED:
@@ -81,7 +81,7 @@ async def _topic(cluster: Cluster, name: str, there: dict[str, Topic]) -> list[F
 
 def _widths(kafka: Kafka, there: dict[str, Topic]) -> list[Finding]:
     """Compare the partitions of pairs and labels: whoever joins them counts on the same number."""
-    pairs, labels = (there.get(f"{kafka.topic_prefix}.{name}") for name in _TOPICS)
+    pairs, labels = (there.get(f"{kafka.topic_prefix}.{name}") for name in _JOINED)
     if pairs is None or labels is None or pairs.partitions == labels.partitions:
         return []
     return [

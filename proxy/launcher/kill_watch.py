@@ -71,7 +71,7 @@ class KillWatch:
         self._answered = (names, page.generation())
 
     def _open(self) -> ControlPage:
-        if self._page is not None and not self._page.is_whole():
+        if self._page is not None and not (self._page.is_whole() and self._page.is_writable):
             self._page.close()
             self._page = None
         if self._page is None:

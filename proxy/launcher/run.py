@@ -30,13 +30,18 @@ from proxy.launcher.runtime import FILE_NAME, take_lock, write_runtime
 from proxy.launcher.sockets import LaunchError, bound_address, listen
 from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
-from proxy.state.control_page import ControlPage, for_config, open_page, update
+from proxy.state import decisions
+from proxy.state.control_page import ControlPage, ControlState, for_config, open_page, update
+from proxy.state.kill import Scope
+from proxy.state.orders import Source, make_decision, weights_moved
 from proxy.state.running_config import config_path
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
 #: end of a child included, wakes it at once.
 TICK_S = 0.05
+#: How often decisions that the disk did not take are tried again.
+LOG_AGAIN_S = 1.0
 #: What the processes of a launcher that was killed get beyond their own time, to go.
 MARGIN_S = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
@@ -104,11 +109,31 @@ def _prepare_page(state_dir: Path, config: Config) -> ControlPage | None:
     except StateError as exc:
         _complain_of_page(exc)
         return None
+    seen: list[ControlState] = []
+
+    def adapt(before: ControlState) -> ControlState:
+        seen.append(before)
+        return for_config(config, before)
+
     try:
-        update(page, lambda before: for_config(config, before))
+        after = update(page, adapt)
     except StateError as exc:
         _complain_of_page(exc)
+    else:
+        _log_start(state_dir, seen[0], after)
     return page
+
+
+def _log_start(state_dir: Path, before: ControlState, after: ControlState) -> None:
+    """Put into the decisions log that another config runs than before, and which weights it moved."""
+    if before.config_version in ("", after.config_version):
+        return
+    source = Source("understudy", "start", "another config than before", wall_ns() // 1_000_000)
+    versions = before.config_version, after.config_version
+    start = make_decision("start", Scope(), *versions, source)
+    error = decisions.append_all(state_dir, (start, *weights_moved(before, after, source)))
+    if error:
+        log("error", "decision_not_logged", why=error)
 
 
 def _complain_of_page(exc: StateError) -> None:
@@ -167,6 +192,7 @@ class _Launcher:
         self._kill_watch = KillWatch(self._state_dir, page)
         self._hung_watch = HungWatch(self._state_dir)
         self._config_watch = ConfigWatch(self._state_dir)
+        self._log_again_s = 0.0
 
     def _children(self, plan: _Plan) -> list[Child]:
         def child(role: Role, index: int, listener: socket.socket | None = None) -> Child:
@@ -212,6 +238,7 @@ class _Launcher:
             self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
             self._replace_hung(now_s)
             self._follow_config(now_s)
+            self._log_decisions(now_s)
             self._supervisor.start_due(now_s, wall_ms)
             self._stop.advance(now_s)
             if not self._stop.is_over:
@@ -233,6 +260,12 @@ class _Launcher:
             self._config_path, self._config_version = path, version
             log("info", "config_followed", config_version=version)
             self._publish()
+
+    def _log_decisions(self, now_s: float) -> None:
+        """Log what the disk did not take at first."""
+        if now_s >= self._log_again_s:
+            self._log_again_s = now_s + LOG_AGAIN_S
+            decisions.retry(self._state_dir)
 
     def _on_signal(self, number: int, now_s: float) -> None:
         name = signal.Signals(number).name

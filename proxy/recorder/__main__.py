@@ -24,6 +24,8 @@ from proxy.errors import ConfigError, ConfigFault, UnderstudyError
 from proxy.heap import keep_freed_memory, leave_garbage
 from proxy.log import emit
 from proxy.log_records import configure
+from proxy.recorder.beside import Beside
+from proxy.recorder.decisions import DecisionShipper
 from proxy.recorder.follow import next_config
 from proxy.recorder.labels import LabelShipper
 from proxy.recorder.loop import Recorder
@@ -66,7 +68,7 @@ async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) ->
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
     end = asyncio.Event()
-    async with _labels(config, index, end), asyncio.TaskGroup() as tasks:
+    async with _beside(config, index, end), asyncio.TaskGroup() as tasks:
         change = tasks.create_task(next_config(config))
         change.add_done_callback(lambda _: end.set())
         stopped = tasks.create_task(stop.wait())
@@ -82,29 +84,35 @@ async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) ->
 
 
 @asynccontextmanager
-async def _labels(config: Config, index: int, end: asyncio.Event) -> AsyncIterator[None]:
-    """Ship labels meanwhile, if this is the recorder that does, and to their end after `end`."""
+async def _beside(config: Config, index: int, end: asyncio.Event) -> AsyncIterator[None]:
+    """Ship labels and decisions meanwhile, if this is the recorder that does, and to their end after `end`."""
     if index:
         yield
         return
-    labels = LabelShipper(config)
-    labels.start()
+    shippers: list[Beside] = [LabelShipper(config)]
+    if config.record.kafka is not None:
+        shippers.append(DecisionShipper(config, config.record.kafka))
+    for shipper in shippers:
+        shipper.start()
     try:
         async with asyncio.TaskGroup() as group:
-            # Labels are shipped to their end beside the pairs, not after them.
-            group.create_task(_pass_on(end, labels))
+            # They are shipped to their end beside the pairs, not after them.
+            group.create_task(_pass_on(end, shippers))
             try:
                 yield
             finally:
                 end.set()
     finally:
-        labels.request_stop()
-        await asyncio.to_thread(labels.join, config.limits.recorders_stop_s)
+        for shipper in shippers:
+            shipper.request_stop()
+        for shipper in shippers:
+            await asyncio.to_thread(shipper.join, config.limits.recorders_stop_s)
 
 
-async def _pass_on(end: asyncio.Event, labels: LabelShipper) -> None:
+async def _pass_on(end: asyncio.Event, shippers: list[Beside]) -> None:
     await end.wait()
-    labels.request_stop()
+    for shipper in shippers:
+        shipper.request_stop()
 
 
 def open_spans(config: Config) -> SpanSink | None:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from proxy.pairs.label import Label, timestamp
+from proxy.recorder.decision_reader import DecisionMessage
 from proxy.recorder.sink import Pair
 
 _MASK = 0xFFFF_FFFF
@@ -156,6 +157,19 @@ def label_headers(label: Label) -> bytes:
         (b"ce_id", label.event_id.encode()),
         (b"ce_time", timestamp(label.ts_ms).encode()),
         (b"ce_source", b"/understudy/labels"),
+    )
+    return varint(len(headers)) + b"".join(_header(*header) for header in headers)
+
+
+def decision_headers(decision: DecisionMessage) -> bytes:
+    """Return the CloudEvents headers of a decision as a message ends with them."""
+    headers = (
+        (b"ce_specversion", b"1.0"),
+        (b"ce_type", b"understudy.decision.v1"),
+        (b"content-type", b"application/json; charset=UTF-8"),
+        (b"ce_id", decision.decision_id.encode()),
+        (b"ce_time", decision.ts.encode()),
+        (b"ce_source", f"/understudy/{decision.instance}".encode()),
     )
     return varint(len(headers)) + b"".join(_header(*header) for header in headers)
 

@@ -1,41 +1,31 @@
 """Labels from control's journal to their sink: the topic of labels, or files beside the local log.
 
-Like the recorder's loop, and beside it: on a thread of its own, because the client of one topic
-must not wait for the other's, and because `proxy.recorder.kafka` throws away every task of the
-client that it finds on its event loop. It begins with the first label, so that who sends none pays
-nothing. The position moves after the sink has acknowledged: labels are shipped at least once, and a
-label that is shipped twice says the same thing twice.
+Like the recorder's loop, and beside it (`proxy.recorder.beside`). It begins with the first label, so
+that who sends none pays nothing. The position moves after the sink has acknowledged: labels are shipped
+at least once, and a label that is shipped twice says the same thing twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import os
-import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
-
-import orjson
+from typing import Final
 
 from proxy.config.resolved import Config
-from proxy.errors import StateError, UnderstudyError
+from proxy.errors import StateError
 from proxy.journal.cursor import Batch
 from proxy.journal.label_journal import DISK_SHARE, label_journal
 from proxy.journal.reader import JournalReader
 from proxy.pairs.label import Label, LabelError, read_line
+from proxy.recorder.beside import POLL_S, REPORT_S, Beside, PlainSink, rest
 from proxy.recorder.local_log import LocalLog
-from proxy.recorder.sink import LABELS_TOPIC, Delivery, Message, SinkStatus
+from proxy.recorder.sink import LABELS_TOPIC, Delivery
 from proxy.telemetry import wall_ns
 
 #: Uncompressed bytes of labels in memory at once.
 WINDOW_BYTES: Final = 512 * 1024
-#: Between looks at the journal, and at whether there is one.
-POLL_S: Final = 0.25
-_REPORT_S: Final = 1.0
 #: What a file of statistics is called, in `state_dir`.
 STATISTICS_NAME: Final = "labels.json"
 
@@ -43,74 +33,25 @@ STATISTICS_NAME: Final = "labels.json"
 READ, ACKNOWLEDGED, DROPPED = "read", "acknowledged", "dropped."
 
 
-class LabelSink(Protocol):
-    """The part of `proxy.recorder.sink.Sink` that labels need, in the same words."""
-
-    @property
-    def name(self) -> str:
-        """Say what kind of sink it is, and where."""
-        ...
-
-    @property
-    def status(self) -> SinkStatus:
-        """Say how the sink is doing now."""
-        ...
-
-    async def write(self, pairs: list[Message]) -> Delivery:
-        """Return when every label is acknowledged or given up."""
-        ...
-
-    async def close(self) -> None:
-        """Let all resources go."""
-        ...
-
-
-class LabelShipper:
-    """Ships labels from `start` until `stop`, on a thread of its own; the caller's loop is free."""
+class LabelShipper(Beside):
+    """Ships labels from `start` until `request_stop`, on a thread of its own."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._state_dir = Path(config.state_dir)
+        super().__init__(
+            "labels", config.limits.recorders_stop_s, self._state_dir / STATISTICS_NAME
+        )
         self._directory = label_journal(self._state_dir)
-        self._stop = threading.Event()
-        self._wake: Callable[[], object] = bool
-        self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
         self._counts: Counter[str] = Counter()
         self._message = ""
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+    def is_wanted(self) -> bool:
+        """Return whether anybody has ever sent a label."""
+        return self._directory.exists()
 
-    def request_stop(self) -> None:
-        """Ask it to ship what is there and end, within `limits.recorders_stop_s`."""
-        self._stop.set()
-        self._wake()
-
-    def join(self, timeout_s: float) -> None:
-        """Return when it has ended, or after `timeout_s`; what is left then waits in the journal."""
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        """Wait for a journal, then ship it; a fault of the sink's settings is told, and final."""
-        while not self._directory.exists():
-            if self._stop.wait(POLL_S):
-                return
-        try:
-            asyncio.run(self._ship())
-        except UnderstudyError as exc:
-            self._store({"state": "misconfigured", "message": str(exc)})
-
-    async def _ship(self) -> None:
-        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-
-        def wake() -> None:
-            with suppress(RuntimeError):  # it has ended by itself
-                loop.call_soon_threadsafe(stopping.set)
-
-        self._wake = wake
-        if self._stop.is_set():  # since before there was anybody to wake
-            stopping.set()
+    async def ship(self, stopping: asyncio.Event) -> None:
+        """Ship until the stop, and then what is there."""
         reader = await self._open()
         if reader is None:
             return
@@ -118,7 +59,7 @@ class LabelShipper:
         try:
             async with asyncio.TaskGroup() as group:
                 reporter = group.create_task(self._report(reader, sink))
-                await self._ship_until(stopping, reader, sink)
+                await self.for_a_while(stopping, self._ship_all(stopping, reader, sink))
                 reporter.cancel()
         finally:
             await sink.close()
@@ -127,28 +68,16 @@ class LabelShipper:
 
     async def _open(self) -> JournalReader | None:
         """Return the reader; None when stopped before a predecessor has let it go."""
-        while not self._stop.is_set():
+        while not self.is_stopping:
             try:
                 return JournalReader(self._directory)
             except StateError as exc:
-                self._store({"state": "journal_error", "message": str(exc)})
+                self.store({"state": "journal_error", "message": str(exc)})
                 await asyncio.sleep(POLL_S)
         return None
 
-    async def _ship_until(
-        self, stopping: asyncio.Event, reader: JournalReader, sink: LabelSink
-    ) -> None:
-        """Ship, and be done `limits.recorders_stop_s` after the stop, whatever the sink is doing."""
-        async with asyncio.TaskGroup() as group:
-            stopped = group.create_task(stopping.wait())
-            shipping = group.create_task(self._ship_all(stopping, reader, sink))
-            await asyncio.wait([shipping, stopped], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([shipping], timeout=self._config.limits.recorders_stop_s)
-            shipping.cancel()
-            stopped.cancel()
-
     async def _ship_all(
-        self, stopping: asyncio.Event, reader: JournalReader, sink: LabelSink
+        self, stopping: asyncio.Event, reader: JournalReader, sink: PlainSink
     ) -> None:
         while True:
             is_last_look = stopping.is_set()
@@ -162,11 +91,9 @@ class LabelShipper:
                 self._message = f"cannot read or commit in {self._directory}: {exc.strerror}"
             if is_last_look:
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_S):
-                    await stopping.wait()
+            await rest(stopping)
 
-    async def _deliver(self, reader: JournalReader, batch: Batch, sink: LabelSink) -> None:
+    async def _deliver(self, reader: JournalReader, batch: Batch, sink: PlainSink) -> None:
         labels, rejected = _labels(batch.lines)
         delivery = await sink.write([*labels]) if labels else Delivery(0)
         counts = self._counts
@@ -179,14 +106,14 @@ class LabelShipper:
         reader.commit(batch.position, Counter(reader.accounts) + counts)
         counts.clear()
 
-    async def _report(self, reader: JournalReader, sink: LabelSink) -> None:
+    async def _report(self, reader: JournalReader, sink: PlainSink) -> None:
         while True:
             self._tell(reader, sink)
-            await asyncio.sleep(_REPORT_S)
+            await asyncio.sleep(REPORT_S)
 
-    def _tell(self, reader: JournalReader, sink: LabelSink) -> None:
+    def _tell(self, reader: JournalReader, sink: PlainSink) -> None:
         accounts = reader.accounts
-        self._store(
+        self.store(
             {
                 "sink": sink.name,
                 "state": sink.status.state,
@@ -203,19 +130,8 @@ class LabelShipper:
             }
         )
 
-    def _store(self, content: dict[str, object]) -> None:
-        path = self._state_dir / STATISTICS_NAME
-        fresh = path.with_name(f".{STATISTICS_NAME}.new")
-        data = orjson.dumps({"updated_ms": wall_ns() // 1_000_000, **content})
-        with suppress(OSError):  # a file that grows old is told as such
-            # Not synced, because it is stale after a second anyway.
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            fresh.replace(path)
 
-
-def open_label_sink(config: Config) -> LabelSink:
+def open_label_sink(config: Config) -> PlainSink:
     """Return where labels go: the topic of labels where pairs go to Kafka, else `labels/`.
 
     Raises:
@@ -227,7 +143,7 @@ def open_label_sink(config: Config) -> LabelSink:
         kafka = importlib.import_module("proxy.recorder.kafka")
         messages = importlib.import_module("proxy.recorder.kafka_messages")
         stream = kafka.Stream(LABELS_TOPIC, messages.label_headers)
-        sink: LabelSink = kafka.KafkaSink(config.record.kafka, stream=stream)
+        sink: PlainSink = kafka.KafkaSink(config.record.kafka, stream=stream)
         return sink
     return LocalLog(
         Path(config.state_dir) / "labels",

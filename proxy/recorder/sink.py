@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 
 from proxy.config.resolved import Config, Fsync
 
-#: The topics of pair records and of labels, behind the configured prefix (DESIGN section 5).
+#: The topics of pair records, labels and decisions, behind the configured prefix (DESIGN section 5).
 PAIRS_TOPIC = "pairs.v1"
 LABELS_TOPIC = "labels.v1"
+DECISIONS_TOPIC = "decisions.v1"
 
 
 class Pair(NamedTuple):
@@ -41,7 +42,7 @@ class Pair(NamedTuple):
 
 
 class Message(Protocol):
-    """What every sink needs of what it ships: a pair, or a label."""
+    """What every sink needs of what it ships: a pair, a label, or a decision."""
 
     @property
     def request_id(self) -> str:

@@ -16,10 +16,9 @@ from typing import Final
 from aiokafka import errors
 
 from proxy.recorder.kafka_cluster import Cluster, Topic, Wanted
-from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
+from proxy.recorder.sink import DECISIONS_TOPIC, LABELS_TOPIC, PAIRS_TOPIC
 from proxy.telemetry import monotonic_s
 
-DECISIONS_TOPIC: Final = "decisions.v1"
 STATE_TOPIC: Final = "state.v1"
 
 #: As many records as a day's pairs of a busy route are read side by side.

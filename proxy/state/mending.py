@@ -8,10 +8,14 @@ opens no kill file: what was killed meanwhile stays killed until a second word.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proxy.errors import StateError
 from proxy.state import kill as latch
@@ -21,10 +25,24 @@ from proxy.state.control_page import (
     Part,
     RouteState,
     for_config,
+    open_page,
     rewrite_page,
 )
 from proxy.state.kill import Scope, UnknownScopeError, kill_file_name, part_names
-from proxy.state.orders import Change, Source, latch_files, logged, make_decision, note_of
+from proxy.state.orders import (
+    Change,
+    Source,
+    killed_of,
+    latch_files,
+    logged,
+    make_decision,
+    note_of,
+)
+from proxy.telemetry import monotonic_s
+
+#: How long a launcher that got SIGUSR1 is given; it takes milliseconds.
+SIGNAL_S: Final = 2.0
+_SIGNAL_POLL_S: Final = 0.005
 
 if TYPE_CHECKING:  # see proxy.state.control_page
     from proxy.config.resolved import Config
@@ -47,20 +65,49 @@ def kill_by_file(state_dir: Path, config: Config | None, scope: Scope, source: S
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         try:
-            os.write(descriptor, f"{source.reason}\n".encode())
+            with suppress(OSError):  # on a full disk it is empty, and means the same
+                os.write(descriptor, f"{source.reason}\n".encode())
         finally:
             os.close(descriptor)
     except OSError as exc:
-        raise StateError(
-            f"cannot leave the kill file {path} either: {exc.strerror}; "
-            "send SIGUSR1 to the launcher, or stop it"
-        ) from exc
+        raise StateError(f"cannot leave the kill file {path} either: {exc.strerror}") from exc
     before = _state_of(scope)
     after = latch.kill(before, scope, Part.DEFAULT, note_of(source))
     by_file = replace(source, via=f"{source.via}, file {path.name}")
     decision = make_decision("kill", scope, [], part_names(Part.DEFAULT), by_file)
     decision = replace(decision, note="the control page could not be changed; a kill file was left")
     return logged(state_dir, Change(before, after, decision))
+
+
+def kill_by_signal(state_dir: Path, source: Source) -> Change:
+    """Let the launcher kill everything; for when neither the page nor the folder can be written.
+
+    The launcher has mapped the page when it could be, and goes on writing it. A signal has no scope, so
+    everything is killed, whatever was asked: that harms no user.
+
+    Raises:
+        StateError: there is no launcher here, or it did not kill in time.
+    """
+    pid = _launcher(state_dir)
+    page = open_page(state_dir)
+    try:
+        before, generation = page.read(), page.generation()
+        os.kill(pid, signal.SIGUSR1)
+        deadline_s = monotonic_s() + SIGNAL_S
+        while page.generation() == generation or not page.read().killed & Part.DEFAULT:
+            if monotonic_s() > deadline_s:
+                raise StateError(f"the launcher ({pid}) got SIGUSR1, and has not killed yet")
+            time.sleep(_SIGNAL_POLL_S)
+        after = page.read()
+    except OSError as exc:
+        raise StateError(f"cannot send SIGUSR1 to the launcher ({pid}): {exc.strerror}") from exc
+    finally:
+        page.close()
+    old, new = killed_of(before, Scope()), killed_of(after, Scope())
+    by_signal = replace(source, via=f"{source.via}, signal SIGUSR1")
+    return logged(
+        state_dir, Change(before, after, make_decision("kill", Scope(), old, new, by_signal))
+    )
 
 
 def revive_corrupt(state_dir: Path, config: Config, source: Source) -> Change:
@@ -80,6 +127,26 @@ def revive_corrupt(state_dir: Path, config: Config, source: Source) -> Change:
     decision = make_decision("revive", Scope(), ["unreadable"], part_names(after.killed), source)
     decision = replace(decision, note=_loss(after))
     return logged(state_dir, Change(ControlState(), after, decision))
+
+
+def _launcher(state_dir: Path) -> int:
+    """Return the process id of the launcher that holds `state_dir`; no other may be sent a signal.
+
+    Raises:
+        StateError: none does.
+    """
+    path = state_dir / "launcher.lock"
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(os.read(descriptor, 20))
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as exc:
+        raise StateError(f"cannot tell from {path} which process the launcher is: {exc}") from exc
+    raise StateError(f"no launcher runs on {state_dir}")
 
 
 def _state_of(scope: Scope) -> ControlState:

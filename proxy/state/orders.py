@@ -16,11 +16,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from proxy.errors import StateError
 from proxy.state import decisions, kill as latch
 from proxy.state.control_page import ControlPage, ControlState, Part, update
-from proxy.state.decisions import Decision
+from proxy.state.decision_record import Decision
 from proxy.state.kill import Scope
 from proxy.state.page_file import locked
 from proxy.telemetry import rfc3339
@@ -40,6 +41,7 @@ class Source:
     Attributes:
         now_ms: wall clock, milliseconds.
         seen_generation: of the page that the giver had seen; None: whatever is there now.
+        evidence: the verdict that it rests on; None: no verdict.
     """
 
     who: str
@@ -47,6 +49,7 @@ class Source:
     reason: str
     now_ms: int
     seen_generation: int | None = None
+    evidence: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +206,38 @@ def still_killed(state: ControlState) -> dict[str, list[str]]:
 
 
 def make_decision(
-    action: str, scope: Scope, old: list[str] | int, new: list[str] | int, source: Source
+    action: str,
+    scope: Scope,
+    old: list[str] | int | str | None,
+    new: list[str] | int | str | None,
+    source: Source,
 ) -> Decision:
     """Return what goes into the log."""
     return Decision(
-        source.now_ms, action, source.who, source.via, str(scope), old, new, source.reason
-    )
+        source.now_ms, action, source.who, source.via, str(scope), old, new, source.reason,
+        evidence=source.evidence,
+    )  # fmt: skip
+
+
+def weights_moved(before: ControlState, after: ControlState, source: Source) -> list[Decision]:
+    """Return a decision for each candidate whose weight another config has changed.
+
+    One that comes with a weight had none before; one that goes serves nobody any more.
+    """
+    old, new = _weights(before), _weights(after)
+    return [
+        make_decision("weight", scope, old.get(scope, 0), new.get(scope, 0), source)
+        for scope in dict.fromkeys((*old, *new))
+        if old.get(scope, 0) != new.get(scope, 0)
+    ]
+
+
+def _weights(state: ControlState) -> dict[Scope, int]:
+    return {
+        Scope(route, name): candidate.weight_bp
+        for route, inner in state.routes.items()
+        for name, candidate in inner.candidates.items()
+    }
 
 
 def logged(state_dir: Path, change: Change) -> Change:

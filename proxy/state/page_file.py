@@ -13,6 +13,7 @@ is `proxy.state.control_page`'s. This module imports nothing that is slow to imp
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -31,11 +32,14 @@ HEADER_BYTES = 64
 BUFFER_BYTES = 128 * 1024
 PAGE_BYTES = HEADER_BYTES + 2 * BUFFER_BYTES
 FILE_NAME = "control.page"
+LOCK_NAME = "control.lock"
 #: How long a writer waits for another one. Writers hold the lock for microseconds; one that was
 #: stopped while holding it must not freeze a kill without a word.
 LOCK_TIMEOUT_S = 2.0
 _LOCK_POLL_S = 0.002
 _BUFFER = struct.Struct("<QII")
+#: How a file system says that it, or what lies there, is not to be written.
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class PageFile:
@@ -47,6 +51,11 @@ class PageFile:
         self._view = memoryview(mapping)
         self._words = self._view[:HEADER_BYTES].cast("Q")
         self._inode = path.stat().st_ino
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it was mapped to be written: not on a disk that was read-only then."""
+        return not self._view.readonly
 
     def generation(self) -> int:
         """Return the number that every write raises; the one read on the hot path (~60 ns)."""
@@ -79,8 +88,10 @@ class PageFile:
         Call it inside `locked`.
 
         Raises:
-            StateError: it is larger than a buffer.
+            StateError: it is larger than a buffer, or the page was read-only when it was opened.
         """
+        if not self.is_writable:
+            raise StateError(f"cannot write {self.path}: it is read-only")
         if len(payload) > BUFFER_BYTES - _BUFFER.size:
             raise StateError(f"the control state takes {len(payload)} bytes; a page has less")
         generation = self.next_generation()
@@ -114,14 +125,16 @@ class PageFile:
 
 
 def map_page(state_dir: Path) -> tuple[Path, mmap.mmap]:
-    """Return the path of the page of `state_dir` and its mapping.
+    """Return the path of the page of `state_dir` and its mapping; read-only where nothing else is allowed.
+
+    Who maps a page on a disk that has become read-only still sees what others write who mapped it before.
 
     Raises:
         StateError: it is missing, too short, or cannot be opened.
     """
     path = state_dir / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor, access = _open_page(path)
         try:
             size = os.fstat(descriptor).st_size
             if size < PAGE_BYTES:
@@ -129,11 +142,21 @@ def map_page(state_dir: Path) -> tuple[Path, mmap.mmap]:
                     f"{path} is corrupt ({size} bytes, not {PAGE_BYTES}); "
                     "`understudy revive` writes it afresh"
                 )
-            return path, mmap.mmap(descriptor, PAGE_BYTES)
+            return path, mmap.mmap(descriptor, PAGE_BYTES, access=access)
         finally:
             os.close(descriptor)
     except OSError as exc:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
+
+
+def _open_page(path: Path) -> tuple[int, int]:
+    """Open a page to be written, else to be read; return the descriptor and how it may be mapped."""
+    try:
+        return os.open(path, os.O_RDWR), mmap.ACCESS_WRITE
+    except OSError as exc:
+        if exc.errno not in READ_ONLY:
+            raise
+    return os.open(path, os.O_RDONLY), mmap.ACCESS_READ
 
 
 def make_page(state_dir: Path, payload: bytes) -> None:
@@ -177,15 +200,15 @@ def lengthen_page(state_dir: Path) -> None:
 
 
 @contextmanager
-def locked(state_dir: Path) -> Iterator[None]:
-    """Hold the writers' lock: read, change and write inside it, so that no change is lost.
+def locked(state_dir: Path, name: str = LOCK_NAME) -> Iterator[None]:
+    """Hold a lock of writers, the page's: read, change and write inside it, so that no change is lost.
 
     Raises:
         StateError: the lock cannot be opened, or another process held it for `LOCK_TIMEOUT_S`.
     """
-    path = state_dir / "control.lock"
+    path = state_dir / name
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = _open_lock(path)
     except OSError as exc:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
     try:
@@ -210,6 +233,16 @@ def change_page(page: PageFile, change: Callable[[bytes, int], bytes]) -> tuple[
         after = change(before, page.next_generation())
         page.write_payload(after)
     return before, after
+
+
+def _open_lock(path: Path) -> int:
+    """Open a lock, made where there is none; one that is there can be held on a read-only disk, too."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        if exc.errno not in READ_ONLY:
+            raise
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _acquire(descriptor: int, path: Path) -> None:

@@ -21,6 +21,7 @@ import errno
 import mmap
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from proxy.config.resolved import Config
@@ -151,11 +152,27 @@ class StatsPage:
             )
         try:
             if HEADER_WORDS + grown.size > len(self._words):
-                self._map(_map_file(self.path, grown.size))
-            append_keys(self._keys_path, fresh)
+                self._grow(grown.size)
+            self._name(fresh)
         except OSError as exc:
             raise StateError(f"cannot extend {self.path}: {exc.strerror}") from exc
         self.layout = grown
+
+    def _grow(self, cells: int) -> None:
+        """Map as many cells; those of before stay where they are.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        self._map(_map_file(self.path, cells))
+
+    def _name(self, fresh: list[Key]) -> None:
+        """Write the names of new cells.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        append_keys(self._keys_path, fresh)
 
     def _begin_anew(self, wanted: Layout) -> None:
         """Forget every counter, but for the number of pairs that the recorder has in its books.
@@ -228,6 +245,39 @@ class StatsPage:
         self._mapping.close()
 
 
+class UnkeptStats(StatsPage):
+    """A page in the memory of its worker alone, whose folder cannot be written; nobody else sees it.
+
+    Its cells lie where they will lie on the page that it stands for, so it can be moved there.
+    """
+
+    def __init__(self, path: Path, held: Layout) -> None:
+        super().__init__(path, held, _map_memory(held.size))
+
+    def _grow(self, cells: int) -> None:
+        before = bytes(self._words.cast("B"))
+        self._map(_map_memory(cells))
+        self._words.cast("B")[: len(before)] = before
+
+    def _name(self, fresh: list[Key]) -> None:
+        return
+
+    def move_to(self, page: StatsPage) -> None:
+        """Add everything that was counted here to `page`, which was settled and extended.
+
+        Raises:
+            StateError: its cells lie elsewhere; nothing was moved.
+        """
+        if page.layout.named() != self.layout.named():
+            raise StateError(f"{page.path} has other counters by now")
+        for family, _, cell in self.layout.items():
+            counted = self.cells[cell]
+            page.cells[cell] = counted if family.is_gauge else page.cells[cell] + counted
+        for number, pairs in self.segments().items():
+            page.count_segment(number, pairs)
+        page.runs(self.revision())
+
+
 def page_path(state_dir: Path, worker: int) -> Path:
     """Return where the page of a worker is kept."""
     return state_dir / "stats" / f"worker-{worker}.page"
@@ -261,6 +311,14 @@ def open_left(state_dir: Path, worker: int) -> StatsPage:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
 
 
+def open_unkept(state_dir: Path, worker: int) -> UnkeptStats:
+    """Return a page in memory for a worker whose own cannot be opened."""
+    path, held = page_path(state_dir, worker), Layout()
+    with suppress(OSError, UnicodeDecodeError):  # then it has no place to move to
+        held.add(read_keys(keys_path(path)))
+    return UnkeptStats(path, held)
+
+
 def open_stats(state_dir: Path, worker: int, layout: Layout) -> StatsPage:
     """Map a worker's page, made or extended so that it has every counter of `layout`.
 
@@ -282,12 +340,12 @@ def read_stats(state_dir: Path, worker: int) -> StatsPage:
     layout = Layout()
     try:
         layout.add(read_keys(keys_path(path)))
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, os.O_RDONLY)
         try:
             size = os.fstat(descriptor).st_size
             if size < 8 * (HEADER_WORDS + max(1, layout.size)) or not layout.size:
                 raise StateError(f"{path} is too short; its worker has not started yet")
-            return StatsPage(path, layout, mmap.mmap(descriptor, size))
+            return StatsPage(path, layout, mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
         finally:
             os.close(descriptor)
     except OSError as exc:
@@ -311,6 +369,11 @@ def _map_file(path: Path, cells: int) -> mmap.mmap:
         return mmap.mmap(descriptor, max(size, 8 * words))
     finally:
         os.close(descriptor)
+
+
+def _map_memory(cells: int) -> mmap.mmap:
+    words = -(-(HEADER_WORDS + cells) // _STEP_WORDS) * _STEP_WORDS
+    return mmap.mmap(-1, 8 * words)
 
 
 def segment_pairs(state_dir: Path, worker: int, number: int) -> int | None:

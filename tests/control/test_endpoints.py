@@ -173,7 +173,11 @@ async def test_a_kill_on_a_corrupt_page_is_kept_for_the_page_that_comes(
     body = (await client.post("/api/v1/revive", json={"reason": "open"})).json()
     assert (body["killed"], body["opened"]) == ({}, {"iris": ["mirror", "canary"]})
     log = (await client.get("/api/v1/decisions")).json()["decisions"]
-    assert [d["action"] for d in log] == ["revive", "revive", "kill"]
+    told = [(d["action"], d["outcome"]) for d in log]
+    assert told == [
+        ("revive", "done"), ("revive", "done"), ("kill", "refused"), ("kill", "refused"),
+        ("kill", "done"),
+    ]  # fmt: skip
 
 
 async def test_a_kill_that_waits_for_a_lock_says_that_it_is_not_in_effect(

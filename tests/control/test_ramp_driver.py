@@ -71,6 +71,10 @@ def test_a_good_candidate_goes_all_the_way_whatever_dies_in_between(stage: Stage
     assert [(each["who"], each["old"], each["new"]) for each in moved] == [
         ("ramp", 0, 2_500), ("ramp", 2_500, 10_000),
     ]  # fmt: skip
+    verdicts = [each for each in stage.decisions if each["action"] == "verdict"]
+    assert {each["new"] for each in verdicts} == {"promote"}
+    for each in (*moved, *verdicts):
+        assert loads_verdict(orjson.dumps(each["evidence"])).outcome == "promote"
 
 
 def test_pairs_from_before_a_step_raise_nothing(stage: Stage) -> None:
@@ -104,6 +108,10 @@ def test_a_bad_candidate_loses_its_users_also_while_it_is_paused(
     )  # fmt: skip
     last = [each for each in stage.decisions if each["action"] == "ramp_halt"][-1]
     assert last["evidence"]["outcome"] == "halt"
+    fall = [each for each in stage.decisions if each["action"] == "weight"][-1]
+    assert (fall["old"], fall["new"], fall["evidence"]) == (2_500, 0, last["evidence"])
+    told = [each["new"] for each in stage.decisions if each["action"] == "verdict"]
+    assert told[-1] == "halt"
     stage.restart()
     stage.gather(same=100_000)
     assert stage.live.weight_bp == 0

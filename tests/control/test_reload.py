@@ -71,7 +71,10 @@ def test_a_refused_file_changes_nothing(
     assert outcome.result is result
     assert words in "; ".join(outcome.faults)
     assert read_state(stage.state_dir) == before
-    assert decisions.read_last(stage.state_dir, 9) == []
+    (decision,) = decisions.read_last(stage.state_dir, 9)
+    assert (decision["action"], decision["outcome"]) == ("reload", "refused")
+    assert words in decision["refusal"]
+    assert (decision["old"], decision["new"]) == (outcome.old_version, None)
     assert not stage.told["valid"]
     (problem,) = [p for p in problems(stage.observer.snapshot()) if "was refused" in p]
     assert words in problem

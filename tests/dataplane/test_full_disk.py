@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from proxy.config.resolved import Config, DropPolicy, Fsync, Journal
 from proxy.dataplane import worker
 from proxy.journal import writer
 from proxy.journal.reader import JournalReader
+from proxy.state.stats_file import UnkeptStats
 from proxy.state.stats_page import Lost
 from tests.support.dataplane import Options, Plane, dataplane, until
 from tests.support.disks import read_only, small_disk
@@ -168,6 +171,43 @@ async def test_a_worker_starts_without_a_journal(
             await _settled(plane, 6)
             assert _lost(plane) == {"journal_error": 3}
             assert len(plane.lines()) == 3
+
+
+async def test_a_worker_that_starts_on_a_read_only_disk_counts_in_memory_and_then_on_its_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users are served; what it counted meanwhile is added to what was counted before, once."""
+    monkeypatch.setattr(writer, "RETRY_S", 0.05)
+    state = tmp_path / "state"
+    async with Upstream(answer(BODY)) as primary, Upstream(answer(BODY)) as candidate:
+        start = partial(dataplane, state, primary=primary.port, candidates={"v2": candidate.port})
+        async with start() as plane:
+            await _ask(plane, 3)
+            await _settled(plane, 3)
+        with read_only(state / "stats"), read_only(state / "journal" / "worker-0"):
+            async with start() as plane:
+                assert isinstance(plane.worker.stats, UnkeptStats)
+                assert "counts in its memory" in caplog.text
+                await _ask(plane, 4)
+                await until(lambda: _lost(plane) == {"journal_error": 4}, "four pairs to be lost")
+                assert plane.count("routed", "iris") == 4
+        async with start() as plane:  # what died with that worker stays unknown
+            await _ask(plane, 1)
+            await _settled(plane, 4)
+        with read_only(state / "stats"), read_only(state / "journal" / "worker-0"):
+            disk = AsyncExitStack()
+            plane = await disk.enter_async_context(start())
+            await _ask(plane, 5)
+            await until(lambda: _lost(plane) == {"journal_error": 5}, "five pairs to be lost")
+        async with disk:
+            await until(lambda: not isinstance(plane.worker.stats, UnkeptStats), "its page")
+            assert plane.count("routed", "iris") == 9
+            await asyncio.sleep(writer.RETRY_S)
+            await _ask(plane, 2)
+            await _settled(plane, 11)
+            assert plane.count("routed", "iris") == 11
+            assert _lost(plane) == {"journal_error": 5}
+            assert len(plane.lines()) == 6
 
 
 async def test_a_full_budget_that_keeps_the_oldest_refuses_new_pairs(

@@ -273,18 +273,19 @@ def kafka_config(tmp_path: Path, bootstrap: str, prefix: str = "doctor") -> Conf
 async def test_a_topic_that_is_missing_is_found_and_not_made(
     kafka_bootstrap: str, tmp_path: Path
 ) -> None:
-    """Pairs are a fault, labels a warning: not everybody has any."""
+    """Pairs are a fault, labels and decisions a warning: not everybody has any, or they wait."""
     bootstrap, name = kafka_bootstrap, f"doctor-{uuid.uuid4().hex[:8]}"
     create_topic(bootstrap, f"{name}.pairs.v1", partitions=2)
     create_topic(bootstrap, f"{name}.labels.v1", partitions=3)
-    pairs, labels = await findings(kafka_config(tmp_path, bootstrap), "topic")
-    assert (pairs.level, labels.level) == (Level.FAULT, Level.WARNING)
+    pairs, *others = await findings(kafka_config(tmp_path, bootstrap), "topic")
+    assert [each.level for each in (pairs, *others)] == [Level.FAULT, Level.WARNING, Level.WARNING]
+    assert [each.why.split(" ")[0] for each in others] == ["labels", "decisions"]
     assert "topics create" in pairs.mend
     ready = await findings(kafka_config(tmp_path, bootstrap, name), "topic")
     assert [each.subject for each in ready] == [
-        f"{name}.pairs.v1", f"{name}.labels.v1", f"{name}.labels.v1",
+        f"{name}.pairs.v1", f"{name}.labels.v1", f"{name}.decisions.v1", f"{name}.labels.v1",
     ]  # fmt: skip
-    assert f"where {name}.pairs.v1 has 2" in ready[2].what
+    assert f"where {name}.pairs.v1 has 2" in ready[3].what
     there = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
     assert "doctor.pairs.v1" not in there
 

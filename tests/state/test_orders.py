@@ -12,6 +12,7 @@ import pytest
 
 from proxy.state import decisions
 from proxy.state.control_page import ControlPage, Part, for_config, open_page, update
+from proxy.state.decision_files import FILE_NAME
 from proxy.state.kill import ALL_PARTS, Scope
 from proxy.state.orders import (
     OvertakenError,
@@ -42,14 +43,15 @@ def test_a_kill_is_latched_noted_and_logged(page: ControlPage, tmp_path: Path) -
     assert page.read().routes["iris"].killed == Part.DEFAULT
     assert page.read().notes == {"iris": "2023-11-14T22:13:20.123Z ann (state-dir): wrong answers"}
     assert change.log_error == ""
-    assert decisions.read_last(tmp_path, 10) == [
-        {
-            "ts": "2023-11-14T22:13:20.123Z", "ts_ms": 1_700_000_000_123, "action": "kill",
-            "who": "ann", "via": "state-dir", "scope": "iris", "old": [],
-            "new": ["mirror", "canary"], "reason": "wrong answers", "note": "",
-        }
-    ]  # fmt: skip
-    mode = (tmp_path / decisions.FILE_NAME).stat().st_mode
+    (found,) = decisions.read_last(tmp_path, 10)
+    assert found | {"decision_id": "", "config_version": ""} == {
+        "schema_version": "1", "decision_id": "", "seq": 1, "ts": "2023-11-14T22:13:20.123Z",
+        "ts_ms": 1_700_000_000_123, "instance": "", "experiment_id": "iris", "config_version": "",
+        "action": "kill", "outcome": "done", "scope": "iris", "route": "iris", "candidate": None,
+        "who": "ann", "via": "state-dir", "reason": "wrong answers", "old": [],
+        "new": ["mirror", "canary"], "note": None, "refusal": None, "evidence": None, "diff": None,
+    }  # fmt: skip
+    mode = (tmp_path / FILE_NAME).stat().st_mode
     assert stat.S_IMODE(mode) == 0o600
 
 
@@ -58,7 +60,7 @@ def test_decisions_come_back_newest_first_and_survive_a_torn_line(
 ) -> None:
     """A line cut by a crash hides no other."""
     order_kill(page, Scope(), Part.MIRROR, SOURCE)
-    with (tmp_path / decisions.FILE_NAME).open("ab") as file:
+    with (tmp_path / FILE_NAME).open("ab") as file:
         file.write(b'{"ts": "2\n')
     order_weight(page, Scope("iris", "v3"), 500, SOURCE)
     order_revive(page, Scope(), ALL_PARTS, SOURCE)
@@ -72,7 +74,7 @@ def test_decisions_come_back_newest_first_and_survive_a_torn_line(
 
 def test_a_kill_holds_when_the_log_cannot_be_written(page: ControlPage, tmp_path: Path) -> None:
     """The log is the lesser good."""
-    (tmp_path / decisions.FILE_NAME).mkdir()
+    (tmp_path / FILE_NAME).mkdir()
     change = order_kill(page, Scope(), Part.DEFAULT, SOURCE)
     assert page.read().killed == Part.DEFAULT
     assert "cannot append" in change.log_error
