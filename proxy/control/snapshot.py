@@ -17,6 +17,7 @@ import orjson
 
 from proxy.config.resolved import Config
 from proxy.control.counters import Counters
+from proxy.control.ejections import Ejection
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.worker_pages import WorkerPages
@@ -91,6 +92,7 @@ class Snapshot:
         beating: how many workers have just beaten, whatever `runtime.json` knows of them.
         reloads: empty where control does not tell it.
         revisions: of the config that each worker runs, by its index; 0: it does not say.
+        ejections: what workers' guards have found, revived since or not.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
@@ -122,6 +124,7 @@ class Snapshot:
     still_s: float = 0.0
     reloads: Reloads = Reloads()
     revisions: Mapping[int, int] = field(default_factory=dict)
+    ejections: tuple[Ejection, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -170,6 +173,10 @@ class Observer:
             for index, found in self._workers.revisions().items()
             if found < revision and now_ms - beats[index][1] <= HUNG_MS
         ]
+
+    def ejections(self, key: tuple[str, str] | None = None) -> tuple[Ejection, ...]:
+        """Return what workers' guards have found of one candidate (route, name), or of all."""
+        return self._workers.ejections(key)
 
     def page(self) -> ControlPage:
         """Return the control page that is at its path now.
@@ -224,6 +231,7 @@ class Observer:
             still_s=self._moved.still_s(monotonic_s(), counters, recorders),
             reloads=self.reloads,
             revisions=self._workers.revisions(),
+            ejections=self._workers.ejections(),
         )
 
     def sample(self) -> None:
