@@ -185,6 +185,7 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
     yield from _candidates((*path, "candidates"), route, file)
     for index, candidate in enumerate(route.candidates):
         yield from _copies((*path, "candidates", index), candidate, route)
+        yield from _guard((*path, "candidates", index, "guard"), candidate, file)
     yield from _compare((*path, "compare"), route)
     if route.replicate and not route.candidates:
         yield (*path, "replicate"), "a route without candidates has no pairs to replicate for"
@@ -263,6 +264,22 @@ def _copies(path: Path, candidate: CandidateFile, route: RouteFile) -> Found:
     for name, value in candidate.set_headers.items():
         if name.lower() == "host" and not _HOST_AND_PORT.fullmatch(value):
             yield (*path, "set_headers", name), "the host is no host name with an optional port"
+
+
+def _guard(path: Path, candidate: CandidateFile, file: ConfigFile) -> Found:
+    latency_s, backend = candidate.guard.latency, file.backends.get(candidate.backend)
+    if not latency_s or backend is None:
+        return
+    key = "timeout" if backend.first_byte_timeout is None else "first_byte_timeout"
+    allowed_s = backend.first_byte_timeout or backend.timeout
+    if latency_s >= allowed_s:
+        yield (
+            (*path, "latency"),
+            (
+                f"{duration(latency_s)} is not below what {candidate.backend} is allowed "
+                f"(`{key}: {duration(allowed_s)}`), at which a call has failed anyway"
+            ),
+        )
 
 
 def _compare(path: Path, route: RouteFile) -> Found:

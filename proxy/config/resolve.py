@@ -13,6 +13,7 @@ from proxy.config.resolved import (
     Admin,
     Backend,
     Breaker,
+    CanaryGuard,
     Candidate,
     Compare,
     Config,
@@ -177,7 +178,7 @@ def _route(route: RouteFile) -> Route:
 
 
 def _candidate(candidate: CandidateFile) -> Candidate:
-    breaker = candidate.breaker
+    breaker, guard = candidate.breaker, candidate.guard
     return Candidate(
         name=candidate.name,
         backend=candidate.backend,
@@ -196,6 +197,7 @@ def _candidate(candidate: CandidateFile) -> Candidate:
             remove_headers=tuple(name.lower() for name in candidate.remove_headers),
             model=candidate.model,
         ),
+        guard=CanaryGuard(guard.failures, guard.within, guard.share, guard.latency),
     )
 
 

@@ -34,6 +34,7 @@ from proxy.config.resolved_record import Bodies, Redact, RedactAction, RedactRul
 from proxy.config.resolved_route import (
     FULL_BP,
     Breaker,
+    CanaryGuard,
     Candidate,
     Compare,
     Gate,
@@ -57,6 +58,7 @@ __all__ = [
     "Backend",
     "Bodies",
     "Breaker",
+    "CanaryGuard",
     "Candidate",
     "Compare",
     "Config",

@@ -22,6 +22,7 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config
 from proxy.control.app import build_app
 from proxy.control.config_watch import ConfigWatch
+from proxy.control.guards import Guards
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.ramps import Ramps
 from proxy.control.reload import Reloader, automatic
@@ -45,7 +46,8 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
     """Serve until SIGTERM, SIGINT or the launcher's end."""
     observer, pulse = Observer(config), Pulse()
     reloader = Reloader(config, source, observer)
-    ramps = Ramps(config, observer.page)
+    ramps = Ramps(config, observer.page, ejections=observer.ejections)
+    guards = Guards(observer.ejections, observer.page, ramps.tick)
     reloader.on_change(ramps.follow)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -71,6 +73,7 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
             watches = (
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
+                tasks.create_task(guards.run()),
                 tasks.create_task(ramps.run()),
                 tasks.create_task(ConfigWatch(reloader).run()),
             )

@@ -26,16 +26,16 @@ from proxy.control.decision_metrics import decision_metrics
 from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.reload import Result
 from proxy.control.snapshot import Observer, Snapshot
-from proxy.control.status import is_ready, ramp_of
+from proxy.control.status import ejection_of, is_ready, ramp_of
 from proxy.control.worker_pages import PER_WORKER
 from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
-from proxy.state.stats_page import JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
+from proxy.state.stats_page import GUARD_NOTE, JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
 #: Notes of a worker to its successor, and to the ledger.
-_UNTOLD = frozenset({"pairs_flushing", JOURNALED_BEFORE})
+_UNTOLD = frozenset({"pairs_flushing", JOURNALED_BEFORE, GUARD_NOTE})
 #: Families of histograms, which are told in another form.
 _CELLS = "_us"
 _FULL_BP = 10_000
@@ -124,6 +124,16 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
     killed = GaugeMetricFamily(
         f"{PREFIX}killed", "1 where a part is killed, by any scope.", labels=(*names, "part")
     )
+    ejected, latency = (
+        GaugeMetricFamily(PREFIX + name, text, labels=names)
+        for name, text in (
+            ("guard_ejected", "1 while a guard keeps the candidate out of live traffic."),
+            (
+                "guard_latency_seconds",
+                "Time to first byte above which a call is too slow; 0: none.",
+            ),
+        )
+    )
     for route in snapshot.config.routes:
         for candidate in route.candidates:
             key = (route.name, candidate.name)
@@ -136,7 +146,10 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
             mirror.add_metric(key, 0 if parts & Part.MIRROR else live.mirror_bp / _FULL_BP)
             for part in ALL_PARTS:
                 killed.add_metric((*key, str(part.name).lower()), float(bool(parts & part)))
-    yield from (weight, mirror, killed)
+            ejected.add_metric(key, float(ejection_of(snapshot, *key) is not None))
+            allowed_us = snapshot.counters.get(("guard_latency_us", *key), 0)
+            latency.add_metric(key, allowed_us / 1e6)
+    yield from (weight, mirror, killed, ejected, latency)
     yield GaugeMetricFamily(
         f"{PREFIX}control_page_readable",
         "0 when the control page is corrupt and only the primary serves.",

@@ -22,6 +22,8 @@ import orjson
 from proxy.comparison.evidence import params_of
 from proxy.comparison.verdict import Verdict
 from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.control.ejections import Ejection, standing
+from proxy.control.guards import WHO as GUARD
 from proxy.control.judging import Judging
 from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
 from proxy.control.told_verdicts import ToldVerdicts
@@ -32,7 +34,7 @@ from proxy.ramp.policy import Action, Confirmation, Sight, next_action
 from proxy.ramp.state import SHADOW_STEP, Cause, RampState, changed
 from proxy.ramp.window import Judgement, Published, Window, settled
 from proxy.state import decisions
-from proxy.state.control_page import CandidateState, ControlPage, RouteState
+from proxy.state.control_page import CandidateState, ControlPage, Part, RouteState
 from proxy.state.decision_record import Decision
 from proxy.state.kill import Scope, part_names
 from proxy.state.orders import Source, order_weight
@@ -75,6 +77,7 @@ class RampDriver:
         page: returns the control page; raises StateError when it cannot be opened.
         webhooks: makes the calls.
         judging: makes the verdicts.
+        ejections: tells what guards have found of a candidate.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class RampDriver:
         page: Callable[[], ControlPage],
         webhooks: Webhooks,
         judging: Judging,
+        ejections: Callable[[tuple[str, str]], tuple[Ejection, ...]],
     ) -> None:
         self._page = page
+        self._ejections = ejections
         self._judging = judging
         self._webhooks = webhooks
         self._state_dir = Path(config.state_dir)
@@ -199,9 +204,15 @@ class RampDriver:
         if entry.kept.state.phase in JUDGED:
             self._judge(entry, now_ms)
         found = entry.judged
+        ejected = None
+        if (
+            live.killed & Part.CANARY
+        ):  # else control's guards have yet to kill it: first that, then this
+            ejected = standing(self._ejections(names), state).get(entry.name)
         sight = Sight(
             now_ms, live.weight_bp, live.ramp_step, tuple(part_names(state.killed_parts(*names))),
             found.outcome, found.reason, found.pairs, found.is_fresh, self._confirmation(entry),
+            "" if ejected is None else ejected.words,
         )  # fmt: skip
         return sight, generation
 
@@ -226,12 +237,13 @@ class RampDriver:
             if action.set_bp is not None:
                 return self._set_weight(entry, action.set_bp, state, generation)
             return False
-        cause = Cause(WHO, action.why, sight.now_ms, sight.live_bp or 0)
+        who = GUARD if action.event is Event.EJECT else WHO
+        cause = Cause(who, action.why, sight.now_ms, sight.live_bp or 0)
         after = changed(state, action.event, entry.plan, cause)
         is_rise = action.set_bp is not None and action.set_bp > cause.live_bp
         if is_rise and not self._set_weight(entry, after.weight_bp, after, generation):
             return False
-        source = Source(WHO, VIA, action.why, sight.now_ms)
+        source = Source(who, VIA, action.why, sight.now_ms)
         self._change(entry, action.event, after, source)
         if after.lowers_from_bp is not None:
             return self._set_weight(entry, after.weight_bp, after, generation)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.config.resolved import Config
+from proxy.control.ejections import Ejection
 from proxy.state.control_page import ControlPage
 
 if TYPE_CHECKING:
@@ -36,12 +37,18 @@ class Ramps:
         config: the one to begin with.
         page: returns the control page; raises StateError when it cannot be opened.
         judging: makes the verdicts; left out: on threads.
+        ejections: tells what guards have found of a candidate; left out: there are none.
     """
 
     def __init__(
-        self, config: Config, page: Callable[[], ControlPage], judging: Judging | None = None
+        self,
+        config: Config,
+        page: Callable[[], ControlPage],
+        judging: Judging | None = None,
+        ejections: Callable[[tuple[str, str]], tuple[Ejection, ...]] = lambda _: (),
     ) -> None:
         self._page = page
+        self._ejections = ejections
         self._judging = judging
         self._webhooks: Webhooks | None = None
         self.driver: RampDriver | None = None
@@ -57,7 +64,17 @@ class Ramps:
         if self._judging is None:
             self._judging = importlib.import_module("proxy.control.judging").Judging()
         module = importlib.import_module("proxy.control.ramp_driver")
-        self.driver = module.RampDriver(config, self._page, self._webhooks, self._judging)
+        self.driver = module.RampDriver(
+            config, self._page, self._webhooks, self._judging, self._ejections
+        )
+
+    def tick(self) -> None:
+        """Let the driver look; a fault is logged."""
+        try:
+            if self.driver is not None:
+                self.driver.tick()
+        except Exception:
+            logger.exception("a tick of the ramps failed")
 
     async def run(self) -> None:
         """Tick, and make the calls, until cancelled; a fault is logged, and the next tick comes."""
@@ -66,9 +83,5 @@ class Ramps:
             while True:
                 if calls is None and self._webhooks is not None:
                     calls = tasks.create_task(self._webhooks.run())
-                try:
-                    if self.driver is not None:
-                        self.driver.tick()
-                except Exception:
-                    logger.exception("a tick of the ramps failed")
+                self.tick()
                 await asyncio.sleep(TICK_S)

@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy import __version__
 from proxy.config.resolved import Candidate, Config, Route
+from proxy.control.ejections import Ejection, standing
 from proxy.control.ledger import imbalances, ledger, verdict
 from proxy.control.recent import failing_legs
 from proxy.control.snapshot import HUNG_MS, Snapshot
@@ -68,6 +69,7 @@ def problems(snapshot: Snapshot) -> list[str]:
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
+        found += _taken_out(snapshot, route)
     found += _endpoints_left_out(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
@@ -262,6 +264,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "mirror_sent": snapshot.count("mirror_sent", *names),
         "mirror_skipped": snapshot.by_last_label("mirror_skipped", *names),
         "breaker": breaker_word(snapshot, *names),
+        "guard": _guard(snapshot, *names),
         "model_kept": snapshot.by_last_label("model_kept", *names),
         "legs": snapshot.by_last_label("leg", *names),
         "pairs_decided": snapshot.count("pairs_decided", *names),
@@ -287,6 +290,36 @@ def _open_breakers(snapshot: Snapshot, route: Route) -> list[str]:
         f"{route.name}/{candidate.name}: its breaker is open; it does not answer, and gets no copies"
         for candidate in route.candidates
         if breaker_word(snapshot, route.name, candidate.name) == State.OPEN.name.lower()
+    ]
+
+
+def ejection_of(snapshot: Snapshot, route: str, candidate: str) -> Ejection | None:
+    """Return what a guard has taken a candidate out for; None when it has not, or it was revived."""
+    if snapshot.state is None:
+        return None
+    return standing(snapshot.ejections, snapshot.state).get(f"{route}/{candidate}")
+
+
+def _guard(snapshot: Snapshot, *names: str) -> dict[str, Any]:
+    ejection = ejection_of(snapshot, *names)
+    return {
+        "ejected": ejection is not None,
+        "why": "" if ejection is None else ejection.words,
+        "at_ms": None if ejection is None else ejection.at_ms,
+        "ejections": snapshot.count("guard_ejections", *names),
+        "failed": snapshot.count("guard_failed", *names),
+        "slow": snapshot.count("guard_slow", *names),
+        "latency_ms": snapshot.counters.get(("guard_latency_us", *names), 0) / 1000 or None,
+    }
+
+
+def _taken_out(snapshot: Snapshot, route: Route) -> list[str]:
+    found = ((c.name, ejection_of(snapshot, route.name, c.name)) for c in route.candidates)
+    return [
+        f"{route.name}/{name} is out of live traffic: {ejection.words}; once it is mended, "
+        f"`understudy revive --route {route.name} --candidate {name} --reason TEXT`"
+        for name, ejection in found
+        if ejection is not None
     ]
 
 

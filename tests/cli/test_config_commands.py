@@ -209,8 +209,9 @@ def test_explain_and_check_show_guard_bounds_and_rewrites_without_secrets(
     assert "mirrors   new" in shown
     assert (
         "new: copies end after 2s; at most 50 copies per second; the breaker opens after 7 copies "
-        "in a row without an answer, for 5s up to 1m; sets authorization; removes cookie; names "
-        "the model 'small'"
+        "in a row without an answer, for 5s up to 1m; its guard takes it out after 5 live calls that "
+        "fail or are much slower than the primary's; sets authorization; removes cookie; names the "
+        "model 'small'"
     ) in shown
     assert run(ask) == 0
     refused = capsys.readouterr().out

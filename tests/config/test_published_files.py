@@ -31,6 +31,7 @@ EXAMPLES = {
     "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca", "backends.stream_timeout",
     "backends.first_byte_timeout",
     "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.candidates.timeout", "routes.ramp",
+    "routes.candidates.guard.latency",
     "routes.experiment_id", "routes.ramp.gates.budget", "routes.ramp.confirm", "routes.ramp.notify",
     "record.kafka", "log.slow", "telemetry.otlp",
     "record.redact.json", "routes.segments", "routes.record.bodies", "routes.record.redact.json",
