@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from proxy.analysis.bounded import OTHER
@@ -21,6 +22,7 @@ from proxy.analysis.findings import (
     Latency,
     SegmentFinding,
     SideQuantiles,
+    SplitFinding,
     Stream,
     ThreeCounts,
     TwoSides,
@@ -32,8 +34,9 @@ from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summary import Comparison
 from proxy.analysis.tally import PairTally
 from proxy.comparison.gates import Metric
+from proxy.comparison.sample_ratio import FULL_BP, ArmCounts, log_evidence
 from proxy.comparison.sketch import QuantileSketch
-from proxy.comparison.verdict import GateVerdict, Verdict
+from proxy.comparison.verdict import GateVerdict, Verdict, evidence_value
 
 #: The gate whose segments are told: the first of these that there is.
 _ANSWERS: Final = (Metric.CORRECTNESS, Metric.AGREEMENT)
@@ -107,7 +110,21 @@ def verdict_finding(verdict: Verdict, gates_from: str) -> VerdictFinding:
         reason=verdict.reason,
         gates_from=gates_from,
         gates=tuple(_gate(gate, verdict) for gate in verdict.gates),
+        split=tuple(found for arm in verdict.counts.arms for found in _split(arm)),
+        e_split=evidence_value(verdict.log_e_split),
+        split_alpha=verdict.params.split_alpha,
     )
+
+
+def _split(arm: ArmCounts) -> Iterator[SplitFinding]:
+    for cell in arm.cells:
+        declared_bp, hits, misses = cell
+        keys = hits + misses
+        if keys:
+            log_e = log_evidence([replace(arm, cells=(cell,))])
+            yield SplitFinding(
+                arm.name, declared_bp / FULL_BP, hits / keys, keys, evidence_value(log_e)
+            )
 
 
 def _gate(gate: GateVerdict, verdict: Verdict) -> GateFinding:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
@@ -30,6 +30,9 @@ from proxy.pairs.label import Label, LabelError, read_line
 from proxy.recorder.local_log import LocalLog
 from proxy.recorder.sink import LABELS_TOPIC, Delivery, Message, SinkStatus
 from proxy.telemetry import wall_ns
+
+if TYPE_CHECKING:  # needs numpy, which only a recorder of ramps should carry
+    from proxy.recorder.label_join import LabelJoin
 
 #: Uncompressed bytes of labels in memory at once.
 WINDOW_BYTES: Final = 512 * 1024
@@ -66,10 +69,16 @@ class LabelSink(Protocol):
 
 
 class LabelShipper:
-    """Ships labels from `start` until `stop`, on a thread of its own; the caller's loop is free."""
+    """Ships labels from `start` until `stop`, on a thread of its own; the caller's loop is free.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the current revision.
+        join: gets the labels that are shipped; None where no ramp judges who is right.
+    """
+
+    def __init__(self, config: Config, join: LabelJoin | None = None) -> None:
         self._config = config
+        self._join = join
         self._state_dir = Path(config.state_dir)
         self._directory = label_journal(self._state_dir)
         self._stop = threading.Event()
@@ -169,6 +178,8 @@ class LabelShipper:
     async def _deliver(self, reader: JournalReader, batch: Batch, sink: LabelSink) -> None:
         labels, rejected = _labels(batch.lines)
         delivery = await sink.write([*labels]) if labels else Delivery(0)
+        if self._join is not None:
+            self._join.arrive(labels)
         counts = self._counts
         counts[READ] += len(batch.lines)
         counts[ACKNOWLEDGED] += delivery.acknowledged
@@ -200,6 +211,7 @@ class LabelShipper:
                     if key.startswith(DROPPED)
                 },
                 "backlog_bytes": reader.statistics().backlog_bytes,
+                "join": None if self._join is None else self._join.statistics(),
             }
         )
 
