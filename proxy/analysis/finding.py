@@ -38,7 +38,7 @@ from proxy.comparison.sample_ratio import FULL_BP, ArmCounts, log_evidence
 from proxy.comparison.sketch import QuantileSketch
 from proxy.comparison.verdict import GateVerdict, Verdict, evidence_value
 
-#: The gate whose segments are told: the first of these that there is.
+#: The gate whose segments are all told: the first of these that there is.
 _ANSWERS: Final = (Metric.CORRECTNESS, Metric.AGREEMENT)
 
 
@@ -190,15 +190,22 @@ def _side(sketch: QuantileSketch | None) -> SideQuantiles:
 
 
 def _segments(gates: Iterable[GateVerdict]) -> tuple[SegmentFinding, ...]:
+    """Return all segments of the gate that judges answers, and those of others that stop it."""
     by_metric = {gate.metric: gate for gate in gates}
-    gate = next((by_metric[metric] for metric in _ANSWERS if metric in by_metric), None)
+    answers = next((by_metric[metric] for metric in _ANSWERS if metric in by_metric), None)
+    told = [
+        (gate.metric, segment)
+        for gate in by_metric.values()
+        for segment in gate.segments
+        if gate is answers or segment.is_worse
+    ]
     found = []
-    for segment in gate.segments if gate else ():
+    for metric, segment in told:
         key, _, value = segment.name.partition("=")
         standing = segment.standing
         found.append(
             SegmentFinding(
-                metric=str(gate.metric) if gate else "",
+                metric=str(metric),
                 key=key,
                 value=value,
                 n=standing.pairs,

@@ -219,7 +219,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFinding:
-    """One value of a segment, in the gate that judges answers.
+    """One value of a segment, in the gate that judges answers; in another gate, if it is flagged.
 
     Attributes:
         e: evidence that the candidate is worse there than the margin allows.

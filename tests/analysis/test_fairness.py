@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from proxy.analysis.findings import CandidateFindings
+from proxy.analysis.judging import Judging
 from proxy.analysis.reports.build import page_of
 from proxy.analysis.reports.markdown import markdown_of
 from proxy.analysis.sources import open_source
 from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import as_dict
+from proxy.comparison.gates import Metric
 from tests.support.records import START_MS, pair, write_pairs
 
 #: Whether primary, candidate and replicate answered what they mostly do; wrong ones are all unlike.
@@ -98,3 +100,24 @@ def test_one_group_of_ten_that_is_served_worse_is_named_and_no_other(seed: int) 
     assert one.verdict.reason == "agreement: worse_than_margin in language=g7"
     assert "where language=g7" in one.sentence
     assert "Over the margin: language=g7." in markdown_of(page_of(as_dict(summary)))
+
+
+def test_a_group_whose_calls_fail_more_often_is_named_with_its_gate() -> None:
+    """Answers are alike there, as far as there are any; users of one tier get fewer."""
+    rng = np.random.default_rng(5)
+    failed: dict[str, Any] = {
+        "candidate_status": "timeout", "candidate_body": None, "candidate_http_status": None,
+    }  # fmt: skip
+    good, bad = pair(1), pair(1, **failed)
+    found = []
+    for number in range(12_000):
+        group = f"t{number % 6}"
+        fails = rng.random() < (0.02 if group == "t4" else 0.0005)
+        place = {"seq": number, "ts_ms": START_MS + number, "segments": {"tier": group}}
+        found.append((bad if fails else good) | place)
+    summary = summarise(found, judging=Judging(margins={Metric.AVAILABILITY: 0.01}))
+    (one,) = summary.candidates
+    flagged = [(each.metric, each.value) for each in one.segments if each.flagged]
+    assert flagged == [("availability", "t4")]
+    assert one.verdict.reason == "availability: worse_than_margin in tier=t4"
+    assert "Over the margin: tier=t4 (availability)." in markdown_of(page_of(as_dict(summary)))
