@@ -88,6 +88,7 @@ COMPARE_MEMORY = Bar(500, " MB", digits=0)
 NOTHING_LOST = Bar(0, digits=0)
 #: Wrong verdicts at alpha 5%, and pairs to a right one, with 4% of pairs that differ.
 ERRORS = Bar(5, " %")
+GROUP_NAMED = Bar(95, " %", is_floor=True)
 PROMOTE_PAIRS = Bar(3_500, " pairs", digits=0)
 HALT_PAIRS = Bar(1_100, " pairs", digits=0)
 #: Other users' p99 with 1,000 slow sockets over without, and what an endless head costs.

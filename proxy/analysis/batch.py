@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.analysis.judged import LastVersions, Segments, Version
+from proxy.analysis.judged import Segments, Version
 from proxy.analysis.predictions import Hashes, hashes_of
 from proxy.analysis.rows import (
     COUNTED_FIELDS,
@@ -28,11 +28,14 @@ from proxy.analysis.rows import (
     counted_fault,
 )
 from proxy.analysis.source import Record
+from proxy.comparison.evidence import LastVersions
 from proxy.comparison.sketch import Floats
+from proxy.comparison.split_keys import Toss, toss_of
 
 _PLACES: Final = {name: place for place, name in enumerate(COUNTED_FIELDS)}
 _COMPARATOR: Final = _PLACES["comparator"]
 _SAMPLE_PROB: Final = _PLACES["sample_prob"]
+_WEIGHT: Final = _PLACES["ramp_weight_bp"]
 _STATUSES: Final = (_PLACES["primary_status"], _PLACES["candidate_status"])
 _KEY: Final = (_PLACES["experiment_id"], _PLACES["config_version"])
 
@@ -99,6 +102,7 @@ class Batch:
         predicted: by comparator.
         differing: whole records of pairs that differ, as many as may be among the worst.
         labelled: pairs to look labels up for; empty where there are none.
+        tosses: by experiment and config, what pairs say of the split, each with its key's hash.
     """
 
     size: int
@@ -110,6 +114,7 @@ class Batch:
     predicted: list[Predicted]
     differing: list[Record] = field(default_factory=list)
     labelled: list[Labelled] = field(default_factory=list)
+    tosses: dict[tuple[str, str], list[tuple[Any, Toss]]] = field(default_factory=dict)
 
 
 class Labelled(NamedTuple):
@@ -178,6 +183,7 @@ class Columns:
         segments: None where no pair has any.
         primary, candidate: predictions.
         request_ids: needed where there are labels.
+        units: hashes of the split keys; None where they were not read.
         differing: as in `Batch`.
     """
 
@@ -189,6 +195,7 @@ class Columns:
     primary: Sequence[Any]
     candidate: Sequence[Any]
     request_ids: Sequence[Any]
+    units: Sequence[Any] | None
     differing: list[Record] = field(default_factory=list)
 
 
@@ -209,6 +216,7 @@ def columns_of(waiting: Waiting) -> Columns:
             primary=columns["primary_prediction"],
             candidate=columns["candidate_prediction"],
             request_ids=columns["request_id"],
+            units=columns["unit_hash"],
             differing=[record for _, record in waiting.differing],
         )
     except (TypeError, ValueError, OverflowError, AttributeError) as exc:
@@ -238,6 +246,7 @@ def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
         is_ok=_are_ok(counted, counts),
         predicted=_predicted(columns, counts),
         differing=columns.differing,
+        tosses=_tosses(columns, counts),
     )
     if wanted.has_labels:
         batch.labelled = _labelled(columns, filled)
@@ -324,6 +333,30 @@ def _are_ok(counted: list[Counted], counts: Counter[Counted]) -> tuple[Booleans,
         np.array([each[primary] == "ok" for each in counted], dtype=np.bool_),
         np.array([each[candidate] == "ok" for each in counted], dtype=np.bool_),
     )
+
+
+def has_canary(counted: Iterable[Counted]) -> bool:
+    """Return whether any of these pairs was made while the candidate had a weight."""
+    return any(each[_WEIGHT] for each in counted)
+
+
+def _tosses(
+    columns: Columns, counts: Counter[Counted]
+) -> dict[tuple[str, str], list[tuple[Any, Toss]]]:
+    """Return what the pairs say of the split; nothing where there is no canary."""
+    found: dict[tuple[str, str], list[tuple[Any, Toss]]] = {}
+    if columns.units is None or not has_canary(counts):
+        return found
+    known = {each: toss_of(dict(zip(COUNTED_FIELDS, each, strict=True))) for each in counts}
+    # By identity: tuples do not remember their hash, and alike ones are mostly the same.
+    by_id = {id(each): toss for each, toss in known.items()}
+    for unit, each in zip(columns.units, columns.counted, strict=True):
+        place = id(each)
+        toss = by_id[place] if place in by_id else known[each]
+        if toss is not None:
+            key = each[_KEY[0]], each[_KEY[1]]
+            found.setdefault(key, []).append((unit, toss))
+    return found
 
 
 def _predicted(columns: Columns, counts: Counter[Counted]) -> list[Predicted]:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxy.analysis.aggregate import Aggregate, Group
-from proxy.analysis.batch import Columns
+from proxy.analysis.batch import Columns, has_canary
 from proxy.analysis.parquet import arrow_schema, records_of
 from proxy.analysis.parts import Part
 from proxy.analysis.rows import (
@@ -194,6 +194,7 @@ class _Rows:
             primary=self._predictions("primary_prediction", rows),
             candidate=self._predictions("candidate_prediction", rows),
             request_ids=self._texts("request_id", rows) if group.wanted.has_labels else (),
+            units=self._texts("unit_hash", rows) if has_canary(table) else None,
             differing=self._worst(rows, ids, group),
         )
 

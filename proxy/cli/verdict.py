@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,8 +12,15 @@ import orjson
 import typer
 
 from proxy.analysis.judging import Judging
+from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summarise import aggregate_of, health_of, verdict_of
-from proxy.analysis.verdict_report import document, lines_of, read_record
+from proxy.analysis.verdict_report import (
+    Recomputed,
+    document,
+    lines_of,
+    read_decisions,
+    read_record,
+)
 from proxy.cli import options
 from proxy.cli.pair_reading import config_beside, reading_of, selection_of
 from proxy.cli.terminal import Ended
@@ -46,7 +54,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         Path | None,
         typer.Option(
             help="Instead of pairs: compute the verdict in a file of --json, or in a decision (from the "
-            "log or the topic), again from its counts; - reads standard input.",
+            "log or the topic), again from its counts; or all of a log of decisions (decisions.ndjson). "
+            "- reads standard input.",
             metavar="FILE",
         ),
     ] = None,
@@ -115,9 +124,12 @@ def _recompute(path: Path, *, as_json: bool) -> None:
     """
     try:
         data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
-        found: Verdict = read_record(data)
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    if path.suffix == ".ndjson":
+        _recompute_decisions(path, data.splitlines(), as_json=as_json)
+    try:
+        found: Verdict = read_record(data)
     except ValueError as exc:
         raise SourceError(f"{path}: {exc}") from exc
     if as_json:
@@ -125,6 +137,31 @@ def _recompute(path: Path, *, as_json: bool) -> None:
     else:
         print("\n".join(lines_of(found, "record", ())))
     raise Ended(EXIT_CODES[found.outcome])
+
+
+def _recompute_decisions(path: Path, lines: Iterable[bytes], *, as_json: bool) -> None:
+    """Show each decision that carries a verdict, made again, and end: 0 when all are as written.
+
+    Raises:
+        SourceError: one is not, or none carries a verdict.
+    """
+    found = [*read_decisions(lines)]
+    for each in found if not as_json else ():
+        said = verdict_sentence(each.verdict) if each.verdict else f"NOT AS WRITTEN: {each.fault}"
+        print(f"{each.ts} {each.action} {each.scope}: {said}")
+    if as_json:
+        _write({"decisions": [asdict(each) | {"verdict": _outcome(each)} for each in found]})
+    wrong = sum(each.verdict is None for each in found)
+    if wrong or not found:
+        told = f"{wrong} of {len(found)} decisions do not come out of their counts"
+        raise SourceError(f"{path}: {told if found else 'no decision in it carries a verdict'}")
+    if not as_json:
+        print(f"{len(found)} decisions come out of their counts, bit for bit.")
+    raise Ended(0)
+
+
+def _outcome(found: Recomputed) -> str | None:
+    return None if found.verdict is None else str(found.verdict.outcome)
 
 
 def _write(told: dict[str, object]) -> None:

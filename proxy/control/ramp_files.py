@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.comparison.split_keys import SplitKeys
 from proxy.comparison.verdict_json import counts_of
 from proxy.errors import StateError
 from proxy.journal.segments import replace_file
@@ -103,6 +104,7 @@ class EvidenceFiles:
 
     def _read(self) -> dict[str, Published]:
         by_name: dict[str, list[Part]] = {}
+        splits: dict[str, SplitKeys] = {}
         reached_ms: list[int] = []
         for index, path in enumerate(self._paths):
             said = orjson.loads(path.read_bytes())
@@ -116,8 +118,18 @@ class EvidenceFiles:
                 key = part.counts.key
                 if key.config_version == self._version:
                     by_name.setdefault(f"{key.route}/{key.candidate}", []).append(part)
+            for each in said.get("splits", ()):
+                name = f"{each['route']}/{each['candidate']}"
+                splits.setdefault(name, SplitKeys()).merge(SplitKeys.of_notes(each["keys"]))
         until_ms = min(reached_ms, default=None)
-        found = {name: Published(tuple(parts), until_ms) for name, parts in by_name.items()}
+        found = {
+            name: Published(
+                tuple(parts),
+                until_ms,
+                arms=splits.get(name, SplitKeys()).arms(name.rpartition("/")[2]),
+            )
+            for name, parts in by_name.items()
+        }
         return {"": Published((), until_ms), **found}
 
 
