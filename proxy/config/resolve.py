@@ -30,6 +30,7 @@ from proxy.config.resolved import (
     Record,
     Redact,
     RedactRule,
+    ReplicaGroup,
     Rewrite,
     Route,
     Segment,
@@ -46,6 +47,7 @@ from proxy.config.schema import (
     KafkaFile,
     LimitsFile,
     RecordFile,
+    ReplicasFile,
     TelemetryFile,
     TlsFile,
 )
@@ -89,6 +91,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         log=Log(file.log.access, file.log.slow),
         telemetry=_telemetry(file.telemetry),
         journal=_journal(file.journal),
+        replicas=None if file.replicas is None else _replicas(file.replicas),
     )
     return dataclasses.replace(config, version=digest(config))
 
@@ -280,6 +283,10 @@ def _rules(rules: tuple[RedactRuleFile, ...]) -> tuple[RedactRule, ...]:
 
 def _kafka(kafka: KafkaFile) -> Kafka:
     return Kafka(kafka.bootstrap_servers, kafka.topic_prefix, kafka.options)
+
+
+def _replicas(replicas: ReplicasFile) -> ReplicaGroup:
+    return ReplicaGroup(replicas.group, replicas.takeover)
 
 
 def _journal(journal: JournalFile) -> Journal:

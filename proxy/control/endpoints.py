@@ -10,7 +10,8 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
@@ -50,6 +51,9 @@ from proxy.state.orders import (
 )
 from proxy.telemetry import monotonic_s, wall_ns
 
+if TYPE_CHECKING:
+    from proxy.control.replicas import Replicas
+
 logger = logging.getLogger("understudy.control")
 
 #: The caller's own word for who it is; the CLI sends `user@host`.
@@ -83,7 +87,12 @@ class Endpoints:
     """The handlers, bound to one instance; `pulse` and `ramps` are control's own."""
 
     def __init__(
-        self, observer: Observer, pulse: Pulse, reloader: Reloader, ramps: Ramps | None = None
+        self,
+        observer: Observer,
+        pulse: Pulse,
+        reloader: Reloader,
+        ramps: Ramps | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._observer = observer
         self._reloader = reloader
@@ -91,6 +100,7 @@ class Endpoints:
         reloader.on_change(lambda now: self._labels.set_disk_budget(now.limits.journal_disk_bytes))
         self.pulse = pulse
         self._ramps = ramps
+        self._replicas = replicas
 
     @property
     def _config(self) -> Config:
@@ -170,6 +180,7 @@ class Endpoints:
         scope = Scope(request.path_params["route"], request.path_params["candidate"])
         weight_bp, source = order.weight_bp(), _source(request, order)
         await self._refuse_if_stale(request, order)
+        self._refuse_if_alone(scope, weight_bp)
         return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
 
     async def ramp(self, request: Request) -> Response:
@@ -192,7 +203,10 @@ class Endpoints:
                 raise ApiError(412, str(exc)) from exc
             except StateError as exc:
                 raise ApiError(503, str(exc)) from exc
-        return json_response(orders.carry_out(driver, entry, word, source, dry_run=order.dry_run))
+        answer = orders.carry_out(driver, entry, word, source, dry_run=order.dry_run)
+        if not order.dry_run:
+            await orders.settle(driver, entry, answer)
+        return json_response(answer)
 
     async def labels(self, request: Request) -> Response:
         """Take ground truth, line by line."""
@@ -210,6 +224,19 @@ class Endpoints:
                 break
             await asyncio.sleep(_FOLLOW_S)
         return json_response(outcome_document(outcome, lagging), _RELOAD_STATUS[outcome.result])
+
+    def _refuse_if_alone(self, scope: Scope, weight_bp: int) -> None:
+        """Refuse to raise a weight where other replicas would not hear of it."""
+        refusal = self._replicas.refusal() if self._replicas is not None else ""
+        if not refusal:
+            return
+        with suppress(StateError, KeyError):
+            routes = self._observer.page().read().routes
+            if weight_bp <= routes[scope.route].candidates[scope.candidate].weight_bp:
+                return
+            raise ApiError(
+                503, f"nothing was raised: {refusal}; lowering a weight and kill work here"
+            )
 
     def _kill_by_file(self, order: LatchOrder, source: Source, why: str) -> Response:
         is_unreadable = not is_readable(self._observer.state_dir)

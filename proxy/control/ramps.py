@@ -18,6 +18,7 @@ from proxy.state.control_page import ControlPage
 if TYPE_CHECKING:
     from proxy.control.judging import Judging
     from proxy.control.ramp_driver import RampDriver
+    from proxy.control.replicas import Replicas
     from proxy.control.webhooks import Webhooks
 
 logger = logging.getLogger("understudy.control")
@@ -36,12 +37,18 @@ class Ramps:
         config: the one to begin with.
         page: returns the control page; raises StateError when it cannot be opened.
         judging: makes the verdicts; left out: on threads.
+        replicas: with whom ramps are driven together; left out: alone.
     """
 
     def __init__(
-        self, config: Config, page: Callable[[], ControlPage], judging: Judging | None = None
+        self,
+        config: Config,
+        page: Callable[[], ControlPage],
+        judging: Judging | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._page = page
+        self._replicas = replicas
         self._judging = judging
         self._webhooks: Webhooks | None = None
         self.driver: RampDriver | None = None
@@ -56,8 +63,12 @@ class Ramps:
             self._webhooks = importlib.import_module("proxy.control.webhooks").Webhooks()
         if self._judging is None:
             self._judging = importlib.import_module("proxy.control.judging").Judging()
-        module = importlib.import_module("proxy.control.ramp_driver")
-        self.driver = module.RampDriver(config, self._page, self._webhooks, self._judging)
+        means = (config, self._page, self._webhooks, self._judging)
+        if self._replicas is None:
+            self.driver = importlib.import_module("proxy.control.ramp_driver").RampDriver(*means)
+            return
+        module = importlib.import_module("proxy.control.shared_ramps")
+        self.driver = module.SharedRampDriver(*means, self._replicas)
 
     async def run(self) -> None:
         """Tick, and make the calls, until cancelled; a fault is logged, and the next tick comes."""

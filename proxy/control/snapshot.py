@@ -93,6 +93,7 @@ class Snapshot:
         revisions: of the config that each worker runs, by its index; 0: it does not say.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
+        replicas: what control wrote down last of how it stands among its replicas.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
         journals: the books of each worker's journal, also of workers that the config no longer has.
@@ -117,6 +118,7 @@ class Snapshot:
     usage: dict[str, Usage]
     labels: dict[str, Any]
     ramps: dict[str, Any]
+    replicas: dict[str, Any] = field(default_factory=dict)
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
@@ -218,6 +220,7 @@ class Observer:
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
+            replicas=read_json(self.state_dir / "replicas-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
             journals=journals,
             unsettled=self._workers.unsettled(now_ms - HUNG_MS),

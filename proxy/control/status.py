@@ -14,6 +14,7 @@ from proxy import __version__
 from proxy.config.resolved import Candidate, Config, Route
 from proxy.control.ledger import imbalances, ledger, verdict
 from proxy.control.recent import failing_legs
+from proxy.control.replica_status import replica_troubles, standing
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.routing.breaker import State
 from proxy.state.control_page import CandidateState, Part, RouteState
@@ -66,7 +67,7 @@ def problems(snapshot: Snapshot) -> list[str]:
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
-    found += _endpoints_left_out(snapshot)
+    found += _endpoints_left_out(snapshot) + replica_troubles(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
@@ -147,6 +148,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
         "killed": still_killed(state) if state else {},
         "notes": state.notes if state else {},
+        "replicas": standing(snapshot),
         "config": _config(snapshot),
         "processes": [asdict(process) for process in snapshot.processes],
         "routes": routes(snapshot),

@@ -30,7 +30,8 @@ from proxy.launcher.runtime import FILE_NAME, take_lock, write_runtime
 from proxy.launcher.sockets import LaunchError, bound_address, listen
 from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
-from proxy.state.control_page import ControlPage, for_config, open_page, update
+from proxy.state.control_page import ControlPage, ControlState, for_config, open_page, update
+from proxy.state.joining import held
 from proxy.state.running_config import config_path
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -105,10 +106,17 @@ def _prepare_page(state_dir: Path, config: Config) -> ControlPage | None:
         _complain_of_page(exc)
         return None
     try:
-        update(page, lambda before: for_config(config, before))
+        update(page, lambda before: _adapted(config, before))
     except StateError as exc:
         _complain_of_page(exc)
     return page
+
+
+def _adapted(config: Config, before: ControlState) -> ControlState:
+    """Return the state to start with: `before`, as `config` wants it; a new replica's is held."""
+    state = for_config(config, before)
+    is_fresh = before == ControlState()
+    return held(state, Path(config.state_dir)) if config.replicas and is_fresh else state
 
 
 def _complain_of_page(exc: StateError) -> None:
