@@ -9,10 +9,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ BROKER_SETTINGS = {
     "group.min.session.timeout.ms": "500",
 }
 TAKEOVER_S = 1.5
+#: All start at once.
+START_TIMEOUT_S = 60.0
 
 
 def created(bootstrap: str, prefix: str) -> None:
@@ -51,17 +56,31 @@ def replicas(
     bootstrap: str, folder: Path, config: Mapping[str, Any], prefix: str = "shadow"
 ) -> Iterator[tuple[Instance, ...]]:
     """Run an instance for each of `NAMES`, joined, until the end of the block."""
-    with ExitStack() as stack:
-        found = []
+    with ExitStack() as stack, ThreadPoolExecutor(len(NAMES)) as pool:
+        starting = []
         for name in NAMES:
             (folder / name).mkdir()
             instance = running(
-                replica_config(bootstrap, name, config, prefix), folder / name, wait_healthy=False
+                replica_config(bootstrap, name, config, prefix),
+                folder / name,
+                wait_healthy=False,
+                start_timeout_s=START_TIMEOUT_S,
             )
-            found.append(stack.enter_context(instance))
+            starting.append(pool.submit(_entered, instance))
+        for future in starting:
+            stack.callback(future.result()[0])
+        found = [future.result()[1] for future in starting]
         for each in found:
             wait_for(lambda each=each: standing(each)["state"] == "connected", "a replica", 20)  # type: ignore[misc]
         yield tuple(found)
+
+
+def _entered(
+    context: AbstractContextManager[Instance],
+) -> tuple[Callable[[], object], Instance]:
+    """Enter a context; return what leaves it, and what it gives."""
+    instance = context.__enter__()
+    return lambda: context.__exit__(None, None, None), instance
 
 
 def replica_config(
@@ -113,8 +132,29 @@ class PageClock:
         return self.at_s
 
     def _look(self) -> None:
+        seen = -1
         while not self._is_over:
-            if self._says(self._page.read()):
-                self.at_s = monotonic_s()
+            generation, now_s = self._page.generation(), monotonic_s()
+            if generation != seen and self._says(self._page.read()):
+                self.at_s = now_s
                 return
+            seen = generation
             time.sleep(0.001)
+
+
+def order(instance: Instance, method: str, path: str, body: Mapping[str, Any]) -> float:
+    """Give an order that must be carried out; return when it was sent (monotonic)."""
+    connection = http.client.HTTPConnection(instance.runtime["admin"], timeout=10)
+    page = open_page(instance.state_dir)
+    body = {**body, "seen_generation": page.generation()}
+    page.close()
+    try:
+        connection.connect()
+        sent_s = monotonic_s()
+        connection.request(method, path, json.dumps(body), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+    finally:
+        connection.close()
+    assert answer.status == 200, said
+    return sent_s
