@@ -43,6 +43,7 @@ def render(status: dict[str, Any]) -> RenderableType:
         Text(f"KILLED {scope}: {', '.join(kinds)}  ({status['notes'].get(scope, '')})", "bold red")
         for scope, kinds in status["killed"].items()
     ]
+    parts += [Text(f"replicas: {_standing(status['replicas'])}")] if "replicas" in status else []
     parts += [Text(f"problem: {problem}", "yellow") for problem in status["problems"]]
     ramps = {
         f"{route['name']}/{candidate['name']}": candidate["ramp"]
@@ -56,6 +57,17 @@ def render(status: dict[str, Any]) -> RenderableType:
     if last := status["decisions"]["last"]:
         parts.append(decision_table(reversed(last), "last decisions"))
     return Group(*parts)
+
+
+def _standing(found: dict[str, Any]) -> str:
+    """Say how an instance stands among its replicas."""
+    if found["state"] == "alone":
+        return f"on its own ({found['why']})"
+    living = [each["instance"] for each in found["replicas"] if each["lives"]]
+    leader = "this one leads" if found["leads"] else f"{found['leader'] or 'nobody'} leads"
+    return (
+        f"{found['state'].replace('_', ' ')}; group {found['group']}: {', '.join(living)}; {leader}"
+    )
 
 
 def _headline(status: dict[str, Any]) -> Text:

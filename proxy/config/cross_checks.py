@@ -65,6 +65,11 @@ def cross_check(file: ConfigFile) -> Found:
     yield from segment_checks(file)
     if file.record.kafka is not None:
         yield from _kafka_options(("record", "kafka", "options"), file.record.kafka.options)
+    if file.replicas is not None and file.record.kafka is None:
+        yield (
+            ("replicas",),
+            "replicas agree through Kafka, and there is none; set `record.kafka`, or leave this out",
+        )
     if sum(len(route.candidates) for route in file.routes) > MAX_CANDIDATES:
         yield ("routes",), f"all routes together have more than {MAX_CANDIDATES} candidates"
 

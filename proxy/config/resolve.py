@@ -31,6 +31,7 @@ from proxy.config.resolved import (
     Record,
     Redact,
     RedactRule,
+    ReplicaGroup,
     Rewrite,
     Route,
     Segment,
@@ -47,6 +48,7 @@ from proxy.config.schema import (
     KafkaFile,
     LimitsFile,
     RecordFile,
+    ReplicasFile,
     TelemetryFile,
     TlsFile,
 )
@@ -90,6 +92,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         log=Log(file.log.access, file.log.slow),
         telemetry=_telemetry(file.telemetry),
         journal=_journal(file.journal),
+        replicas=None if file.replicas is None else _replicas(file.replicas),
     )
     return dataclasses.replace(config, version=digest(config))
 
@@ -282,6 +285,10 @@ def _rules(rules: tuple[RedactRuleFile, ...]) -> tuple[RedactRule, ...]:
 
 def _kafka(kafka: KafkaFile) -> Kafka:
     return Kafka(kafka.bootstrap_servers, kafka.topic_prefix, kafka.options)
+
+
+def _replicas(replicas: ReplicasFile) -> ReplicaGroup:
+    return ReplicaGroup(replicas.group, replicas.takeover)
 
 
 def _journal(journal: JournalFile) -> Journal:

@@ -46,7 +46,7 @@ logger = logging.getLogger("understudy.control")
 WHO: Final = "ramp"
 VIA: Final = "control"
 #: Events after which a step's evidence begins anew.
-_AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
+AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
 #: Actions in one tick: pass, advance and a fall that is settled are three.
 _MOST_ACTIONS: Final = 4
 
@@ -67,6 +67,11 @@ class Entry:
     def name(self) -> str:
         """`route/candidate`."""
         return f"{self.route.name}/{self.candidate.name}"
+
+
+def decider(event: Event | None) -> str:
+    """Return who does what a driver does by itself, in the words of the decisions log."""
+    return GUARD if event is Event.EJECT else WHO
 
 
 class RampDriver:
@@ -177,6 +182,15 @@ class RampDriver:
         self.drive(entry)
         self._tell()
 
+    def refusal(self) -> str:
+        """Return why no ramp may be moved up from here; empty when it may."""
+        return ""
+
+    async def settle(self, entry: Entry) -> str:
+        """Return why an operator's word does not hold after all; it holds at once here."""
+        del entry
+        return ""
+
     def look(self, entry: Entry) -> Sight:
         """Return what is seen of one ramp now, and judge its evidence."""
         return self._look(entry)[0]
@@ -237,7 +251,7 @@ class RampDriver:
             if action.set_bp is not None:
                 return self._set_weight(entry, action.set_bp, state, generation)
             return False
-        who = GUARD if action.event is Event.EJECT else WHO
+        who = decider(action.event)
         cause = Cause(who, action.why, sight.now_ms, sight.live_bp or 0)
         after = changed(state, action.event, entry.plan, cause)
         is_rise = action.set_bp is not None and action.set_bp > cause.live_bp
@@ -252,25 +266,44 @@ class RampDriver:
     def _change(self, entry: Entry, event: Event, after: RampState, source: Source) -> None:
         """Remember a transition, log it, tell of it."""
         before, judged = entry.kept.state, entry.judged
-        window = Window(source.now_ms) if event in _AFRESH else entry.kept.window
+        window = Window(source.now_ms) if event in AFRESH else entry.kept.window
         entry.kept = Kept(after, window)
-        if event in _AFRESH:
+        if event in AFRESH:
             entry.judged = Judgement(reason="the step has just begun")
             self._verdicts.forget(entry.name)
         self._webhooks.forget(entry.name)
         self._store()
-        old, new = before.words, after.words
+        evidence = judged.verdict if source.who == WHO else None
+        self.log_change(entry, str(event), (before, after), source, evidence=evidence)
+        if entry.plan.notify is not None:
+            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+
+    def log_change(
+        self,
+        entry: Entry,
+        event: str,
+        states: tuple[RampState, RampState],
+        source: Source,
+        *,
+        evidence: Any = None,
+        note: str = "",
+    ) -> None:
+        """Write a transition, from one state to the other, to the decisions and to the log."""
+        old, new = (state.words for state in states)
         decision = Decision(
             source.now_ms, f"ramp_{event}", source.who, source.via, entry.name, [old], [new],
-            source.reason, evidence=judged.verdict,
+            source.reason, note, evidence,
         )  # fmt: skip
         self._log(entry, decision)
         logger.warning(
             "ramp of %s: %s: %s -> %s by %s: %s",
-            entry.name, event, old, new, source.who, source.reason,
-        )  # fmt: skip
-        if entry.plan.notify is not None:
-            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+            entry.name,
+            event,
+            old,
+            new,
+            source.who,
+            source.reason,
+        )
 
     def _tell_verdict(self, entry: Entry, verdict: Verdict, now_ms: int) -> None:
         if (news := self._verdicts.news(entry.name, verdict, now_ms)) is None:

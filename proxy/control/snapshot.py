@@ -97,6 +97,7 @@ class Snapshot:
         ejections: what workers' guards have found, revived since or not.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
+        replicas: what control wrote down last of how it stands among its replicas.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
         decisions: the last ones, newest first, without their evidence; how many were written, shipped and
@@ -125,6 +126,7 @@ class Snapshot:
     ramps: dict[str, Any]
     decisions: dict[str, Any] = field(default_factory=dict)
     is_writable: bool = True
+    replicas: dict[str, Any] = field(default_factory=dict)
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
@@ -232,6 +234,7 @@ class Observer:
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
+            replicas=read_json(self.state_dir / "replicas-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
             decisions=told_decisions(self.state_dir),
             is_writable=is_writable,

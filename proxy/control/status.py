@@ -15,6 +15,7 @@ from proxy.config.resolved import Candidate, Config, Route
 from proxy.control.ejections import Ejection, standing
 from proxy.control.ledger import imbalances, ledger, verdict
 from proxy.control.recent import failing_legs
+from proxy.control.replica_status import replica_troubles, standing as among_replicas
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.routing.breaker import State
 from proxy.state.control_page import CandidateState, Part, RouteState
@@ -70,7 +71,7 @@ def problems(snapshot: Snapshot) -> list[str]:
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
         found += _taken_out(snapshot, route)
-    found += _endpoints_left_out(snapshot)
+    found += _endpoints_left_out(snapshot) + replica_troubles(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
@@ -172,6 +173,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
         "killed": still_killed(state) if state else {},
         "notes": state.notes if state else {},
+        "replicas": among_replicas(snapshot),
         "config": _config(snapshot),
         "processes": [asdict(process) for process in snapshot.processes],
         "routes": routes(snapshot),

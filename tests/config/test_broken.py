@@ -311,6 +311,13 @@ CASES = [
          "record.kafka.bootstrap_servers[0]", "write host:port"),
     Case("kafka_option", "limits:", "    options: {sasl_mechanism: PLAIN}\nlimits:", 28,
          "record.kafka.options.sasl_mechanism", "did you mean 'sasl.mechanism'?"),
+    Case("replicas_alone", """record:
+  kafka:
+    bootstrap_servers: ["127.0.0.1:9092"]
+""", "replicas: {group: shop}\n", 25, "replicas", "set `record.kafka`"),
+    Case("replicas_group", "limits:", "replicas: {group: a/b}\nlimits:", 28, "replicas.group", "a/b"),
+    Case("replicas_takeover", "limits:", "replicas: {takeover: 0s}\nlimits:", 28,
+         "replicas.takeover", "500ms"),
     Case("kafka_option_value", "limits:", "    options: {security.protocol: TLS}\nlimits:", 28,
          "record.kafka.options.security.protocol", "is not one of PLAINTEXT, SSL"),
     Case("redact_path", "limits:", "  redact: {json: ['$.a..b']}\nlimits:", 28, "record.redact.json[0]",
