@@ -36,8 +36,12 @@ def play_commands(story: Story) -> list[tuple[str, str]]:
         (f"cd {shlex.quote(str(folder))}", "there, the commands find the proxy by themselves"),
         (f"curl -s {headers} --data @{SAMPLE} {running.url}{PATH}", "ask as a user"),
         (f"curl -s {running.admin_url}/api/v1/status", "what the proxy knows"),
-        ("understudy status", "the same, to read"),
-        ("understudy weight digits v2 100 --reason 'it is better'", "shift everybody"),
+        ("understudy status -w", "the same, to read, each second"),
+        (
+            "understudy ramp start digits --candidate v2 --reason 'its server is back'",
+            "let it have users again, by evidence",
+        ),
+        ("understudy weight digits v2 25 --reason 'by hand'", "or a quarter of them at once"),
         ("understudy kill --reason 'just because'", "back to the primary, now"),
         ("understudy revive --reason 'all is well'", "and open it again"),
     ]
@@ -53,11 +57,16 @@ def as_json(story: Story, found: Sequence[Check], summary: Summary, seconds: flo
         "folder": str(story.folder.path),
         "records": str(story.folder.state / "pairs"),
         "models": [
-            {"name": t.spec.name, "role": t.spec.role, "held_out_accuracy": t.accuracy}
+            {"name": t.spec.name, "role": t.spec.role, "accuracy": t.accuracy}
             for t in story.trained
         ],
         "requests": measured.sent,
         "phases": {name: _phase(tally) for name, tally in measured.tallies.items()},
+        "ramps": {
+            name: {"phase": ramp.phase, "events": ramp.events, "seconds": round(ramp.seconds, 3)}
+            for name, ramp in {**measured.ramps, "crash": measured.crash}.items()
+            if ramp is not None
+        },
         "kill": kill
         and {
             "confirmed_ms": kill.confirmed_s * 1000,
