@@ -88,7 +88,7 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
         story.stop()
     summary = story.compare()
     found = checks(story.measured)
-    stage.title("The comparison, from the records")
+    stage.title("The comparison, from the records until the crash")
     render(page_of(as_dict(summary)), console, sections=1)
     stage.title("The labels, which the proxy never saw")
     for sentence in story.who_is_right():
@@ -99,7 +99,7 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
     seconds = monotonic_s() - started_s
     word = "[green]all is right[/green]" if is_right else "[bold red]something is wrong[/bold red]"
     stage.title(f"{word}, {seconds:.0f} s. Records: {story.folder.state / 'pairs'}")
-    _list(console, next_commands(story.folder.path))
+    _list(console, next_commands(story.folder.path, story.measured.crashed_ms))
     if as_json:
         sys.stdout.buffer.write(demo_json(story, found, summary, seconds))
         sys.stdout.buffer.flush()

@@ -74,6 +74,7 @@ class Measured:
         exit_code: the proxy's, or None while it is kept running.
         ramps: by candidate, until the good one was promoted.
         crash: the good candidate's ramp once more, until it was rolled back.
+        crashed_ms: when its server was ended, wall clock, milliseconds.
         bad_live: requests at the bad candidate's server that were no copies.
         weights: of the ramp's steps, percent.
     """
@@ -88,6 +89,7 @@ class Measured:
     exit_code: int | None = None
     ramps: dict[str, Ramping] = field(default_factory=dict)
     crash: Ramping | None = None
+    crashed_ms: int = 0
     bad_live: int = 0
     weights: tuple[int, ...] = ()
 

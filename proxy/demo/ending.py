@@ -13,15 +13,20 @@ from proxy.analysis.summary import Summary
 from proxy.demo.checks import Check
 from proxy.demo.story import Story
 from proxy.demo.traffic import PATH, Tally
+from proxy.telemetry import rfc3339
 
 SAMPLE = "request.json"
 
 
-def next_commands(path: Path) -> list[tuple[str, str]]:
+def next_commands(path: Path, crashed_ms: int) -> list[tuple[str, str]]:
     """Return commands to try on the records in the demo's folder `path`, with what they do."""
     state, pairs = shlex.quote(str(path / "state")), shlex.quote(str(path / "state" / "pairs"))
     return [
-        (f"understudy compare --from {state} --worst 20", "the comparison again, with more of it"),
+        (
+            f"understudy compare --from {state} --until {rfc3339(crashed_ms)} --worst 20",
+            "the comparison again, with more of it",
+        ),
+        (f"understudy verdict --from {state} --candidate v2", "and with the crash"),
         (f"zstdcat {pairs}/*.zst | head -1 | python3 -m json.tool", "one record, whole"),
         ("understudy demo --keep", "the same, left running to play with"),
     ]

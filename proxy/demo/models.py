@@ -104,9 +104,9 @@ def misordered(rows: Floats) -> Floats:
 #: The primary, the candidate that is as good, and the one that is served with a mistake.
 SPECS: Final = (
     Spec("digits-v1", "1", "primary", "logistic regression of scikit-learn", regression, as_they_are),
-    Spec("digits-v2", "2", "candidate", "the same weights in 8 bits, one matrix product", eight_bit,
+    Spec("digits-v2", "2", "candidate", "its weights in 8 bits, no scikit-learn", eight_bit,
          as_they_are),
-    Spec("digits-v3", "3", "candidate", "as v2, but its server mixes up 16 of 64 features", eight_bit,
+    Spec("digits-v3", "3", "candidate", "v2, but its server mixes up 16 features", eight_bit,
          misordered),
 )  # fmt: skip
 

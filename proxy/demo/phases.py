@@ -16,7 +16,7 @@ from proxy.demo.models import SPECS
 from proxy.demo.ramping import Ramping, follow, place_of
 from proxy.demo.stage import Board, Stage
 from proxy.demo.traffic import PRIMARY, Load, Tally, Traffic
-from proxy.telemetry import monotonic_s
+from proxy.telemetry import monotonic_s, wall_ns
 
 PHASES: Final = 6
 #: After the kill: copies that were on their way have arrived by then.
@@ -135,6 +135,7 @@ class Phases:
         async def watch() -> None:
             await asyncio.sleep(_AFTER_S)
             self._scene.stage.say(f"[dim]$ kill -9 ...  # the server of {GOOD}[/dim]")
+            self._scene.measured.crashed_ms = wall_ns() // 1_000_000
             self._scene.crash()
             await follow(self._admin, ramping, "rolled_back", self._tell)
 

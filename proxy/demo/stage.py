@@ -88,8 +88,7 @@ class Stage:
         gates = [gate for gate in verdict["gates"] if gate["outcome"] == outcome]
         pairs = min(gate["standing"]["pairs"] for gate in gates)
         bounds = ", ".join(_bound(gate, outcome) for gate in gates)
-        side = "least" if outcome == "halt" else "most"
-        self.say(f"{_MARKS[outcome]} {place:<7} {outcome}: {pairs:,} pairs, at {side} {bounds}")
+        self.say(f"{_MARKS[outcome]} {place:<7} {outcome}: {pairs:,} pairs, {bounds} more")
 
     @contextmanager
     def busy(self, text: str) -> Iterator[None]:
@@ -154,10 +153,9 @@ def _ramp(ramping: Ramping) -> list[RenderableType]:
 
 
 def _bound(gate: Mapping[str, Any], outcome: str) -> str:
-    """Return how much worse a candidate is by one gate: at least, or at most."""
-    side = "lower" if outcome == "halt" else "upper"
-    share = max(gate["standing"][side], 0.0)
-    return f"{share:.1%} more {_WORSE[gate['metric']]}"
+    """Return how many more calls go wrong by one gate: at least so many, or at most."""
+    side, sign = ("lower", "≥") if outcome == "halt" else ("upper", "≤")
+    return f"{_WORSE[gate['metric']]} {sign}{max(gate['standing'][side], 0.0):.1%}"
 
 
 def _numbers(board: Board) -> Text:

@@ -18,7 +18,7 @@ from rich.live import Live
 from proxy.analysis.judging import Judging
 from proxy.analysis.sources import open_source
 from proxy.analysis.summarise import summarise
-from proxy.analysis.summary import Summary
+from proxy.analysis.summary import Selection, Summary
 from proxy.config.load import load_config
 from proxy.demo.admin import Admin, wait_ready
 from proxy.demo.checks import BAD, BAD_VERSION, GOOD, GOOD_VERSION, Measured
@@ -222,11 +222,14 @@ class Story:
     def compare(self) -> Summary:
         """Return the comparison of what was recorded, as `understudy compare` makes it.
 
+        Until the crash: what came after it says nothing about the models.
+
         Raises:
             SourceError: the records cannot be read.
         """
         judging = Judging(config=load_config(self.folder.config))
-        return summarise(open_source(str(self.folder.state)), judging=judging)
+        until = Selection(until_ms=self.measured.crashed_ms)
+        return summarise(open_source(str(self.folder.state)), until, judging=judging)
 
     def who_is_right(self) -> list[str]:
         """Return, for each candidate, what the labels say about the pairs that differ.

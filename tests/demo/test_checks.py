@@ -126,8 +126,9 @@ def measured(tmp_path: Path) -> Measured:
     kill = Kill(frozenset(range(UNCERTAIN.start)), KILLED.start, 0.004, 0.003, 0)
     crash = _ramping("v2", "rolled_back", _decision("halt", 30_000, same=900, worse=60))
     return Measured(
-        log, LABELS, tallies, SENT, kill, KILLED, status, 0, _ramps(), crash, 0, (10, 100)
-    )
+        log, LABELS, tallies, SENT, kill, KILLED, status,
+        exit_code=0, ramps=_ramps(), crash=crash, weights=(10, 100),
+    )  # fmt: skip
 
 
 def _failed(measured: Measured) -> list[str]:
