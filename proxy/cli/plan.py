@@ -22,7 +22,10 @@ from proxy.errors import UnderstudyError
 def plan(  # noqa: PLR0913 - one argument for each option of the command
     *,
     margin: Annotated[
-        float, typer.Option(help="Of the gate: how much worse may pass.", metavar="M")
+        float,
+        typer.Option(
+            help="The margin of the gate: how much worse a candidate may be.", metavar="M"
+        ),
     ] = 0.01,
     disagreement: Annotated[
         str, typer.Option(help="Share of pairs whose difference is not 0.", metavar="PERCENT")

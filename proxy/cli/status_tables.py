@@ -14,6 +14,7 @@ from rich.text import Text
 
 from proxy.cli.decision_table import decision_table
 from proxy.cli.ramp_table import ramp_table
+from proxy.errors import UnderstudyError
 
 #: What the ledger's verdicts mean.
 VERDICTS = {
@@ -29,11 +30,21 @@ def print_status(status: dict[str, Any]) -> None:
 
 
 def watch_status(fetch: Callable[[], dict[str, Any]], every_s: float) -> None:
-    """Show the tables until Ctrl-C, fetched again every `every_s` seconds."""
+    """Show the tables until Ctrl-C, fetched again every `every_s` seconds.
+
+    An instance that stops answering is told, and asked again: it may be restarting.
+
+    Raises:
+        UnderstudyError: it does not answer at the first time.
+    """
     with suppress(KeyboardInterrupt), Live(render(fetch()), screen=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(render(fetch()), refresh=True)
+            try:
+                found = render(fetch())
+            except UnderstudyError as exc:
+                found = Text(f"NO ANSWER  {exc}", "bold red")
+            live.update(found, refresh=True)
 
 
 def render(status: dict[str, Any]) -> RenderableType:

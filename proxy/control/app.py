@@ -76,6 +76,7 @@ def build_app(
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),
             _file("/dashboard.js", "dashboard.js", "text/javascript"),
+            _file("/ramps.js", "ramps.js", "text/javascript"),
             _file("/dashboard.css", "dashboard.css", "text/css"),
         ],
         exception_handlers={

@@ -407,11 +407,10 @@ def _told(entry: Entry) -> dict[str, Any]:
     state, judged = entry.kept.state, entry.judged
     gates: list[dict[str, Any]] = []
     if judged.verdict is not None and state.phase in JUDGED:
-        for gate in judged.verdict.gates:
+        for gate, by in zip(judged.verdict.gates, judged.verdict.params.gates, strict=True):
             standing: dict[str, Any] = orjson.loads(orjson.dumps(gate.standing))
-            gates.append(
-                {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason, **standing}
-            )
+            said = {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason}
+            gates.append({**said, **standing, "margin": by.margin, "acts_at": 1 / by.alpha})
     return {
         "phase": state.phase,
         "words": state.words,

@@ -11,9 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__
-from proxy.config.resolved import Candidate, Config, Route
+from proxy.config.resolved import Candidate, Config, Ramp, Route
 from proxy.control.ejections import Ejection, standing
 from proxy.control.ledger import imbalances, ledger, verdict
+from proxy.control.ramp_progress import progress
 from proxy.control.recent import failing_legs
 from proxy.control.replica_status import replica_troubles, standing as among_replicas
 from proxy.control.snapshot import HUNG_MS, Snapshot
@@ -257,7 +258,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "config_weight_bp": candidate.weight_bp,
         "config_mirror_bp": candidate.mirror_bp,
         "ramp_step": live.ramp_step,
-        "ramp": None if route.ramp is None else ramp_of(snapshot, *names),
+        "ramp": None if route.ramp is None else _ramp(snapshot, route.ramp, *names),
         "killed": part_names(killed),
         "canary": snapshot.count("canary", *names),
         "rescued": snapshot.count("rescued", *names),
@@ -280,6 +281,12 @@ def ramp_of(snapshot: Snapshot, route: str, candidate: str) -> dict[str, Any]:
     """Return what the driver of ramps saw last of a candidate; idle before it has."""
     found: dict[str, Any] = snapshot.ramps.get(f"{route}/{candidate}", {})
     return {"phase": "idle", "words": "idle", "step": 0, "pairs": 0, "waits": "", **found}
+
+
+def _ramp(snapshot: Snapshot, plan: Ramp, route: str, candidate: str) -> dict[str, Any]:
+    """Return where a ramp is, and what its plan asks of the step that it is in."""
+    told = ramp_of(snapshot, route, candidate)
+    return told | progress(plan, told, snapshot.now_ms)
 
 
 def breaker_word(snapshot: Snapshot, route: str, candidate: str) -> str:

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +173,23 @@ def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) ->
         }
 
 
+def has_received(instance: Instance, least: int) -> bool:
+    """Tell whether an instance has received more than `least` requests."""
+    received: int = instance.status()["totals"]["received"]
+    return received > least
+
+
+def is_promoted(instance: Instance) -> bool:
+    """Tell whether the ramp of an instance is at its end."""
+    return phase(instance) == "promoted"
+
+
 def no_more_copies(found: Found) -> None:
     """Look whether no worker sends copies, while users go on asking."""
     time.sleep(0.05)  # what was decided before the kill may be on its way
     before = [(copies(each), each.status()["totals"]["received"]) for each in found]
     for each, (_, received) in zip(found, before, strict=True):
-        wait_for(
-            lambda e=each, r=received: e.status()["totals"]["received"] > r + 20, "more requests"
-        )  # type: ignore[misc]
+        wait_for(partial(has_received, each, received + 20), "more requests")
     assert [copies(each) for each in found] == [sent for sent, _ in before]
 
 
@@ -245,9 +255,7 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
         for each in joined:
-            wait_for(
-                lambda e=each: phase(e) == "promoted", f"the end; seed {seed}", 60 + 10 * STEPS
-            )  # type: ignore[misc]
+            wait_for(partial(is_promoted, each), f"the end; seed {seed}", 60 + 10 * STEPS)
     weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
     assert weights == [100 * STEPS] * 3
     ways = [way_of(each) for each in joined]
