@@ -17,7 +17,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
-from proxy.analysis.aggregate import Aggregate, Reading, add_all
+from proxy.analysis.aggregate import Aggregate, Reading
+from proxy.analysis.lines import count_blocks
 from proxy.analysis.parts import Part, PartSource, parts_of
 from proxy.analysis.seen import SeenPairs
 from proxy.analysis.source import SourceStatistics
@@ -75,7 +76,7 @@ def count_part(part: Part, reading: Reading, known: SeenPairs | None = None) -> 
 
         return aggregate, count_row_groups(part, aggregate)
     source = PartSource(part)
-    add_all(aggregate, source)
+    count_blocks(aggregate, source.blocks())
     return aggregate, source.statistics()
 
 

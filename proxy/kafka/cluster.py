@@ -21,8 +21,8 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from proxy.config.resolved import Kafka
 from proxy.errors import UnderstudyError
-from proxy.recorder.kafka_log import ClientLog
-from proxy.recorder.kafka_options import client_settings
+from proxy.kafka.log import ClientLog
+from proxy.kafka.options import client_settings
 
 #: For one call to the cluster, connecting included.
 CALL_S: Final = 10.0
