@@ -9,7 +9,7 @@ headers) is not looked at, so damage there is not noticed; in the local log each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -46,13 +46,17 @@ _BETWEEN: Final = frozenset(("proxy_version", "ramp_step", "ramp_weight_bp", "as
 _NUMBER_TYPES: Final = frozenset((int, float, type(None)))
 
 
-def count_blocks(aggregate: Aggregate, blocks: Iterable[Block]) -> None:
-    """Count all pairs of some blocks of lines."""
+def count_blocks(
+    aggregate: Aggregate, blocks: Iterable[Block], on_block: Callable[[], object] | None = None
+) -> None:
+    """Count all pairs of some blocks of lines; `on_block` is called after each."""
     counter = LineCounter(aggregate)
     for block in blocks:
         if not counter.count(block.content):
             for record in block.records:
                 aggregate.add(record)
+        if on_block is not None:
+            on_block()
     aggregate.flush()
 
 
