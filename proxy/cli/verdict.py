@@ -22,7 +22,8 @@ from proxy.analysis.verdict_report import (
     read_record,
 )
 from proxy.cli import options
-from proxy.cli.pair_reading import config_beside, reading_of, selection_of
+from proxy.cli.kafka_login import KafkaOptions, Login
+from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
 from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
@@ -81,6 +82,7 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     labels: options.Labels = "",
     tolerance: options.Tolerance = TOLERANCE,
     config: options.ConfigFile = None,
+    kafka_option: KafkaOptions = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether a candidate may be promoted: promote, halt or continue, with the evidence.
@@ -100,7 +102,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         config=config_beside(source, config),
     )
     selection = selection_of(route, candidate, since, until)
-    with reading_of(source, selection, judging, labels, tolerance) as (pairs, reading, advance):
+    truth, login = Truth(labels, tolerance), Login(config, kafka_option)
+    with reading_of(source, selection, judging, truth, login) as (pairs, reading, advance):
         aggregate = aggregate_of(pairs, reading, advance)
         name = _chosen(aggregate.groups, route, candidate)
         found = verdict_of(aggregate, reading, name, pairs.statistics())
