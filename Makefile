@@ -26,7 +26,7 @@ FUZZ_S ?= 120
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair, log, shift, kill, compare
+demo: $(VENV)/.demo ## the main job, end to end, in under a minute: mirror, pair, log, ramp, kill, roll back, compare
 	$(BIN)/understudy demo
 
 test: lint ## linters, types, import rules and all tests (a real Kafka where java and mvn are)

@@ -77,6 +77,8 @@ KILL_COMMAND = Bar(100, " ms", digits=0)
 #: One recorder, journal to Kafka.
 RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
 BACKLOG_MEMORY = Bar(200, " MB", digits=0)
+#: Users' p99 over a run in which the broker freezes and dies, less that of a run without.
+KAFKA_P99 = Bar(1.0, " ms")
 #: Server-sent events, added to the direct way.
 EVENT_GAP_P99 = Bar(5, " ms")
 EVENT_CPU = Bar(1.0)
@@ -86,6 +88,7 @@ COMPARE_MEMORY = Bar(500, " MB", digits=0)
 NOTHING_LOST = Bar(0, digits=0)
 #: Wrong verdicts at alpha 5%, and pairs to a right one, with 4% of pairs that differ.
 ERRORS = Bar(5, " %")
+GROUP_NAMED = Bar(95, " %", is_floor=True)
 PROMOTE_PAIRS = Bar(3_500, " pairs", digits=0)
 HALT_PAIRS = Bar(1_100, " pairs", digits=0)
 #: Other users' p99 with 1,000 slow sockets over without, and what an endless head costs.

@@ -3,8 +3,10 @@
 Simulated experiments of a candidate that differs from the primary in 4% of pairs, judged by the
 product's own evidence with a margin of 0.01 after each of up to 20,000 pairs: at no difference, at a
 difference of exactly the margin (where both claims are false) and at 0.03. Beside it McNemar's test
-at 5%, looked at every 100 pairs. And whether pairs spread over five processes give the verdict of one,
-bit for bit. It needs one core and no load generator.
+at 5%, looked at every 100 pairs. Then a primary that answers 2% of requests differently when asked
+again, and a candidate that is as noisy; and ten groups of users, one of which is served 3 points worse
+by a candidate that is better for all others. And whether pairs spread over five processes give the
+verdict of one, bit for bit. It needs one core and no load generator.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.experiments import Decisions, Design, Law, Pairs, decide, mcnemar_alarms
 from benchmarks.figures import Spread, spread
+from benchmarks.groups import Findings, Groups, find_groups, noisy_law
 from benchmarks.options import Options
 from benchmarks.report import Report, Table
 from proxy.comparison.counts import Tally
@@ -42,6 +45,12 @@ DISCORDANCE = 0.04
 DESIGN = Design(margin=0.01, alpha=0.05, looks=20_000)
 DIFFERENCES = (0.0, DESIGN.margin, 0.03)
 MCNEMAR_STEP = 100
+NOISE = 0.02
+GROUPS = Groups(
+    good=Law(-0.005, DISCORDANCE), bad=Law(0.03, DISCORDANCE), count=10,
+    looks=range(100, 4_001, 100), margin=DESIGN.margin, alpha=DESIGN.alpha,
+)  # fmt: skip
+GROUP_EXPERIMENTS, QUICK_GROUP_EXPERIMENTS = 1_000, 100
 SHARDS, SHARDED_EXPERIMENTS = 5, 100
 _SEED = 20_260_101
 _CHART_PAIRS = (100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000)
@@ -79,6 +88,13 @@ def run(options: Options, _folder: Path, say: Callable[[str], None]) -> Report:
     looks = range(MCNEMAR_STEP, DESIGN.looks + 1, MCNEMAR_STEP)
     rng = np.random.default_rng([_SEED, len(DIFFERENCES)])
     naive = mcnemar_alarms(Law(0.0, DISCORDANCE), experiments, looks, rng)
+    say(f"a primary that differs from itself in {NOISE:.0%} of requests")
+    rng = np.random.default_rng([_SEED, len(DIFFERENCES) + 1])
+    noisy = sample_of(0.0, decide(Pairs(noisy_law(NOISE), rng), experiments, DESIGN))
+    group_experiments = QUICK_GROUP_EXPERIMENTS if options.is_quick else GROUP_EXPERIMENTS
+    say(f"{group_experiments:,} experiments with {GROUPS.count} groups, one of them worse")
+    rng = np.random.default_rng([_SEED, len(DIFFERENCES) + 2])
+    found = find_groups(GROUPS, group_experiments, rng)
     say(f"{SHARDS} shards")
     unlike = sum(not shards_agree(number) for number in range(SHARDED_EXPERIMENTS))
     return Report(
@@ -87,12 +103,15 @@ def run(options: Options, _folder: Path, say: Callable[[str], None]) -> Report:
             f"{experiments:,} experiments of up to {DESIGN.looks:,} pairs, a look after every pair",
             f"{DISCORDANCE:.0%} of the pairs differ; margin {DESIGN.margin:g}",
             f"McNemar's test: two-sided at 5%, a look every {MCNEMAR_STEP} pairs",
+            f"noisy: two calls to the same model differ in {NOISE:.0%}; the noise floor is taken away",
+            f"{group_experiments:,} experiments with {GROUPS.count} groups, judged together",
+            f"groups: a look every {GROUPS.looks.step} pairs of each, up to {GROUPS.looks[-1]:,}",
             f"{SHARDED_EXPERIMENTS} experiments of {DESIGN.looks:,} pairs spread over {SHARDS} shards",
         ),
-        tables=(_table(samples, naive),),
-        samples=tuple(samples),
+        tables=(_table(samples, noisy, naive), _group_table(found)),
+        samples=(*samples, noisy, found),
         summary={"mcnemar_false_alarms": naive, "shards_unlike": unlike},
-        claims=tuple(_claims(samples, unlike)),
+        claims=tuple(_claims(samples, noisy, found, unlike)),
         charts=(_chart(samples),),
         faults=(f"{unlike} sharded verdicts differ from the unsharded",) if unlike else (),
     )
@@ -139,7 +158,7 @@ def _median(pairs: Floats) -> float | None:
     return float(np.median(finite)) if finite.size else None
 
 
-def _claims(samples: list[Sample], unlike: int) -> list[Claim]:
+def _claims(samples: list[Sample], noisy: Sample, found: Findings, unlike: int) -> list[Claim]:
     """Return the claims about errors and about how soon a verdict comes."""
     none, margin, worse = samples
     return [
@@ -156,6 +175,9 @@ def _claims(samples: list[Sample], unlike: int) -> list[Claim]:
         judged(
             "median pairs to halt, 3 points worse", claims.HALT_PAIRS, _pairs(worse.median_halted)
         ),
+        judged("halts for noise alone", claims.ERRORS, _percent(noisy.halted)),
+        judged("the worse group of ten is named", claims.GROUP_NAMED, _percent(found.named)),
+        judged("another group is named", claims.ERRORS, _percent(found.misnamed)),
         judged(
             "verdicts of five shards unlike the unsharded", claims.NOTHING_LOST, spread([unlike])
         ),
@@ -170,20 +192,33 @@ def _pairs(median: float | None) -> Spread | None:
     return None if median is None else spread([median])
 
 
-def _table(samples: list[Sample], naive: float) -> Table:
+def _table(samples: list[Sample], noisy: Sample, naive: float) -> Table:
+    named = [(f"Understudy, true difference {one.difference:g}", one) for one in samples]
+    named.append((f"Understudy, no difference, primary {NOISE:.0%} noisy", noisy))
     rows = [
         (
-            f"Understudy, true difference {one.difference:g}",
+            name,
             f"{one.promoted:.1%}",
             f"{one.halted:.1%}",
             "" if one.median_promoted is None else f"{one.median_promoted:,.0f}",
             "" if one.median_halted is None else f"{one.median_halted:,.0f}",
         )
-        for one in samples
+        for name, one in named
     ]
     rows.append(("McNemar again and again, no difference", "", f"{naive:.1%} (alarms)", "", ""))
     columns = ("", "promoted", "halted", "median pairs to promote", "to halt")
     return Table("Experiments", columns, tuple(rows))
+
+
+def _group_table(found: Findings) -> Table:
+    row = (
+        f"{GROUPS.bad.difference:.1%} worse, the others {-GROUPS.good.difference:.1%} better",
+        f"{found.named:.1%}",
+        f"{found.misnamed:.1%}",
+        "" if found.median_pairs is None else f"{found.median_pairs:,.0f}",
+    )
+    columns = (f"one group of {GROUPS.count}", "named", "another named", "median pairs of each")
+    return Table("Groups", columns, (row,))
 
 
 def _chart(samples: list[Sample]) -> Chart:

@@ -139,6 +139,13 @@ class Fleet:
             child.process.wait()
         self.children.remove(child)
 
+    def end_tree(self, root_pid: int) -> None:
+        """End one process that ends its own children, as a launcher does; SIGKILL for what is left."""
+        members = processes.tree(root_pid)
+        for child in [one for one in self.children if one.pid == root_pid]:
+            self.end(child)
+        _kill_left(members)
+
     def check(self, child: Child) -> None:
         """Raise BenchmarkError when `child` has ended."""
         code = child.process.poll()
@@ -160,14 +167,19 @@ class Fleet:
         for child in self.children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(max(0.1, give_up - monotonic_s()))
-        for stat in members:
-            now = processes.read_stat(stat.pid)
-            if now is not None and now.started_ticks == stat.started_ticks:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(stat.pid, signal.SIGKILL)
+        _kill_left(members)
         for child in self.children:
             child.process.wait()
         self.children.clear()
+
+
+def _kill_left(members: Sequence[processes.ProcessStat]) -> None:
+    """Kill those that are still there, and are not others that got their ids since."""
+    for stat in members:
+        now = processes.read_stat(stat.pid)
+        if now is not None and now.started_ticks == stat.started_ticks:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stat.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from proxy.config.resolved import Kafka
 from proxy.recorder.sink import PAIRS_TOPIC
@@ -19,17 +20,31 @@ _PARTITIONS = 4
 def kafka_address(data: Path) -> Iterator[tuple[str, str]]:
     """Give the address of a broker, or why there is none."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
-    if importlib.util.find_spec("confluent_kafka") is None:
-        yield "", "Kafka is left out: it needs confluent-kafka, one of the bench extra"
+    if given and not _missing_client():
+        yield given, ""
+        return
+    with own_broker(data) as (broker, note):
+        yield (broker.bootstrap if broker else "", note)
+
+
+@contextlib.contextmanager
+def own_broker(data: Path) -> Iterator[tuple[Any, str]]:
+    """Give a broker that may be mistreated (`tests.support.kafka.Broker`), or why there is none."""
+    if missing := _missing_client():
+        yield None, missing
         return
     support = importlib.import_module("tests.support.kafka")
-    if given:
-        yield given, ""
-    elif not support.can_start_broker():
-        yield "", "Kafka is left out: set KAFKA_BOOTSTRAP_SERVERS, or install java and mvn"
-    else:
-        with support.broker(Path(".cache") / "kafka", data) as broker:
-            yield broker.bootstrap, ""
+    if not support.can_start_broker():
+        yield None, "Kafka is left out: set KAFKA_BOOTSTRAP_SERVERS, or install java and mvn"
+        return
+    with support.broker(Path(".cache") / "kafka", data) as broker:
+        yield broker, ""
+
+
+def _missing_client() -> str:
+    if importlib.util.find_spec("confluent_kafka") is None:
+        return "Kafka is left out: it needs confluent-kafka, one of the bench extra"
+    return ""
 
 
 def create_topic(kafka: Kafka) -> None:

@@ -43,6 +43,14 @@ class PacedLoad:
 
     def send(self, fleet: Fleet, url: str) -> LoadResult:
         """Send it from a process of its own."""
+        return parse_paced(self.ask(fleet, url))
+
+    def ask(self, fleet: Fleet, url: str) -> dict[str, Any]:
+        """Send it, and return all that the generator says, second by second.
+
+        Raises:
+            BenchmarkError: no request was answered.
+        """
         settings = {
             "port": urlsplit(url).port,
             "path": self.path,
@@ -53,10 +61,9 @@ class PacedLoad:
             "connections": self.connections,
         }
         said = ask(fleet, "open_loop", settings, limit_s=self.seconds + _START_S)
-        result = parse_paced(said)
-        if result.requests == 0:
+        if said["requests"] == 0:
             raise BenchmarkError(f"no request to {url} was answered: {said}")
-        return result
+        return said
 
 
 def parse_paced(said: dict[str, Any]) -> LoadResult:

@@ -39,6 +39,7 @@ class Target:
         worker_pids: the processes that carry the requests.
         pairs: folder of its recorded pairs, where it writes any.
         workers: how many it was started with; Envoy's are threads of one process.
+        admin: address of its admin API, where it has one of ours.
     """
 
     peer: str
@@ -48,6 +49,7 @@ class Target:
     worker_pids: tuple[int, ...] = ()
     pairs: Path | None = None
     workers: int = 1
+    admin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ class Setup:
         candidate_timeout_s: the same for the candidate alone, where it differs.
         max_mirrors: copies that Understudy has under way at once.
         fsync: when Understudy syncs its journal.
+        recorders: of Understudy.
+        kafka: address of the broker that Understudy ships to; empty for the local log.
+        topic_prefix: of its topics there.
         env: added to the environment.
     """
 
@@ -74,6 +79,9 @@ class Setup:
     candidate_timeout_s: float = 0.0
     max_mirrors: int = 1024
     fsync: str = "none"
+    recorders: int = 1
+    kafka: str = ""
+    topic_prefix: str = "shadow"
     env: dict[str, str] = field(default_factory=dict)
 
     def name(self, peer: str, mode: Mode) -> str:

@@ -60,10 +60,18 @@ class Understudy:
         (folder / "understudy.yaml").write_text(configuration(state, mode, upstreams, setup))
         command = [*PYTHON, "-m", "proxy", "serve", str(folder / "understudy.yaml")]
         child = fleet.start(name, command, Place.PROXY, setup.env)
-        listen = _listen_address(fleet, child, state / "runtime.json")
+        listen, admin = _addresses(fleet, child, state / "runtime.json")
         fleet.wait_for_port(child, int(listen.rpartition(":")[2]))
         workers = _worker_pids(child, setup.workers)
-        return Target(self.name, mode, f"http://{listen}", child.pid, workers, state / "pairs")
+        return Target(
+            peer=self.name,
+            mode=mode,
+            url=f"http://{listen}",
+            root_pid=child.pid,
+            worker_pids=workers,
+            pairs=state / "pairs",
+            admin=f"http://{admin}",
+        )
 
 
 def _probe() -> subprocess.CompletedProcess[str]:
@@ -77,13 +85,16 @@ def configuration(state: Path, mode: Mode, upstreams: Upstreams, setup: Setup) -
     primary, candidate = upstreams.primary.port, upstreams.candidate.port
     timeout_ms = round(setup.timeout_s * 1e3)
     candidate_ms = round((setup.candidate_timeout_s or setup.timeout_s) * 1e3)
+    kafka = f"{{bootstrap_servers: [{setup.kafka}], topic_prefix: {setup.topic_prefix}}}"
     prediction = ', prediction: "outputs[0].data"' if setup.protocol == "json" else ""
     return f"""\
 listen: 127.0.0.1:0
 workers: {setup.workers}
+recorders: {setup.recorders}
 state_dir: {state}
 admin: {{listen: 127.0.0.1:0}}
 journal: {{fsync: {setup.fsync}}}
+record: {f"{{kafka: {kafka}}}" if setup.kafka else "{}"}
 backends:
   v1:
     endpoints: [http://127.0.0.1:{primary}]
@@ -115,13 +126,14 @@ def count_pairs(folder: Path) -> int:
     return total
 
 
-def _listen_address(fleet: Fleet, child: Child, runtime: Path) -> str:
-    """Return where it serves, from the file that it writes once its sockets are bound."""
+def _addresses(fleet: Fleet, child: Child, runtime: Path) -> tuple[str, str]:
+    """Return where it serves and its admin API, from the file written once its sockets are bound."""
     give_up = monotonic_s() + _START_S
     while monotonic_s() < give_up:
         fleet.check(child)
         if runtime.exists():
-            return str(json.loads(runtime.read_text())["listen"])
+            found = json.loads(runtime.read_text())
+            return str(found["listen"]), str(found["admin"])
         time.sleep(0.02)
     raise BenchmarkError(f"Understudy is not up after {_START_S:g} s:\n{child.tail()}")
 

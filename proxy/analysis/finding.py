@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from proxy.analysis.bounded import OTHER
@@ -21,6 +22,7 @@ from proxy.analysis.findings import (
     Latency,
     SegmentFinding,
     SideQuantiles,
+    SplitFinding,
     Stream,
     ThreeCounts,
     TwoSides,
@@ -32,10 +34,11 @@ from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summary import Comparison
 from proxy.analysis.tally import PairTally
 from proxy.comparison.gates import Metric
+from proxy.comparison.sample_ratio import FULL_BP, ArmCounts, log_evidence
 from proxy.comparison.sketch import QuantileSketch
-from proxy.comparison.verdict import GateVerdict, Verdict
+from proxy.comparison.verdict import GateVerdict, Verdict, evidence_value
 
-#: The gate whose segments are told: the first of these that there is.
+#: The gate whose segments are all told: the first of these that there is.
 _ANSWERS: Final = (Metric.CORRECTNESS, Metric.AGREEMENT)
 
 
@@ -107,7 +110,21 @@ def verdict_finding(verdict: Verdict, gates_from: str) -> VerdictFinding:
         reason=verdict.reason,
         gates_from=gates_from,
         gates=tuple(_gate(gate, verdict) for gate in verdict.gates),
+        split=tuple(found for arm in verdict.counts.arms for found in _split(arm)),
+        e_split=evidence_value(verdict.log_e_split),
+        split_alpha=verdict.params.split_alpha,
     )
+
+
+def _split(arm: ArmCounts) -> Iterator[SplitFinding]:
+    for cell in arm.cells:
+        declared_bp, hits, misses = cell
+        keys = hits + misses
+        if keys:
+            log_e = log_evidence([replace(arm, cells=(cell,))])
+            yield SplitFinding(
+                arm.name, declared_bp / FULL_BP, hits / keys, keys, evidence_value(log_e)
+            )
 
 
 def _gate(gate: GateVerdict, verdict: Verdict) -> GateFinding:
@@ -173,15 +190,22 @@ def _side(sketch: QuantileSketch | None) -> SideQuantiles:
 
 
 def _segments(gates: Iterable[GateVerdict]) -> tuple[SegmentFinding, ...]:
+    """Return all segments of the gate that judges answers, and those of others that stop it."""
     by_metric = {gate.metric: gate for gate in gates}
-    gate = next((by_metric[metric] for metric in _ANSWERS if metric in by_metric), None)
+    answers = next((by_metric[metric] for metric in _ANSWERS if metric in by_metric), None)
+    told = [
+        (gate.metric, segment)
+        for gate in by_metric.values()
+        for segment in gate.segments
+        if gate is answers or segment.is_worse
+    ]
     found = []
-    for segment in gate.segments if gate else ():
+    for metric, segment in told:
         key, _, value = segment.name.partition("=")
         standing = segment.standing
         found.append(
             SegmentFinding(
-                metric=str(gate.metric) if gate else "",
+                metric=str(metric),
                 key=key,
                 value=value,
                 n=standing.pairs,

@@ -55,13 +55,39 @@ class GateFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitFinding:
+    """How split keys were shared out at one weight.
+
+    Attributes:
+        name: of the arm, such as `canary v2 at 10%`.
+        declared, seen: share of the keys that the candidate should have got, and has got.
+        keys: that were counted, each once.
+        e: evidence that the split is not as declared.
+    """
+
+    name: str
+    declared: float
+    seen: float
+    keys: int
+    e: float
+
+
+@dataclass(frozen=True, slots=True)
 class VerdictFinding:
-    """What all gates say together; `gates_from`: config, options or defaults."""
+    """What all gates say together; `gates_from`: config, options or defaults.
+
+    Attributes:
+        split: the sample ratio, by weight; evidence against it blocks the verdict.
+        e_split: of all of them, acts at `1 / split_alpha`.
+    """
 
     verdict: str
     reason: str
     gates_from: str
     gates: tuple[GateFinding, ...]
+    split: tuple[SplitFinding, ...] = ()
+    e_split: float = 1.0
+    split_alpha: float = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +219,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class SegmentFinding:
-    """One value of a segment, in the gate that judges answers.
+    """One value of a segment, in the gate that judges answers; in another gate, if it is flagged.
 
     Attributes:
         e: evidence that the candidate is worse there than the margin allows.

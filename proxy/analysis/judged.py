@@ -22,15 +22,20 @@ from proxy.comparison.counts import (
     inverse_weight,
     weight_cell,
 )
-from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts
+from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts, LastVersions
 from proxy.comparison.gates import Metric, difference, is_offered
+from proxy.comparison.sample_ratio import ArmCounts
 from proxy.comparison.segments import MAX_SEGMENTS, OTHER
+from proxy.comparison.split_keys import SplitKeys
 
 #: Configs and versions kept apart for one candidate; the one longest without a pair goes first.
 MAX_VERSIONS: Final = 64
 #: Distinct values of all gates' differences, and segments, kept for one of them.
 MAX_CELLS: Final = 20_000
 MAX_SEGMENT_VALUES: Final = 1_000
+
+#: Configs whose split is looked at; the one longest without a canary's pair goes first.
+MAX_SPLITS: Final = 4
 
 #: In place of a difference: the pair was offered and gave none; it was not offered at all.
 MISSING: Final = None
@@ -47,18 +52,6 @@ class Version(NamedTuple):
     config_version: str
     primary_version: str | None
     candidate_version: str | None
-
-
-@dataclass(slots=True)
-class LastVersions:
-    """The model versions that answered last: what a call that failed is charged to."""
-
-    primary: str | None = None
-    candidate: str | None = None
-
-    def or_else(self, earlier: LastVersions) -> LastVersions:
-        """Return these, those of `earlier` where nothing has answered since."""
-        return LastVersions(self.primary or earlier.primary, self.candidate or earlier.candidate)
 
 
 class Differences(NamedTuple):
@@ -282,6 +275,20 @@ class JudgedTally:
     def __init__(self) -> None:
         self.dropped = 0
         self._versions: dict[Version, VersionTally] = {}
+        self._splits: dict[tuple[str, str], SplitKeys] = {}
+
+    def split_of(self, key: tuple[str, str]) -> SplitKeys:
+        """Return the split keys of an experiment and config, to add to."""
+        found = self._splits.pop(key, None) or SplitKeys()
+        while len(self._splits) >= MAX_SPLITS:
+            del self._splits[next(iter(self._splits))]
+        self._splits[key] = found
+        return found
+
+    def arms(self, version: Version, candidate: str) -> tuple[ArmCounts, ...]:
+        """Return how the keys were split under the config of `version`, whatever model answered."""
+        found = self._splits.get((version.experiment_id, version.config_version))
+        return found.arms(candidate) if found else ()
 
     def of(self, version: Version) -> VersionTally:
         """Return the counts of a version, to add to."""
@@ -298,6 +305,8 @@ class JudgedTally:
         """Count everything in `later`, whose pairs come after these, which ended with `last`."""
         for version, tally in later._versions.items():
             self.of(_completed(version, last.primary, last.candidate)).merge(tally)
+        for key, keys in later._splits.items():
+            self.split_of(key).merge(keys)
         self.dropped += later.dropped
 
     def deciding(self) -> tuple[Version, VersionTally] | None:
@@ -347,6 +356,7 @@ def evidence_counts(
     name: tuple[str, str],
     version: Version,
     gates: tuple[GateCounts, ...],
+    arms: tuple[ArmCounts, ...],
     offsets: Iterable[tuple[str, int]],
 ) -> EvidenceCounts:
     """Return the counts of a candidate, given as route and name, as a verdict takes them."""
@@ -359,5 +369,5 @@ def evidence_counts(
         candidate_version=version.candidate_version,
     )
     return EvidenceCounts(
-        key, tuple(sorted(gates, key=lambda g: g.metric)), offsets=tuple(sorted(offsets))
+        key, tuple(sorted(gates, key=lambda g: g.metric)), arms, tuple(sorted(offsets))
     )

@@ -76,7 +76,8 @@ class Judging:
             tally.gate_counts(gate.metric, params.floor, has_noise_floor=gate.has_noise_floor)
             for gate in gates
         )
-        return judge(evidence_counts((route, candidate), version, counts, offsets), params)
+        arms = judged.arms(version, candidate)
+        return judge(evidence_counts((route, candidate), version, counts, arms, offsets), params)
 
     def _gates(self, route: str, candidate: str, tally: VersionTally) -> tuple[GateParams, ...]:
         configured = self._configured(route, candidate)

@@ -28,9 +28,10 @@ LABEL_FIELDS: Final = (
     "primary_model_version", "candidate_model_version", "config_version", "experiment_id",
     "sample_prob", "primary_error", "candidate_error",
 )  # fmt: skip
-#: All fields whose values are counted, and two that evidence needs beside them; versions first.
+#: All fields whose values are counted, and those that evidence needs beside them; versions first.
 COUNTED_FIELDS: Final = (
     *LABEL_FIELDS[:2], *CELL_FIELDS, *LABEL_FIELDS[2:], "replicate_status", "loss_diff",
+    "assign_prob", "ramp_weight_bp",
 )  # fmt: skip
 NUMBER_FIELDS: Final = ("primary_latency_ms", "candidate_latency_ms", "abs_diff", "rel_diff")
 STREAM_FIELDS: Final = tuple(
@@ -43,6 +44,7 @@ PREDICTION_FIELDS: Final = ("primary_prediction", "candidate_prediction")
 SEQ, TS_MS = range(2)
 SINGLE_FIELDS: Final = (
     "seq", "ts_ms", *NUMBER_FIELDS, *STREAM_FIELDS, *PREDICTION_FIELDS, "segments", "request_id",
+    "unit_hash",
 )  # fmt: skip
 
 #: A record without these cannot be counted; the others are null where a file leaves them out.
@@ -75,8 +77,9 @@ _KINDS: Final[dict[Kind, tuple[type, ...]]] = {
     Kind.MAP: (dict,),
     Kind.ANY: (object,),
 }
+_NEVER_NULL: Final = frozenset(name for name in REQUIRED_FIELDS if _DEFINITIONS[name].is_required)
 _COUNTED_KINDS: Final = tuple(
-    _KINDS[_DEFINITIONS[name].kind] + (() if _DEFINITIONS[name].is_required else (type(None),))
+    _KINDS[_DEFINITIONS[name].kind] + (() if name in _NEVER_NULL else (type(None),))
     for name in COUNTED_FIELDS
 )
 #: What stands for a field that a file has left out, where null does not do.
@@ -105,7 +108,7 @@ def fault_of(record: Record) -> str | None:
 def _value_fault(values: Record) -> str | None:
     for name, value in values.items():
         field = _DEFINITIONS[name]
-        if value is None and (not field.is_required or name not in REQUIRED_FIELDS):
+        if value is None and name not in _NEVER_NULL:
             continue
         if field.kind is not Kind.ANY and type(value) not in _KINDS[field.kind]:
             return f"its {name} is no {field.kind}"

@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy.analysis.wording import number, percent
 from proxy.comparison.gates import Metric
+from proxy.comparison.sample_ratio import log_evidence
 from proxy.comparison.verdict import GateVerdict, Outcome, Verdict
 
 _WHAT: Final = {
@@ -30,7 +31,9 @@ def _why(verdict: Verdict) -> str:
     if verdict.reason == "no_gates":
         return "There is no gate to judge by."
     if verdict.reason == "sample_ratio":
-        return "Traffic is not split as declared, so no difference can be believed."
+        return (
+            f"Traffic is not split as declared{_split(verdict)}, so no difference can be believed."
+        )
     decisive = [gate for gate in verdict.gates if gate.outcome is verdict.outcome]
     if verdict.outcome is Outcome.PROMOTE:
         pairs = min(gate.standing.pairs for gate in decisive)
@@ -46,6 +49,14 @@ def _why(verdict: Verdict) -> str:
         return f"More {_WHAT[gate.metric]} than the margin allows{place}, after {standing}."
     told = ", ".join(_figures(each, verdict) for each in decisive)
     return f"Not decided after {max(each.standing.pairs for each in decisive):,} pairs: {told}."
+
+
+def _split(verdict: Verdict) -> str:
+    """Return the arm that speaks most against the split, with its figures."""
+    arm = max(verdict.counts.arms, key=lambda each: log_evidence([each]), default=None)
+    hits = sum(cell[1] for cell in arm.cells) if arm else 0
+    keys = sum(cell[2] for cell in arm.cells) + hits if arm else 0
+    return f" ({arm.name}: {percent(hits, keys)} of {keys:,} keys)" if arm and keys else ""
 
 
 def _praise(verdict: Verdict) -> str:

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from proxy.analysis.batch import Batch, Combination
 from proxy.analysis.bounded import BoundedCounter, WorstPairs
-from proxy.analysis.judged import Differences, JudgedTally, LastVersions, differences_of
+from proxy.analysis.judged import Differences, JudgedTally, differences_of
 from proxy.analysis.predictions import PredictionTally
 from proxy.analysis.rows import CELL_FIELDS, COUNTED_FIELDS, LABEL_FIELDS, STREAM_FIELDS, Counted
+from proxy.comparison.evidence import LastVersions
 from proxy.comparison.sketch import QuantileSketch
 
 #: Distinct combinations of `CELL_FIELDS`; a few dozen occur.
@@ -122,6 +123,10 @@ class PairTally:
                 differences = differences_of(combination.fields(), self._budget_s)
                 self._known[combination] = differences
             self.judged.of(combination.version).add(differences, combination.segments, pairs)
+        for key, tosses in batch.tosses.items():
+            keys = self.judged.split_of(key)
+            for unit_hash, toss in tosses:
+                keys.note(unit_hash, toss)
         for version, (first_ms, last_ms) in batch.spans.items():
             self.judged.of(version).note_span(first_ms, last_ms)
             self.times_ms = _joined(self.times_ms, (first_ms, last_ms))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -61,6 +62,39 @@ def read_record(data: bytes) -> Verdict:
             raise ValueError(f"this decision ({said.get('action')}) carries no verdict")
         record = said.get("record") or said.get("evidence") or said
     return loads_verdict(orjson.dumps(record))
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """One decision of a log, and its verdict made again; `fault` says why it could not be."""
+
+    ts: str
+    action: str
+    scope: str
+    verdict: Verdict | None
+    fault: str = ""
+
+
+def read_decisions(lines: Iterable[bytes]) -> Iterator[Recomputed]:
+    """Yield the decisions that carry evidence, each made again from its counts.
+
+    Args:
+        lines: of `state_dir/decisions.ndjson`, or of the topic; lines that are no JSON are left out,
+            since a crash may have cut one.
+    """
+    for line in lines:
+        try:
+            said = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if not isinstance(said, dict) or not said.get("evidence"):
+            continue
+        ts, action, scope = (str(said.get(name, "")) for name in ("ts", "action", "scope"))
+        try:
+            verdict = loads_verdict(orjson.dumps(said["evidence"]))
+            yield Recomputed(ts, action, scope, verdict)
+        except ValueError as exc:
+            yield Recomputed(ts, action, scope, None, str(exc))
 
 
 def lines_of(verdict: Verdict, gates_from: str, versions: Iterable[VersionPairs]) -> Iterator[str]:

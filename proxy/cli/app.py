@@ -19,32 +19,42 @@ import typer.main
 
 from proxy import __version__
 from proxy.cli.entry import ORDERS
+from proxy.cli.examples import as_markup
 from proxy.cli.order_as_typer import as_function
 
-#: Every command in the order of `--help`, with the line that says what it is for.
-COMMANDS = {
-    "init": "Write a commented config to start from.",
-    "check": "Check a config and say what it does, or everything that is wrong with it.",
-    "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",
-    "schema": "Print the JSON Schema of the config, of the pair record or of a label.",
-    "serve": "Run the proxy.",
-    "status": "Show what runs, where traffic goes, and whether the books balance.",
-    "decisions": "Show who decided what, why, from what to what; and what was refused.",
-    "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
-    "revive": "Open a kill again.",
-    "weight": "Set the share of live traffic that a candidate serves.",
-    "ramp": "Move traffic to a candidate step by step, through gates, and back by itself.",
-    "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
-    "reload": "Read the config file again; say what changed, or why it was refused.",
-    "compare": "Compare the answers of primary and candidates in recorded pairs.",
-    "verdict": "Say whether a candidate may be promoted, with the evidence and an exit code.",
-    "plan": "Say how many pairs, and how long, until the evidence decides.",
-    "replay": "Send recorded requests to any backend, and compare with the recorded answers.",
-    "labels": "Bring in ground truth: what the right answer to a request was.",
-    "doctor": "Look whether machine, backends and Kafka will carry a config.",
-    "topics": "Make the Kafka topics that Understudy writes to.",
-    "demo": "Train three models, mirror between them, shift traffic, pull the kill switch.",
+#: Every command in the order of `--help`, in panels, with the line that says what it is for.
+PANELS = {
+    "Begin": {
+        "demo": "Show all of it on this machine, in about half a minute, with real models.",
+        "init": "Write a commented config to start from.",
+        "check": "Check a config and say what it does, or everything that is wrong with it.",
+        "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",
+        "doctor": "Look whether machine, backends and Kafka will carry a config.",
+        "topics": "Make the Kafka topics that Understudy writes to.",
+        "schema": "Print the JSON Schema of the config, of the pair record or of a label.",
+    },
+    "Run": {
+        "serve": "Run the proxy.",
+        "status": "Show what runs, where traffic goes, and whether the books balance.",
+        "decisions": "Show who decided what, why, from what to what; and what was refused.",
+        "reload": "Read the config file again; say what changed, or why it was refused.",
+    },
+    "Move traffic": {
+        "weight": "Set the share of live traffic that a candidate serves.",
+        "ramp": "Move traffic to a candidate step by step, through gates, and back by itself.",
+        "kill": "Send everything (or a route, or a candidate) back to the primary, now.",
+        "revive": "Open a kill again.",
+    },
+    "Learn from what was recorded": {
+        "pairs": "Show the newest recorded pairs, or one of them, or write them to a file.",
+        "compare": "Compare the answers of primary and candidates in recorded pairs.",
+        "verdict": "Say whether a candidate may be promoted, with the evidence and an exit code.",
+        "plan": "Say how many pairs, and how long, until the evidence decides.",
+        "labels": "Bring in ground truth: what the right answer to a request was.",
+        "replay": "Send recorded requests to any backend, and compare with the recorded answers.",
+    },
 }
+COMMANDS = {name: line for panel in PANELS.values() for name, line in panel.items()}
 
 
 def main(arguments: list[str]) -> None:
@@ -53,7 +63,7 @@ def main(arguments: list[str]) -> None:
 
 
 class LazyCommands(typer.core.TyperGroup):
-    """A command group that lists its commands from `COMMANDS` and imports only the one it runs."""
+    """A command group that lists its commands from `PANELS` and imports only the one it runs."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order of `COMMANDS`."""
@@ -63,7 +73,9 @@ class LazyCommands(typer.core.TyperGroup):
         """Return a stand-in with the name and help of a command, which is all a listing needs."""
         if cmd_name not in COMMANDS:
             return None
-        return _as_command(cmd_name, lambda: None)
+        command = _as_command(cmd_name, lambda: None)
+        command.rich_help_panel = next(name for name, each in PANELS.items() if cmd_name in each)
+        return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command itself: typer asks this way when it is about to run it."""
@@ -80,11 +92,12 @@ def _load(name: str) -> Any:
         module = importlib.import_module(f"proxy.cli.{name}")
         return _as_command(name, as_function(module.PARSER, module.run))
     found = getattr(importlib.import_module(f"proxy.cli.{name}"), name)
-    return (
-        typer.main.get_command(found)
-        if isinstance(found, typer.Typer)
-        else _as_command(name, found)
-    )
+    is_group = isinstance(found, typer.Typer)
+    command = typer.main.get_command(found) if is_group else _as_command(name, found)
+    command.epilog = as_markup(name)
+    for word, each in getattr(command, "commands", {}).items():
+        each.epilog = as_markup(f"{name} {word}")
+    return command
 
 
 def _as_command(name: str, function: Any) -> Any:
@@ -102,7 +115,7 @@ def _print_version(*, is_wanted: bool) -> None:
 
 app = typer.Typer(
     cls=LazyCommands, pretty_exceptions_enable=False, no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"]}, epilog=as_markup(""),
 )  # fmt: skip
 
 

@@ -229,6 +229,7 @@ def _route_summary(config: Config, route: Route) -> dict[str, Any]:
                 "timeout_s": each.timeout_s or None,
                 "mirror_rate": each.mirror_rate or None,
                 "breaker": each.breaker,
+                "guard": each.guard,
                 "sets_headers": list(each.rewrite.set_headers),
                 "removes_headers": each.rewrite.remove_headers,
                 "model": each.rewrite.model or None,

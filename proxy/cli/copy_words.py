@@ -1,13 +1,13 @@
-"""What a config says about a candidate's copies, in words; of headers the names alone. Pure."""
+"""What a config says about a candidate's calls, in words; of headers the names alone. Pure."""
 
 from __future__ import annotations
 
-from proxy.config.resolved import Candidate, Guard, Rewrite
+from proxy.config.resolved import CanaryGuard, Candidate, Guard, Rewrite
 from proxy.config.units import duration
 
 
 def copy_words(candidate: Candidate) -> list[str]:
-    """Return what bounds a candidate's copies and what is changed in its requests."""
+    """Return what bounds a candidate's calls and what is changed in its requests."""
     breaker = candidate.breaker
     found = []
     if candidate.timeout_s:
@@ -21,7 +21,19 @@ def copy_words(candidate: Candidate) -> list[str]:
         )
     else:
         found.append("no breaker")
-    return found + rewrite_words(candidate.rewrite)
+    return [*found, canary_words(candidate.guard), *rewrite_words(candidate.rewrite)]
+
+
+def canary_words(guard: CanaryGuard) -> str:
+    """Return when a candidate is taken out of live traffic."""
+    if not guard.failures:
+        return "no guard of its live calls"
+    slow = ""
+    if guard.latency_s is None:
+        slow = " or are much slower than the primary's"
+    elif guard.latency_s:
+        slow = f" or are slower than {duration(guard.latency_s)}"
+    return f"its guard takes it out after {guard.failures} live calls that fail{slow}"
 
 
 def rewrite_words(rewrite: Rewrite) -> list[str]:

@@ -35,37 +35,34 @@ except ModuleNotFoundError as exc:
         "the demo needs scikit-learn: pip install '.[demo]' in a clone of Understudy"
     ) from exc
 
-FULL = Plan(requests=6_000, rate=300.0)
-FAST = Plan(requests=2_000, rate=400.0)
-#: Fewer would be too few users in a phase for its share to be told.
-MIN_REQUESTS = 1_700
+FULL = Plan(rate=200.0, seconds=(2.0, 3.0, 1.5), weights=(1, 10, 50, 100))
+FAST = Plan(rate=200.0, seconds=(1.0, 2.0, 1.5), weights=(10, 100))
 _INTERRUPTED = 130
 
 
 def demo(
     *,
-    fast: Annotated[bool, typer.Option("--fast", help="A third of the traffic.")] = False,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A ramp of two steps instead of four, and less traffic.")
+    ] = False,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open the dashboard.")
     ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave all running until Ctrl-C, to play with.")
     ] = False,
-    requests: Annotated[
-        int | None, typer.Option(help="Requests in all.", min=MIN_REQUESTS, metavar="N")
-    ] = None,
     directory: Annotated[
         Path, typer.Option("--dir", help="Where records and logs go.", metavar="FOLDER")
     ] = Path("understudy-demo"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Train three models, mirror between them, shift traffic, pull the kill switch, compare.
+    """Show the whole product on this machine, in about half a minute, with real models and traffic.
 
-    Real scikit-learn models on bundled data, served by real processes; every answer is checked.
+    Two candidates ask for users: one is halted by evidence, the other goes to 100%, is killed,
+    revived, and rolled back by itself when its server dies. Every answer is checked.
     Exit code 1 when anything went wrong.
     """
     plan = FAST if fast else FULL
-    plan = Plan(requests or plan.requests, plan.rate)
     # One way out for all of them, so that nothing is left running.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -91,7 +88,7 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
         story.stop()
     summary = story.compare()
     found = checks(story.measured)
-    stage.title("The comparison, from the records")
+    stage.title("The comparison, from the records until the crash")
     render(page_of(as_dict(summary)), console, sections=1)
     stage.title("The labels, which the proxy never saw")
     for sentence in story.who_is_right():
@@ -102,7 +99,7 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
     seconds = monotonic_s() - started_s
     word = "[green]all is right[/green]" if is_right else "[bold red]something is wrong[/bold red]"
     stage.title(f"{word}, {seconds:.0f} s. Records: {story.folder.state / 'pairs'}")
-    _list(console, next_commands(story.folder.path))
+    _list(console, next_commands(story.folder.path, story.measured.crashed_ms))
     if as_json:
         sys.stdout.buffer.write(demo_json(story, found, summary, seconds))
         sys.stdout.buffer.flush()
@@ -110,12 +107,13 @@ def _tell(story: Story, console: Console, plan: Plan, *, is_kept: bool, as_json:
 
 
 async def _run(story: Story, plan: Plan) -> None:
-    await story.start()
+    await story.start(plan)
     await story.perform(plan)
 
 
 def _keep(story: Story, console: Console, *, opens_browser: bool) -> None:
-    """Wait for Ctrl-C, with a little traffic."""
+    """Wait for Ctrl-C, with a little traffic and all servers."""
+    story.repair()
     admin_url = story.running.admin_url
     console.print(f"\n[bold]Still running: {story.running.url}, admin {admin_url}[/bold]")
     _list(console, play_commands(story))

@@ -35,7 +35,7 @@ def doctor(
             "answer. Only when given.",
         ),
     ] = "",
-    method: Annotated[str, typer.Option(help="Of that request.")] = "POST",
+    method: Annotated[str, typer.Option(help="The method of that request.")] = "POST",
     header: Annotated[
         list[str] | None,
         typer.Option(

@@ -57,15 +57,17 @@ class Answer:
 def explain(  # noqa: PLR0913 - one argument for each option of the command
     config: Annotated[Path, typer.Argument(help="The config file (YAML).", metavar="CONFIG")],
     *,
-    method: Annotated[str, typer.Option(help="Of the request.")] = "POST",
-    path: Annotated[str, typer.Option(help="Of the request.")] = "/",
+    method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
+    path: Annotated[str, typer.Option(help="The request's path.")] = "/",
     header: Annotated[
         list[str] | None,
         typer.Option(
             "--header", "-H", help="A header field; may be repeated.", metavar="NAME:VALUE"
         ),
     ] = None,
-    body: Annotated[str, typer.Option(help="For a split key in JSON.", metavar="JSON")] = "",
+    body: Annotated[
+        str, typer.Option(help="The request's body, for a split key in it.", metavar="JSON")
+    ] = "",
     client_ip: Annotated[str, typer.Option(help="The client's address.", metavar="IP")] = "",
     key: Annotated[
         str | None, typer.Option(help="The split key itself, instead of finding it.", metavar="KEY")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from proxy.cli.examples import plain
+
 ADMIN_HELP = "The admin URL; else UNDERSTUDY_ADMIN, else what the current folder says."
 STATE_DIR_HELP = "Use this state directory itself, without the admin API."
 JSON_HELP = "Print JSON for programs."
@@ -20,6 +22,7 @@ def order_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"understudy {name}",
         description=description,
+        epilog=plain(name),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

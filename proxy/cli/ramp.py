@@ -41,7 +41,12 @@ def _command(word: str, summary: str) -> Callable[..., None]:
     def command(  # noqa: PLR0913 - one argument for each option of the command
         route: Annotated[str, typer.Argument(help="The route.", metavar="ROUTE")],
         *,
-        candidate: options.Candidate = "",
+        candidate: Annotated[
+            str,
+            typer.Option(
+                help="Which candidate; needed where the route has several.", metavar="CANDIDATE"
+            ),
+        ] = "",
         reason: Annotated[
             str, typer.Option(help="Why; kept in the decisions log.", metavar="TEXT")
         ] = "by hand",
@@ -91,7 +96,7 @@ def status(
     if as_json:
         print(orjson.dumps(ramps).decode())
     else:
-        Console().print(ramp_table(ramps))
+        Console().print(ramp_table(ramps) if ramps else "no ramp here: `ramp:` of a route has none")
 
 
 def _print(answer: dict[str, Any], *, as_json: bool) -> None:

@@ -33,7 +33,7 @@ OneLookTests = Annotated[
     typer.Option(
         "--one-look",
         help="Add classical tests (McNemar, bootstrap, TOST). They hold for one look at a number of "
-        "pairs that was fixed beforehand. Needs understudy[stats].",
+        "pairs that was fixed beforehand. Needs the extra `stats`.",
     ),
 ]
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from proxy.cli.decision_table import decision_table
 from proxy.cli.ramp_table import ramp_table
+from proxy.errors import UnderstudyError
 
 #: What the ledger's verdicts mean.
 VERDICTS = {
@@ -29,11 +30,21 @@ def print_status(status: dict[str, Any]) -> None:
 
 
 def watch_status(fetch: Callable[[], dict[str, Any]], every_s: float) -> None:
-    """Show the tables until Ctrl-C, fetched again every `every_s` seconds."""
+    """Show the tables until Ctrl-C, fetched again every `every_s` seconds.
+
+    An instance that stops answering is told, and asked again: it may be restarting.
+
+    Raises:
+        UnderstudyError: it does not answer at the first time.
+    """
     with suppress(KeyboardInterrupt), Live(render(fetch()), screen=False) as live:
         while True:
             time.sleep(every_s)
-            live.update(render(fetch()), refresh=True)
+            try:
+                found = render(fetch())
+            except UnderstudyError as exc:
+                found = Text(f"NO ANSWER  {exc}", "bold red")
+            live.update(found, refresh=True)
 
 
 def render(status: dict[str, Any]) -> RenderableType:
@@ -43,6 +54,7 @@ def render(status: dict[str, Any]) -> RenderableType:
         Text(f"KILLED {scope}: {', '.join(kinds)}  ({status['notes'].get(scope, '')})", "bold red")
         for scope, kinds in status["killed"].items()
     ]
+    parts += [Text(f"replicas: {_standing(status['replicas'])}")] if "replicas" in status else []
     parts += [Text(f"problem: {problem}", "yellow") for problem in status["problems"]]
     ramps = {
         f"{route['name']}/{candidate['name']}": candidate["ramp"]
@@ -56,6 +68,17 @@ def render(status: dict[str, Any]) -> RenderableType:
     if last := status["decisions"]["last"]:
         parts.append(decision_table(reversed(last), "last decisions"))
     return Group(*parts)
+
+
+def _standing(found: dict[str, Any]) -> str:
+    """Say how an instance stands among its replicas."""
+    if found["state"] == "alone":
+        return f"on its own ({found['why']})"
+    living = [each["instance"] for each in found["replicas"] if each["lives"]]
+    leader = "this one leads" if found["leads"] else f"{found['leader'] or 'nobody'} leads"
+    return (
+        f"{found['state'].replace('_', ' ')}; group {found['group']}: {', '.join(living)}; {leader}"
+    )
 
 
 def _headline(status: dict[str, Any]) -> Text:

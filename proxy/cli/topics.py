@@ -17,7 +17,7 @@ from proxy.cli.kafka_of import kafka_of
 from proxy.config import units
 from proxy.config.resolved import Kafka
 from proxy.errors import UnderstudyError
-from proxy.recorder.kafka_cluster import connect
+from proxy.kafka.cluster import connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics
 
 topics = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -39,11 +39,15 @@ def create(  # noqa: PLR0913 - one argument for each option of the command
     *,
     partitions: Annotated[
         int | None,
-        typer.Option(help="Of the topics of pairs and labels (6).", min=1, max=10_000, metavar="N"),
+        typer.Option(
+            help="Partitions of the topics of pairs and labels (6).", min=1, max=10_000, metavar="N"
+        ),
     ] = None,
     replication_factor: Annotated[
         int | None,
-        typer.Option(help="Of all topics (3, or the brokers there are).", min=1, metavar="N"),
+        typer.Option(
+            help="Copies of each topic (3, or as many as there are brokers).", min=1, metavar="N"
+        ),
     ] = None,
     retention: Annotated[
         str, typer.Option(help="How long pairs and labels are kept (7d); 0: for ever.", metavar="T")

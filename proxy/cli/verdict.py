@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,10 +12,18 @@ import orjson
 import typer
 
 from proxy.analysis.judging import Judging
+from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summarise import aggregate_of, health_of, verdict_of
-from proxy.analysis.verdict_report import document, lines_of, read_record
+from proxy.analysis.verdict_report import (
+    Recomputed,
+    document,
+    lines_of,
+    read_decisions,
+    read_record,
+)
 from proxy.cli import options
-from proxy.cli.pair_reading import config_beside, reading_of, selection_of
+from proxy.cli.kafka_login import KafkaOptions, Login
+from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
 from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
@@ -46,7 +55,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         Path | None,
         typer.Option(
             help="Instead of pairs: compute the verdict in a file of --json, or in a decision (from the "
-            "log or the topic), again from its counts; - reads standard input.",
+            "log or the topic), again from its counts; or all of a log of decisions (decisions.ndjson). "
+            "- reads standard input.",
             metavar="FILE",
         ),
     ] = None,
@@ -72,6 +82,7 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     labels: options.Labels = "",
     tolerance: options.Tolerance = TOLERANCE,
     config: options.ConfigFile = None,
+    kafka_option: KafkaOptions = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether a candidate may be promoted: promote, halt or continue, with the evidence.
@@ -91,7 +102,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         config=config_beside(source, config),
     )
     selection = selection_of(route, candidate, since, until)
-    with reading_of(source, selection, judging, labels, tolerance) as (pairs, reading, advance):
+    truth, login = Truth(labels, tolerance), Login(config, kafka_option)
+    with reading_of(source, selection, judging, truth, login) as (pairs, reading, advance):
         aggregate = aggregate_of(pairs, reading, advance)
         name = _chosen(aggregate.groups, route, candidate)
         found = verdict_of(aggregate, reading, name, pairs.statistics())
@@ -115,9 +127,12 @@ def _recompute(path: Path, *, as_json: bool) -> None:
     """
     try:
         data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
-        found: Verdict = read_record(data)
     except OSError as exc:
         raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    if path.suffix == ".ndjson":
+        _recompute_decisions(path, data.splitlines(), as_json=as_json)
+    try:
+        found: Verdict = read_record(data)
     except ValueError as exc:
         raise SourceError(f"{path}: {exc}") from exc
     if as_json:
@@ -125,6 +140,31 @@ def _recompute(path: Path, *, as_json: bool) -> None:
     else:
         print("\n".join(lines_of(found, "record", ())))
     raise Ended(EXIT_CODES[found.outcome])
+
+
+def _recompute_decisions(path: Path, lines: Iterable[bytes], *, as_json: bool) -> None:
+    """Show each decision that carries a verdict, made again, and end: 0 when all are as written.
+
+    Raises:
+        SourceError: one is not, or none carries a verdict.
+    """
+    found = [*read_decisions(lines)]
+    for each in found if not as_json else ():
+        said = verdict_sentence(each.verdict) if each.verdict else f"NOT AS WRITTEN: {each.fault}"
+        print(f"{each.ts} {each.action} {each.scope}: {said}")
+    if as_json:
+        _write({"decisions": [asdict(each) | {"verdict": _outcome(each)} for each in found]})
+    wrong = sum(each.verdict is None for each in found)
+    if wrong or not found:
+        told = f"{wrong} of {len(found)} decisions do not come out of their counts"
+        raise SourceError(f"{path}: {told if found else 'no decision in it carries a verdict'}")
+    if not as_json:
+        print(f"{len(found)} decisions come out of their counts, bit for bit.")
+    raise Ended(0)
+
+
+def _outcome(found: Recomputed) -> str | None:
+    return None if found.verdict is None else str(found.verdict.outcome)
 
 
 def _write(told: dict[str, object]) -> None:

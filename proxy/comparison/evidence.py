@@ -1,7 +1,9 @@
 """The counts that a verdict rests on: whose they are, how they grow, and how shards add up.
 
 Decides what belongs together. The key of the evidence holds the config's version and both model
-versions, so a change of any starts afresh, with no rule that could be forgotten. Counts of workers,
+versions, so a change of any starts afresh, with no rule that could be forgotten. A call that failed
+names no version: it is charged to the one that answered last before it, else a candidate that only
+times out would have no failures of its own, and each failure would be a change. Counts of workers,
 replicas and Kafka partitions add up exactly, in any order. What they mean is `verdict`'s. Pure.
 """
 
@@ -132,9 +134,35 @@ key_fields: Final = itemgetter(
 )  # fmt: skip
 
 
+#: The values of `key_fields`.
+KeyFields = tuple[str, str, str, str, str | None, str | None]
+
+
+@dataclass(slots=True)
+class LastVersions:
+    """The model versions that answered last: what a call that failed is charged to."""
+
+    primary: str | None = None
+    candidate: str | None = None
+
+    def or_else(self, earlier: LastVersions) -> LastVersions:
+        """Return these, those of `earlier` where nothing has answered since."""
+        return LastVersions(self.primary or earlier.primary, self.candidate or earlier.candidate)
+
+    def completed(self, fields: KeyFields) -> KeyFields:
+        """Return `fields` with the last version where one names none; these move on with them."""
+        self.primary, self.candidate = fields[4] or self.primary, fields[5] or self.candidate
+        return (*fields[:4], self.primary, self.candidate)
+
+
 def key_of(record: Mapping[str, Any]) -> EvidenceKey:
-    """Return the key of a pair record."""
+    """Return the key of a pair record that names its versions."""
     return EvidenceKey(*key_fields(record))
+
+
+def segment_names(record: Mapping[str, Any]) -> list[str]:
+    """Return the segments of a pair record as they are counted."""
+    return [f"{name}={value}" for name, value in (record["segments"] or {}).items()]
 
 
 def add_up(parts: Iterable[EvidenceCounts]) -> EvidenceCounts:
@@ -193,26 +221,31 @@ class Evidence:
 
     At most `MAX_KEYS` keys are kept, the one that was longest without a pair goes first; at most
     `MAX_SEGMENTS` segments for each gate, the others are counted together.
+
+    Args:
+        params: how the candidate is judged.
+        last: the versions that answered before the first pair; they move on with the pairs.
     """
 
-    __slots__ = ("_dropped", "_keys", "_latest", "_params")
+    __slots__ = ("_dropped", "_keys", "_last", "_latest", "_params")
 
-    def __init__(self, params: Params) -> None:
+    def __init__(self, params: Params, last: LastVersions | None = None) -> None:
         self._params = params
+        self._last = last or LastVersions()
         self._keys: dict[EvidenceKey, dict[Metric, _GateTallies]] = {}
         self._dropped = 0
         # The key of the latest pair, as its fields, with its counts: most pairs have the one of the
         # pair before, and a key costs as much as all the rest.
-        self._latest: tuple[tuple[Any, ...], dict[Metric, _GateTallies]] | None = None
+        self._latest: tuple[KeyFields, dict[Metric, _GateTallies]] | None = None
 
-    def note(self, record: Mapping[str, Any]) -> None:
-        """Count a pair record in every gate that is offered it."""
-        fields = key_fields(record)
+    def note(self, record: Mapping[str, Any]) -> KeyFields:
+        """Count a pair record in every gate that is offered it; return the fields of its key."""
+        fields = self._last.completed(key_fields(record))
         if self._latest is None or self._latest[0] != fields:
             self._latest = fields, self._of(EvidenceKey(*fields))
         gates = self._latest[1]
         weight = inverse_weight(record["sample_prob"], self._params.floor)
-        segments = [f"{name}={value}" for name, value in (record["segments"] or {}).items()]
+        segments = segment_names(record)
         for gate in self._params.gates:
             if is_offered(gate.metric, record, has_noise_floor=gate.has_noise_floor):
                 value = difference(
@@ -225,14 +258,26 @@ class Evidence:
                 if tallies is None:
                     tallies = gates[gate.metric] = _GateTallies()
                 tallies.add(value, weight, segments)
+        return fields
 
     def note_label(
-        self, record: Mapping[str, Any], value: float | None, segments: Iterable[str] = ()
+        self,
+        fields: KeyFields,
+        value: float | None,
+        sample_prob: float = 1.0,
+        segments: Iterable[str] = (),
     ) -> None:
-        """Count D of a pair whose label has come (`gates.correctness`, `gates.error_difference`)."""
-        weight = inverse_weight(record["sample_prob"], self._params.floor)
+        """Count D of a pair whose label has come (`gates.correctness`, `gates.error_difference`).
+
+        Args:
+            fields: of the pair's key, as `note` has returned them.
+            value: None where it has no D.
+            sample_prob: of the pair being recorded.
+            segments: as `segment_names` has them.
+        """
+        weight = inverse_weight(sample_prob, self._params.floor)
         self._latest = None
-        gates = self._of(key_of(record))
+        gates = self._of(EvidenceKey(*fields))
         gates.setdefault(Metric.CORRECTNESS, _GateTallies()).add(value, weight, segments)
 
     def counts(self, key: EvidenceKey) -> EvidenceCounts:

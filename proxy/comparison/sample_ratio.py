@@ -12,8 +12,9 @@ to the next (a ramp), and the mean over a fixed grid of d is an e-process that m
 the time (Lindon and Malek, arXiv 2011.03567, with a grid in place of their Dirichlet mixture). Arms
 are averaged, and the mean of e-processes is one. The counts of one p are two numbers.
 
-What is counted must be what is assigned: *keys*, each once, or requests where `split_by` is the
-request id. Requests of a few busy users that stick to their side say nothing about the split.
+What is counted must be what is assigned: *keys*, each once (`split_keys`), or requests where
+`split_by` is the request id. Requests of a few busy users that stick to their side say nothing about
+the split.
 
 **Coverage.** Pairs that gave no difference are left out of the mean; when they are many, what is
 left may not speak for all. Pure.
@@ -28,7 +29,7 @@ from typing import Final
 
 import numpy as np
 
-from proxy.comparison.bets import log_mean_wealth
+from proxy.comparison.bets import log_mean_wealth, log_of
 from proxy.comparison.counts import Counts
 from proxy.comparison.reproducible import Floats, log
 
@@ -66,22 +67,45 @@ class ArmCounts:
     cells: tuple[tuple[int, int, int], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class KeyCounts(ArmCounts):
+    """The same of keys of which no more than some are kept (`split_keys`).
+
+    Attributes:
+        discount: how often the evidence is halved, for choosing by what was seen what is kept.
+    """
+
+    discount: int = 1
+
+
 def merged_arms(parts: Iterable[Iterable[ArmCounts]]) -> tuple[ArmCounts, ...]:
     """Return the counts of all `parts` added up, sorted."""
     arms: dict[str, dict[int, list[int]]] = {}
+    discounts: dict[str, int | None] = {}
     for part in parts:
         for arm in part:
             cells = arms.setdefault(arm.name, {})
+            found = (discounts.get(arm.name), _discount(arm))
+            discounts[arm.name] = max((each for each in found if each), default=None)
             for probability_bp, hits, misses in arm.cells:
                 cell = cells.setdefault(probability_bp, [0, 0])
                 cell[0] += hits
                 cell[1] += misses
     return tuple(
-        ArmCounts(
-            name, tuple((bp, hits, misses) for bp, (hits, misses) in sorted(arms[name].items()))
+        arm_of(
+            name,
+            tuple((bp, hits, misses) for bp, (hits, misses) in sorted(arms[name].items())),
+            discounts[name],
         )
         for name in sorted(arms)
     )
+
+
+def arm_of(
+    name: str, cells: tuple[tuple[int, int, int], ...], discount: int | None = None
+) -> ArmCounts:
+    """Return an arm; one of keys, where there is a discount."""
+    return ArmCounts(name, cells) if discount is None else KeyCounts(name, cells, discount)
 
 
 def log_evidence(arms: Iterable[ArmCounts]) -> float:
@@ -96,6 +120,16 @@ def log_evidence(arms: Iterable[ArmCounts]) -> float:
 
 
 def _arm_evidence(arm: ArmCounts) -> float:
+    evidence = _undiscounted(arm)
+    discount = _discount(arm)
+    return evidence if evidence == CERTAIN or not discount else evidence - discount * log_of(2.0)
+
+
+def _discount(arm: ArmCounts) -> int | None:
+    return arm.discount if isinstance(arm, KeyCounts) else None
+
+
+def _undiscounted(arm: ArmCounts) -> float:
     probabilities: list[float] = []
     columns: list[int] = []
     for probability_bp, hits, misses in arm.cells:

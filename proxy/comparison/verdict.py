@@ -70,12 +70,12 @@ class Standing:
     @property
     def e_promote(self) -> float:
         """Return the e-value for E[D] < margin, at most e ** 700."""
-        return _value(self.log_e_promote)
+        return evidence_value(self.log_e_promote)
 
     @property
     def e_halt(self) -> float:
         """Return the e-value for E[D] > margin, at most e ** 700."""
-        return _value(self.log_e_halt)
+        return evidence_value(self.log_e_halt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,5 +214,6 @@ def _mean(counts: Counts) -> float | None:
     return math.fsum(products.tolist()) / math.fsum(weights.tolist())
 
 
-def _value(log_e: float) -> float:
+def evidence_value(log_e: float) -> float:
+    """Return the e-value of a logarithm, at most e ** 700."""
     return float(exp(np.array([min(log_e, _GREATEST_LOG)]))[0])

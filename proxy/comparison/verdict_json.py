@@ -19,7 +19,7 @@ from proxy.comparison.evidence import (
     Params,
 )
 from proxy.comparison.gates import Metric
-from proxy.comparison.sample_ratio import ArmCounts
+from proxy.comparison.sample_ratio import arm_of
 from proxy.comparison.verdict import Verdict, judge
 
 
@@ -75,7 +75,9 @@ def counts_of(said: Mapping[str, Any]) -> EvidenceCounts:
             )
             for gate in said["gates"]
         ),
-        arms=tuple(ArmCounts(arm["name"], _triples(arm["cells"])) for arm in said["arms"]),
+        arms=tuple(
+            arm_of(arm["name"], _triples(arm["cells"]), arm.get("discount")) for arm in said["arms"]
+        ),
         offsets=tuple((source, offset) for source, offset in said["offsets"]),
     )
 

@@ -65,6 +65,11 @@ def cross_check(file: ConfigFile) -> Found:
     yield from segment_checks(file)
     if file.record.kafka is not None:
         yield from _kafka_options(("record", "kafka", "options"), file.record.kafka.options)
+    if file.replicas is not None and file.record.kafka is None:
+        yield (
+            ("replicas",),
+            "replicas agree through Kafka, and there is none; set `record.kafka`, or leave this out",
+        )
     if sum(len(route.candidates) for route in file.routes) > MAX_CANDIDATES:
         yield ("routes",), f"all routes together have more than {MAX_CANDIDATES} candidates"
 
@@ -185,6 +190,7 @@ def _route(path: Path, route: RouteFile, file: ConfigFile) -> Found:
     yield from _candidates((*path, "candidates"), route, file)
     for index, candidate in enumerate(route.candidates):
         yield from _copies((*path, "candidates", index), candidate, route)
+        yield from _guard((*path, "candidates", index, "guard"), candidate, file)
     yield from _compare((*path, "compare"), route)
     if route.replicate and not route.candidates:
         yield (*path, "replicate"), "a route without candidates has no pairs to replicate for"
@@ -263,6 +269,22 @@ def _copies(path: Path, candidate: CandidateFile, route: RouteFile) -> Found:
     for name, value in candidate.set_headers.items():
         if name.lower() == "host" and not _HOST_AND_PORT.fullmatch(value):
             yield (*path, "set_headers", name), "the host is no host name with an optional port"
+
+
+def _guard(path: Path, candidate: CandidateFile, file: ConfigFile) -> Found:
+    latency_s, backend = candidate.guard.latency, file.backends.get(candidate.backend)
+    if not latency_s or backend is None:
+        return
+    key = "timeout" if backend.first_byte_timeout is None else "first_byte_timeout"
+    allowed_s = backend.first_byte_timeout or backend.timeout
+    if latency_s >= allowed_s:
+        yield (
+            (*path, "latency"),
+            (
+                f"{duration(latency_s)} is not below what {candidate.backend} is allowed "
+                f"(`{key}: {duration(allowed_s)}`), at which a call has failed anyway"
+            ),
+        )
 
 
 def _compare(path: Path, route: RouteFile) -> Found:

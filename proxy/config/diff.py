@@ -27,7 +27,7 @@ from proxy.config.units import duration, percent, size
 #: Keys that are fixed at the start, and keys below them.
 AT_START: Final = (
     "instance", "listen", "tls", "workers", "recorders", "state_dir", "admin.listen",
-    "limits.shutdown", "journal",
+    "limits.shutdown", "journal", "replicas",
 )  # fmt: skip
 #: The ends of keys, or of what is above them, whose values are never told.
 _SECRET: Final = (

@@ -13,6 +13,7 @@ from proxy.config.resolved import (
     Admin,
     Backend,
     Breaker,
+    CanaryGuard,
     Candidate,
     Compare,
     Config,
@@ -30,6 +31,7 @@ from proxy.config.resolved import (
     Record,
     Redact,
     RedactRule,
+    ReplicaGroup,
     Rewrite,
     Route,
     Segment,
@@ -46,6 +48,7 @@ from proxy.config.schema import (
     KafkaFile,
     LimitsFile,
     RecordFile,
+    ReplicasFile,
     TelemetryFile,
     TlsFile,
 )
@@ -89,6 +92,7 @@ def resolve(file: ConfigFile, *, host_name: str, folder: Path) -> Config:
         log=Log(file.log.access, file.log.slow),
         telemetry=_telemetry(file.telemetry),
         journal=_journal(file.journal),
+        replicas=None if file.replicas is None else _replicas(file.replicas),
     )
     return dataclasses.replace(config, version=digest(config))
 
@@ -177,7 +181,7 @@ def _route(route: RouteFile) -> Route:
 
 
 def _candidate(candidate: CandidateFile) -> Candidate:
-    breaker = candidate.breaker
+    breaker, guard = candidate.breaker, candidate.guard
     return Candidate(
         name=candidate.name,
         backend=candidate.backend,
@@ -196,6 +200,7 @@ def _candidate(candidate: CandidateFile) -> Candidate:
             remove_headers=tuple(name.lower() for name in candidate.remove_headers),
             model=candidate.model,
         ),
+        guard=CanaryGuard(guard.failures, guard.within, guard.share, guard.latency),
     )
 
 
@@ -280,6 +285,10 @@ def _rules(rules: tuple[RedactRuleFile, ...]) -> tuple[RedactRule, ...]:
 
 def _kafka(kafka: KafkaFile) -> Kafka:
     return Kafka(kafka.bootstrap_servers, kafka.topic_prefix, kafka.options)
+
+
+def _replicas(replicas: ReplicasFile) -> ReplicaGroup:
+    return ReplicaGroup(replicas.group, replicas.takeover)
 
 
 def _journal(journal: JournalFile) -> Journal:

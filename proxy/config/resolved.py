@@ -34,6 +34,7 @@ from proxy.config.resolved_record import Bodies, Redact, RedactAction, RedactRul
 from proxy.config.resolved_route import (
     FULL_BP,
     Breaker,
+    CanaryGuard,
     Candidate,
     Compare,
     Gate,
@@ -57,6 +58,7 @@ __all__ = [
     "Backend",
     "Bodies",
     "Breaker",
+    "CanaryGuard",
     "Candidate",
     "Compare",
     "Config",
@@ -77,6 +79,7 @@ __all__ = [
     "Redact",
     "RedactAction",
     "RedactRule",
+    "ReplicaGroup",
     "Rewrite",
     "Route",
     "Segment",
@@ -212,6 +215,18 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaGroup:
+    """The replicas that agree with this one.
+
+    Attributes:
+        takeover_s: after so long in silence a replica is cut off, and a lead passes on.
+    """
+
+    group: str
+    takeover_s: float = 6.0
+
+
+@dataclass(frozen=True, slots=True)
 class Tls:
     """TLS on the traffic listener: absolute paths of PEM files; no `client_ca` asks for none.
 
@@ -254,6 +269,7 @@ class Config:
 
     Attributes:
         trusted_proxies: networks, as `10.0.0.0/8`, whose word on the client's address is taken.
+        replicas: None: this instance is on its own.
     """
 
     version: str
@@ -272,6 +288,7 @@ class Config:
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
     journal: Journal = Journal()
+    replicas: ReplicaGroup | None = None
 
     @property
     def scheme(self) -> str:
@@ -282,7 +299,7 @@ class Config:
 #: What changes neither answers nor pairs.
 _NO_MATTER = (
     "version", "instance", "listen", "tls", "admin", "state_dir", "workers", "recorders", "log",
-    "telemetry", "journal",
+    "telemetry", "journal", "replicas",
 )  # fmt: skip
 
 
@@ -290,7 +307,7 @@ def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
-    listener's TLS, numbers of processes, how journals are written), what is only told about them
+    listener's TLS, numbers of processes, how journals are written, their group), what is only told of them
     (logs, spans) and what is secret (the token, the Kafka client's options, the keys of hashes, the
     values of headers that are set for a candidate): the version is in every record, and a hash of a
     password can be guessed at leisure.

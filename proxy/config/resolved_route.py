@@ -78,6 +78,24 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryGuard:
+    """When a worker takes a candidate out of live traffic by itself.
+
+    Attributes:
+        failures: live calls, failed or too slow, that do it; 0: none do.
+        within_s: how long they may take, where good calls lie between them.
+        share_bp: of the calls from the first of them to the last, what they must be.
+        latency_s: of the first byte, above which a call is too slow; 0: none is; None: as the primary's
+            are.
+    """
+
+    failures: int = 5
+    within_s: float = 1.0
+    share_bp: int = 5_000
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Rewrite:
     """What is changed in requests to a candidate: header names in lower case; no model: its own."""
 
@@ -104,6 +122,7 @@ class Candidate:
     mirror_rate: float = 0.0
     breaker: Breaker = Breaker()
     rewrite: Rewrite = field(default_factory=Rewrite)
+    guard: CanaryGuard = CanaryGuard()
 
 
 @dataclass(frozen=True, slots=True)

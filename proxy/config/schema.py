@@ -91,6 +91,15 @@ class RecordFile(Strict):
     """What never reaches a disk."""
 
 
+class ReplicasFile(Strict):
+    """This instance is one of several that agree on weights, kills and ramps, through Kafka."""
+
+    group: Name = "default"
+    """Name of the group; replicas of one group and topic prefix agree."""
+    takeover: Annotated[Seconds, Field(ge=0.5, le=300)] = 6.0
+    """A replica that hears nothing for so long is cut off; a leader's lead passes on. Brokers allow 6s or more."""
+
+
 class JournalFile(Strict):
     """How workers write their journals, which pairs go to first."""
 
@@ -189,6 +198,8 @@ class ConfigFile(Strict):
     """The first route that matches a request takes it."""
     record: RecordFile = RecordFile()
     """What is recorded, and where it goes."""
+    replicas: ReplicasFile | None = None
+    """Agree with other instances through record.kafka; left out: this instance is on its own."""
     journal: JournalFile = JournalFile()
     """How workers write their journals, which pairs go to first."""
     log: LogFile = LogFile()

@@ -72,6 +72,19 @@ class BreakerFile(Strict):
     """Copies sent after that time; when all are answered, the others follow."""
 
 
+class CanaryGuardFile(Strict):
+    """When a worker takes a candidate out of live traffic by itself, until `understudy revive`."""
+
+    failures: Annotated[Whole, Field(ge=0, le=1_000)] = 5
+    """Live calls, failed or too slow, that do it: in a row, or within the time below; 0: none do."""
+    within: Annotated[Seconds, Field(gt=0, le=HOUR_S)] = 1.0
+    """How long they may take where good calls lie between them."""
+    share: Annotated[BasisPoints, Field(gt=0)] = 5_000
+    """What share of the calls from the first of them to the last they must be then."""
+    latency: Annotated[Seconds, Field(ge=0, le=DAY_S)] | None = None
+    """Time to an answer's first byte, above which a call is too slow; 0: none is; left out: see README."""
+
+
 class CandidateFile(Strict):
     """A backend under trial."""
 
@@ -89,6 +102,8 @@ class CandidateFile(Strict):
     """Copies per second at most, over all workers; 0: no bound."""
     breaker: BreakerFile = BreakerFile()
     """When copies to it are given up, and tried again; live traffic is not concerned."""
+    guard: CanaryGuardFile = CanaryGuardFile()
+    """When it is taken out of live traffic at once, whatever a ramp's gates say."""
     set_headers: Annotated[dict[OwnHeader, HeaderValue], Field(max_length=64)] = {}
     """Header fields of its requests, in place of the client's; values are kept secret."""
     remove_headers: Annotated[tuple[OwnHeader, ...], Field(max_length=64)] = ()

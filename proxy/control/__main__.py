@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -22,6 +24,7 @@ from setproctitle import setproctitle
 from proxy.config.resolved import Config
 from proxy.control.app import build_app
 from proxy.control.config_watch import ConfigWatch
+from proxy.control.guards import Guards
 from proxy.control.pulse import BEAT_S, Pulse
 from proxy.control.ramps import Ramps
 from proxy.control.reload import Reloader, automatic
@@ -32,6 +35,9 @@ from proxy.log_records import configure
 from proxy.state import decisions
 from proxy.state.running_config import running_config
 from proxy.telemetry import monotonic_s
+
+if TYPE_CHECKING:
+    from proxy.control.replicas import Replicas
 
 #: How often it looks whether the launcher still lives. On Linux the kernel tells it sooner.
 PARENT_POLL_S = 1.0
@@ -45,11 +51,13 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
     """Serve until SIGTERM, SIGINT or the launcher's end."""
     observer, pulse = Observer(config), Pulse()
     reloader = Reloader(config, source, observer)
-    ramps = Ramps(config, observer.page)
+    replicas = _replicas(config, observer)
+    ramps = Ramps(config, observer.page, ejections=observer.ejections, replicas=replicas)
+    guards = Guards(observer.ejections, observer.page, ramps.tick)
     reloader.on_change(ramps.follow)
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(config, observer, pulse, reloader, ramps),
+            build_app(config, observer, pulse, reloader, ramps, replicas),
             http="httptools",
             ws="none",
             lifespan="off",
@@ -68,17 +76,33 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
     gc.freeze()
     try:
         async with asyncio.TaskGroup() as tasks:
-            watches = (
+            watches = [
                 tasks.create_task(_watch_parent(server)),
                 tasks.create_task(_watch_counters(observer, pulse)),
+                tasks.create_task(guards.run()),
                 tasks.create_task(ramps.run()),
                 tasks.create_task(ConfigWatch(reloader).run()),
-            )
+            ]
+            if replicas is not None:
+                reloader.on_change(replicas.follow)
+                watches.append(tasks.create_task(replicas.run()))
             await server.serve(sockets=[listener])
             for watch in watches:
                 watch.cancel()
     finally:
         observer.close()
+
+
+def _replicas(config: Config, observer: Observer) -> Replicas | None:
+    """Return this replica, if the config says that there are others.
+
+    The client of Kafka is imported here: 20 MB that control does without elsewhere.
+    """
+    if config.replicas is None:
+        return None
+    module = importlib.import_module("proxy.control.replicas")
+    found: Replicas = module.Replicas(config, config.replicas, observer.page)
+    return found
 
 
 async def _watch_parent(server: uvicorn.Server) -> None:

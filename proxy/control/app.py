@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,6 +22,9 @@ from proxy.control.pulse import Pulse
 from proxy.control.ramps import Ramps
 from proxy.control.reload import Reloader
 from proxy.control.snapshot import Observer
+
+if TYPE_CHECKING:
+    from proxy.control.replicas import Replicas
 
 logger = logging.getLogger("understudy.control")
 
@@ -40,6 +44,7 @@ def build_app(
     pulse: Pulse | None = None,
     reloader: Reloader | None = None,
     ramps: Ramps | None = None,
+    replicas: Replicas | None = None,
 ) -> ASGIApp:
     """Return the admin application of one instance.
 
@@ -49,9 +54,10 @@ def build_app(
         pulse: without one it doubts no order's age.
         reloader: without one it knows no config file.
         ramps: without it there are none.
+        replicas: without it this instance is on its own.
     """
     reloader = reloader or Reloader(config, None, observer)
-    ends = Endpoints(observer, pulse or Pulse(), reloader, ramps)
+    ends = Endpoints(observer, pulse or Pulse(), reloader, ramps, replicas)
     weight = "/api/v1/routes/{route}/candidates/{candidate}/weight"
     app = Starlette(
         routes=[
@@ -70,6 +76,7 @@ def build_app(
             Route("/openapi.json", _openapi),
             _file("/", "index.html", "text/html"),
             _file("/dashboard.js", "dashboard.js", "text/javascript"),
+            _file("/ramps.js", "ramps.js", "text/javascript"),
             _file("/dashboard.css", "dashboard.css", "text/css"),
         ],
         exception_handlers={

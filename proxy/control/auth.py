@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: Answered to everybody: probes carry no token, and the dashboard's shell holds no data.
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/dashboard.js", "/dashboard.css"})
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/dashboard.js", "/ramps.js", "/dashboard.css"})
 #: Every reason of a `Refusal`: each is counted from zero.
 REFUSALS = ("no_token", "wrong_token", "cross_site", "foreign_host")
 _SAME_SITE = frozenset({"same-origin", "none"})

@@ -11,8 +11,8 @@ import importlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.requests import Request
@@ -54,6 +54,9 @@ from proxy.state.orders import (
 from proxy.state.refusals import log_refusal
 from proxy.telemetry import monotonic_s, wall_ns
 
+if TYPE_CHECKING:
+    from proxy.control.replicas import Replicas
+
 logger = logging.getLogger("understudy.control")
 
 #: The caller's own word for who it is; the CLI sends `user@host`.
@@ -87,7 +90,12 @@ class Endpoints:
     """The handlers, bound to one instance; `pulse` and `ramps` are control's own."""
 
     def __init__(
-        self, observer: Observer, pulse: Pulse, reloader: Reloader, ramps: Ramps | None = None
+        self,
+        observer: Observer,
+        pulse: Pulse,
+        reloader: Reloader,
+        ramps: Ramps | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._observer = observer
         self._reloader = reloader
@@ -95,6 +103,7 @@ class Endpoints:
         reloader.on_change(lambda now: self._labels.set_disk_budget(now.limits.journal_disk_bytes))
         self.pulse = pulse
         self._ramps = ramps
+        self._replicas = replicas
 
     @property
     def _config(self) -> Config:
@@ -179,6 +188,7 @@ class Endpoints:
         weight_bp, source = order.weight_bp(), _source(request, order)
         with self._refusal_logged("weight", scope, weight_bp, source):
             await self._refuse_if_stale(request, order)
+            self._refuse_if_alone(scope, weight_bp)
             return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
 
     async def ramp(self, request: Request) -> Response:
@@ -199,6 +209,8 @@ class Endpoints:
                 await self._refuse_if_stale(request, order)
                 self._refuse_if_overtaken(source)
             done = orders.carry_out(driver, entry, word, source, dry_run=order.dry_run)
+        if not order.dry_run:
+            await orders.settle(driver, entry, done)
         return json_response(done)
 
     async def labels(self, request: Request) -> Response:
@@ -217,6 +229,19 @@ class Endpoints:
                 break
             await asyncio.sleep(_FOLLOW_S)
         return json_response(outcome_document(outcome, lagging), _RELOAD_STATUS[outcome.result])
+
+    def _refuse_if_alone(self, scope: Scope, weight_bp: int) -> None:
+        """Refuse to raise a weight where other replicas would not hear of it."""
+        refusal = self._replicas.refusal() if self._replicas is not None else ""
+        if not refusal:
+            return
+        with suppress(StateError, KeyError):
+            routes = self._observer.page().read().routes
+            if weight_bp <= routes[scope.route].candidates[scope.candidate].weight_bp:
+                return
+            raise ApiError(
+                503, f"nothing was raised: {refusal}; lowering a weight and kill work here"
+            )
 
     def _kill_by_file(self, order: LatchOrder, source: Source, why: str) -> Response:
         is_unreadable = not is_readable(self._observer.state_dir)

@@ -25,17 +25,18 @@ from proxy.control.auth import REFUSALS
 from proxy.control.decision_metrics import decision_metrics
 from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.reload import Result
+from proxy.control.replica_status import STATES, standing
 from proxy.control.snapshot import Observer, Snapshot
-from proxy.control.status import is_ready, ramp_of
+from proxy.control.status import ejection_of, is_ready, ramp_of
 from proxy.control.worker_pages import PER_WORKER
 from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
-from proxy.state.stats_page import JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
+from proxy.state.stats_page import GUARD_NOTE, JOURNALED_BEFORE, LATENCY_BOUNDS_US, families
 
 PREFIX = "understudy_"
 #: Notes of a worker to its successor, and to the ledger.
-_UNTOLD = frozenset({"pairs_flushing", JOURNALED_BEFORE})
+_UNTOLD = frozenset({"pairs_flushing", JOURNALED_BEFORE, GUARD_NOTE})
 #: Families of histograms, which are told in another form.
 _CELLS = "_us"
 _FULL_BP = 10_000
@@ -63,6 +64,7 @@ class _Collected(Collector):
         yield from _ramps(self._snapshot)
         yield from _instance(self._snapshot)
         yield from _config(self._snapshot)
+        yield from _replicas(self._snapshot)
         yield from _processes(self._snapshot)
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
@@ -124,6 +126,16 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
     killed = GaugeMetricFamily(
         f"{PREFIX}killed", "1 where a part is killed, by any scope.", labels=(*names, "part")
     )
+    ejected, latency = (
+        GaugeMetricFamily(PREFIX + name, text, labels=names)
+        for name, text in (
+            ("guard_ejected", "1 while a guard keeps the candidate out of live traffic."),
+            (
+                "guard_latency_seconds",
+                "Time to first byte above which a call is too slow; 0: none.",
+            ),
+        )
+    )
     for route in snapshot.config.routes:
         for candidate in route.candidates:
             key = (route.name, candidate.name)
@@ -136,7 +148,10 @@ def _live_state(snapshot: Snapshot) -> Iterator[Metric]:
             mirror.add_metric(key, 0 if parts & Part.MIRROR else live.mirror_bp / _FULL_BP)
             for part in ALL_PARTS:
                 killed.add_metric((*key, str(part.name).lower()), float(bool(parts & part)))
-    yield from (weight, mirror, killed)
+            ejected.add_metric(key, float(ejection_of(snapshot, *key) is not None))
+            allowed_us = snapshot.counters.get(("guard_latency_us", *key), 0)
+            latency.add_metric(key, allowed_us / 1e6)
+    yield from (weight, mirror, killed, ejected, latency)
     yield GaugeMetricFamily(
         f"{PREFIX}control_page_readable",
         "0 when the control page is corrupt and only the primary serves.",
@@ -217,6 +232,25 @@ def _config(snapshot: Snapshot) -> Iterator[Metric]:
         for index, found in snapshot.revisions.items():
             revision.add_metric((f"worker {index}",), found)
         yield revision
+
+
+def _replicas(snapshot: Snapshot) -> Iterator[Metric]:
+    found = standing(snapshot)
+    state = GaugeMetricFamily(
+        f"{PREFIX}replica_state", "1 for how it stands among its replicas.", labels=("state",)
+    )
+    for word in STATES:
+        state.add_metric((word,), float(found["state"] == word))
+    yield state
+    yield GaugeMetricFamily(
+        f"{PREFIX}replica_leads",
+        "1 while it decides the ramps of all.",
+        float(found.get("leads", False)),
+    )
+    yield GaugeMetricFamily(
+        f"{PREFIX}replicas_living", "Replicas that it hears, itself included.",
+        float(sum(each["lives"] for each in found["replicas"])),
+    )  # fmt: skip
 
 
 def _processes(snapshot: Snapshot) -> Iterator[Metric]:

@@ -22,6 +22,8 @@ import orjson
 from proxy.comparison.evidence import params_of
 from proxy.comparison.verdict import Verdict
 from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.control.ejections import Ejection, standing
+from proxy.control.guards import WHO as GUARD
 from proxy.control.judging import Judging
 from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
 from proxy.control.told_verdicts import ToldVerdicts
@@ -32,7 +34,7 @@ from proxy.ramp.policy import Action, Confirmation, Sight, next_action
 from proxy.ramp.state import SHADOW_STEP, Cause, RampState, changed
 from proxy.ramp.window import Judgement, Published, Window, settled
 from proxy.state import decisions
-from proxy.state.control_page import CandidateState, ControlPage, RouteState
+from proxy.state.control_page import CandidateState, ControlPage, Part, RouteState
 from proxy.state.decision_record import Decision
 from proxy.state.kill import Scope, part_names
 from proxy.state.orders import Source, order_weight
@@ -44,7 +46,7 @@ logger = logging.getLogger("understudy.control")
 WHO: Final = "ramp"
 VIA: Final = "control"
 #: Events after which a step's evidence begins anew.
-_AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
+AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
 #: Actions in one tick: pass, advance and a fall that is settled are three.
 _MOST_ACTIONS: Final = 4
 
@@ -67,6 +69,11 @@ class Entry:
         return f"{self.route.name}/{self.candidate.name}"
 
 
+def decider(event: Event | None) -> str:
+    """Return who does what a driver does by itself, in the words of the decisions log."""
+    return GUARD if event is Event.EJECT else WHO
+
+
 class RampDriver:
     """Drives the ramps of one config.
 
@@ -75,6 +82,7 @@ class RampDriver:
         page: returns the control page; raises StateError when it cannot be opened.
         webhooks: makes the calls.
         judging: makes the verdicts.
+        ejections: tells what guards have found of a candidate.
     """
 
     def __init__(
@@ -83,8 +91,10 @@ class RampDriver:
         page: Callable[[], ControlPage],
         webhooks: Webhooks,
         judging: Judging,
+        ejections: Callable[[tuple[str, str]], tuple[Ejection, ...]],
     ) -> None:
         self._page = page
+        self._ejections = ejections
         self._judging = judging
         self._webhooks = webhooks
         self._state_dir = Path(config.state_dir)
@@ -172,6 +182,15 @@ class RampDriver:
         self.drive(entry)
         self._tell()
 
+    def refusal(self) -> str:
+        """Return why no ramp may be moved up from here; empty when it may."""
+        return ""
+
+    async def settle(self, entry: Entry) -> str:
+        """Return why an operator's word does not hold after all; it holds at once here."""
+        del entry
+        return ""
+
     def look(self, entry: Entry) -> Sight:
         """Return what is seen of one ramp now, and judge its evidence."""
         return self._look(entry)[0]
@@ -199,9 +218,15 @@ class RampDriver:
         if entry.kept.state.phase in JUDGED:
             self._judge(entry, now_ms)
         found = entry.judged
+        ejected = None
+        if (
+            live.killed & Part.CANARY
+        ):  # else control's guards have yet to kill it: first that, then this
+            ejected = standing(self._ejections(names), state).get(entry.name)
         sight = Sight(
             now_ms, live.weight_bp, live.ramp_step, tuple(part_names(state.killed_parts(*names))),
             found.outcome, found.reason, found.pairs, found.is_fresh, self._confirmation(entry),
+            "" if ejected is None else ejected.words,
         )  # fmt: skip
         return sight, generation
 
@@ -226,12 +251,13 @@ class RampDriver:
             if action.set_bp is not None:
                 return self._set_weight(entry, action.set_bp, state, generation)
             return False
-        cause = Cause(WHO, action.why, sight.now_ms, sight.live_bp or 0)
+        who = decider(action.event)
+        cause = Cause(who, action.why, sight.now_ms, sight.live_bp or 0)
         after = changed(state, action.event, entry.plan, cause)
         is_rise = action.set_bp is not None and action.set_bp > cause.live_bp
         if is_rise and not self._set_weight(entry, after.weight_bp, after, generation):
             return False
-        source = Source(WHO, VIA, action.why, sight.now_ms)
+        source = Source(who, VIA, action.why, sight.now_ms)
         self._change(entry, action.event, after, source)
         if after.lowers_from_bp is not None:
             return self._set_weight(entry, after.weight_bp, after, generation)
@@ -240,25 +266,44 @@ class RampDriver:
     def _change(self, entry: Entry, event: Event, after: RampState, source: Source) -> None:
         """Remember a transition, log it, tell of it."""
         before, judged = entry.kept.state, entry.judged
-        window = Window(source.now_ms) if event in _AFRESH else entry.kept.window
+        window = Window(source.now_ms) if event in AFRESH else entry.kept.window
         entry.kept = Kept(after, window)
-        if event in _AFRESH:
+        if event in AFRESH:
             entry.judged = Judgement(reason="the step has just begun")
             self._verdicts.forget(entry.name)
         self._webhooks.forget(entry.name)
         self._store()
-        old, new = before.words, after.words
+        evidence = judged.verdict if source.who == WHO else None
+        self.log_change(entry, str(event), (before, after), source, evidence=evidence)
+        if entry.plan.notify is not None:
+            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+
+    def log_change(
+        self,
+        entry: Entry,
+        event: str,
+        states: tuple[RampState, RampState],
+        source: Source,
+        *,
+        evidence: Any = None,
+        note: str = "",
+    ) -> None:
+        """Write a transition, from one state to the other, to the decisions and to the log."""
+        old, new = (state.words for state in states)
         decision = Decision(
             source.now_ms, f"ramp_{event}", source.who, source.via, entry.name, [old], [new],
-            source.reason, evidence=judged.verdict,
+            source.reason, note, evidence,
         )  # fmt: skip
         self._log(entry, decision)
         logger.warning(
             "ramp of %s: %s: %s -> %s by %s: %s",
-            entry.name, event, old, new, source.who, source.reason,
-        )  # fmt: skip
-        if entry.plan.notify is not None:
-            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+            entry.name,
+            event,
+            old,
+            new,
+            source.who,
+            source.reason,
+        )
 
     def _tell_verdict(self, entry: Entry, verdict: Verdict, now_ms: int) -> None:
         if (news := self._verdicts.news(entry.name, verdict, now_ms)) is None:
@@ -362,11 +407,10 @@ def _told(entry: Entry) -> dict[str, Any]:
     state, judged = entry.kept.state, entry.judged
     gates: list[dict[str, Any]] = []
     if judged.verdict is not None and state.phase in JUDGED:
-        for gate in judged.verdict.gates:
+        for gate, by in zip(judged.verdict.gates, judged.verdict.params.gates, strict=True):
             standing: dict[str, Any] = orjson.loads(orjson.dumps(gate.standing))
-            gates.append(
-                {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason, **standing}
-            )
+            said = {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason}
+            gates.append({**said, **standing, "margin": by.margin, "acts_at": 1 / by.alpha})
     return {
         "phase": state.phase,
         "words": state.words,

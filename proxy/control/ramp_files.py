@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.comparison.split_keys import SplitKeys
 from proxy.comparison.verdict_json import counts_of
 from proxy.errors import StateError
 from proxy.journal.segments import replace_file
@@ -41,7 +42,7 @@ def load(state_dir: Path) -> dict[str, Kept]:
     path = state_dir / STATE_NAME
     try:
         said = orjson.loads(path.read_bytes())
-        return {name: _kept(each) for name, each in said["ramps"].items()}
+        return {name: kept_of(each) for name, each in said["ramps"].items()}
     except FileNotFoundError:
         return {}
     except OSError as exc:
@@ -56,13 +57,7 @@ def store(state_dir: Path, ramps: Mapping[str, Kept]) -> None:
     Raises:
         StateError: the disk refuses.
     """
-    content = {
-        name: {
-            "state": to_json(kept.state),
-            "window": {"opened_ms": kept.window.opened_ms, "before": kept.window.before},
-        }
-        for name, kept in ramps.items()
-    }
+    content = {name: kept_as_json(kept) for name, kept in ramps.items()}
     try:
         replace_file(state_dir / STATE_NAME, orjson.dumps({"ramps": content}))
     except OSError as exc:
@@ -103,6 +98,7 @@ class EvidenceFiles:
 
     def _read(self) -> dict[str, Published]:
         by_name: dict[str, list[Part]] = {}
+        splits: dict[str, SplitKeys] = {}
         reached_ms: list[int] = []
         for index, path in enumerate(self._paths):
             said = orjson.loads(path.read_bytes())
@@ -116,12 +112,33 @@ class EvidenceFiles:
                 key = part.counts.key
                 if key.config_version == self._version:
                     by_name.setdefault(f"{key.route}/{key.candidate}", []).append(part)
+            for each in said.get("splits", ()):
+                name = f"{each['route']}/{each['candidate']}"
+                splits.setdefault(name, SplitKeys()).merge(SplitKeys.of_notes(each["keys"]))
         until_ms = min(reached_ms, default=None)
-        found = {name: Published(tuple(parts), until_ms) for name, parts in by_name.items()}
+        found = {
+            name: Published(
+                tuple(parts),
+                until_ms,
+                arms=splits.get(name, SplitKeys()).arms(name.rpartition("/")[2]),
+            )
+            for name, parts in by_name.items()
+        }
         return {"": Published((), until_ms), **found}
 
 
-def _kept(said: Mapping[str, Any]) -> Kept:
+def kept_as_json(kept: Kept) -> dict[str, Any]:
+    """Return what is remembered of a ramp as JSON values, but for the counts, which orjson takes."""
+    window = {"opened_ms": kept.window.opened_ms, "before": kept.window.before}
+    return {"state": to_json(kept.state), "window": window}
+
+
+def kept_of(said: Mapping[str, Any]) -> Kept:
+    """Return what `kept_as_json` made.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: it is none.
+    """
     window, before = said["window"], said["window"]["before"]
     counts = None if before is None else tuple(counts_of(each) for each in before)
     return Kept(from_json(said["state"]), Window(int(window["opened_ms"]), counts))

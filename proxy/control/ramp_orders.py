@@ -61,6 +61,8 @@ def carry_out(
         raise ApiError(503, "the control page cannot be read; only the primary serves")
     if word not in ALWAYS:
         _refuse_if_killed(entry, sight)
+        if refusal := driver.refusal():
+            raise ApiError(503, f"nothing was changed: {refusal}")
     if word == "start" and (other := other_active(driver, entry)) is not None:
         raise ApiError(
             409, f"the ramp of {other.name} is under way on the same route; abort it first"
@@ -89,6 +91,19 @@ def carry_out(
         "waits": "" if dry_run else entry.waits,
         "warnings": [entry.trouble] if entry.trouble and not dry_run else [],
     }
+
+
+async def settle(driver: RampDriver, entry: Entry, answer: dict[str, Any]) -> None:
+    """Wait until a word that was carried out holds everywhere, and say in the answer what is now.
+
+    Raises:
+        ApiError: it does not hold, or it is not known yet whether it does.
+    """
+    if refusal := await driver.settle(entry):
+        raise ApiError(409, refusal)
+    state = entry.kept.state
+    answer |= {"new": state.words, "new_weight_bp": state.weight_bp, "waits": entry.waits}
+    answer["warnings"] = [entry.trouble] if entry.trouble else []
 
 
 def _refuse_if_killed(entry: Entry, sight: Sight) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from proxy.config.resolved import Config
+from proxy.control.ejections import Ejection
 from proxy.state.control_page import ControlPage
 
 if TYPE_CHECKING:
     from proxy.control.judging import Judging
     from proxy.control.ramp_driver import RampDriver
+    from proxy.control.replicas import Replicas
     from proxy.control.webhooks import Webhooks
 
 logger = logging.getLogger("understudy.control")
@@ -36,12 +38,21 @@ class Ramps:
         config: the one to begin with.
         page: returns the control page; raises StateError when it cannot be opened.
         judging: makes the verdicts; left out: on threads.
+        ejections: tells what guards have found of a candidate; left out: there are none.
+        replicas: with whom ramps are driven together; left out: alone.
     """
 
     def __init__(
-        self, config: Config, page: Callable[[], ControlPage], judging: Judging | None = None
+        self,
+        config: Config,
+        page: Callable[[], ControlPage],
+        judging: Judging | None = None,
+        ejections: Callable[[tuple[str, str]], tuple[Ejection, ...]] = lambda _: (),
+        replicas: Replicas | None = None,
     ) -> None:
         self._page = page
+        self._ejections = ejections
+        self._replicas = replicas
         self._judging = judging
         self._webhooks: Webhooks | None = None
         self.driver: RampDriver | None = None
@@ -56,8 +67,20 @@ class Ramps:
             self._webhooks = importlib.import_module("proxy.control.webhooks").Webhooks()
         if self._judging is None:
             self._judging = importlib.import_module("proxy.control.judging").Judging()
-        module = importlib.import_module("proxy.control.ramp_driver")
-        self.driver = module.RampDriver(config, self._page, self._webhooks, self._judging)
+        means = (config, self._page, self._webhooks, self._judging, self._ejections)
+        if self._replicas is None:
+            self.driver = importlib.import_module("proxy.control.ramp_driver").RampDriver(*means)
+            return
+        module = importlib.import_module("proxy.control.shared_ramps")
+        self.driver = module.SharedRampDriver(*means, self._replicas)
+
+    def tick(self) -> None:
+        """Let the driver look; a fault is logged."""
+        try:
+            if self.driver is not None:
+                self.driver.tick()
+        except Exception:
+            logger.exception("a tick of the ramps failed")
 
     async def run(self) -> None:
         """Tick, and make the calls, until cancelled; a fault is logged, and the next tick comes."""
@@ -66,9 +89,5 @@ class Ramps:
             while True:
                 if calls is None and self._webhooks is not None:
                     calls = tasks.create_task(self._webhooks.run())
-                try:
-                    if self.driver is not None:
-                        self.driver.tick()
-                except Exception:
-                    logger.exception("a tick of the ramps failed")
+                self.tick()
                 await asyncio.sleep(TICK_S)

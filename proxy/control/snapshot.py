@@ -15,6 +15,7 @@ from typing import Any
 
 from proxy.config.resolved import Config
 from proxy.control.counters import Counters
+from proxy.control.ejections import Ejection
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.small_files import read_json
@@ -93,8 +94,10 @@ class Snapshot:
         revisions: of the config that each worker runs, by its index; 0: it does not say.
         is_writable: whether files can be made in the state directory; if not, neither `runtime.json` nor
             the pages of workers that were started since say anything of them.
+        ejections: what workers' guards have found, revived since or not.
         usage: of each living process, by name, what it uses of the machine; empty without /proc.
         ramps: what their driver saw last, by `route/candidate`.
+        replicas: what control wrote down last of how it stands among its replicas.
         labels: what became of labels: `accepted` and `refused` since control started, and what the
             recorder that ships them last said.
         decisions: the last ones, newest first, without their evidence; how many were written, shipped and
@@ -123,11 +126,13 @@ class Snapshot:
     ramps: dict[str, Any]
     decisions: dict[str, Any] = field(default_factory=dict)
     is_writable: bool = True
+    replicas: dict[str, Any] = field(default_factory=dict)
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
     still_s: float = 0.0
     reloads: Reloads = Reloads()
     revisions: Mapping[int, int] = field(default_factory=dict)
+    ejections: tuple[Ejection, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -177,6 +182,10 @@ class Observer:
             if found < revision and now_ms - beats[index][1] <= HUNG_MS
         ]
 
+    def ejections(self, key: tuple[str, str] | None = None) -> tuple[Ejection, ...]:
+        """Return what workers' guards have found of one candidate (route, name), or of all."""
+        return self._workers.ejections(key)
+
     def page(self) -> ControlPage:
         """Return the control page that is at its path now.
 
@@ -225,6 +234,7 @@ class Observer:
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
+            replicas=read_json(self.state_dir / "replicas-seen.json") or {},
             labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
             decisions=told_decisions(self.state_dir),
             is_writable=is_writable,
@@ -233,6 +243,7 @@ class Observer:
             still_s=self._moved.still_s(monotonic_s(), counters, recorders),
             reloads=self.reloads,
             revisions=self._workers.revisions(),
+            ejections=self._workers.ejections(),
         )
 
     def sample(self) -> None:

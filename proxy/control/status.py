@@ -11,9 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from proxy import __version__
-from proxy.config.resolved import Candidate, Config, Route
+from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.control.ejections import Ejection, standing
 from proxy.control.ledger import imbalances, ledger, verdict
+from proxy.control.ramp_progress import progress
 from proxy.control.recent import failing_legs
+from proxy.control.replica_status import replica_troubles, standing as among_replicas
 from proxy.control.snapshot import HUNG_MS, Snapshot
 from proxy.routing.breaker import State
 from proxy.state.control_page import CandidateState, Part, RouteState
@@ -68,7 +71,8 @@ def problems(snapshot: Snapshot) -> list[str]:
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
-    found += _endpoints_left_out(snapshot)
+        found += _taken_out(snapshot, route)
+    found += _endpoints_left_out(snapshot) + replica_troubles(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
@@ -170,6 +174,7 @@ def status(snapshot: Snapshot) -> dict[str, Any]:
         "control_page": {"generation": snapshot.generation, "error": snapshot.page_error},
         "killed": still_killed(state) if state else {},
         "notes": state.notes if state else {},
+        "replicas": among_replicas(snapshot),
         "config": _config(snapshot),
         "processes": [asdict(process) for process in snapshot.processes],
         "routes": routes(snapshot),
@@ -253,7 +258,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "config_weight_bp": candidate.weight_bp,
         "config_mirror_bp": candidate.mirror_bp,
         "ramp_step": live.ramp_step,
-        "ramp": None if route.ramp is None else ramp_of(snapshot, *names),
+        "ramp": None if route.ramp is None else _ramp(snapshot, route.ramp, *names),
         "killed": part_names(killed),
         "canary": snapshot.count("canary", *names),
         "rescued": snapshot.count("rescued", *names),
@@ -262,6 +267,7 @@ def _candidate(snapshot: Snapshot, route: Route, candidate: Candidate) -> dict[s
         "mirror_sent": snapshot.count("mirror_sent", *names),
         "mirror_skipped": snapshot.by_last_label("mirror_skipped", *names),
         "breaker": breaker_word(snapshot, *names),
+        "guard": _guard(snapshot, *names),
         "model_kept": snapshot.by_last_label("model_kept", *names),
         "legs": snapshot.by_last_label("leg", *names),
         "pairs_decided": snapshot.count("pairs_decided", *names),
@@ -277,6 +283,12 @@ def ramp_of(snapshot: Snapshot, route: str, candidate: str) -> dict[str, Any]:
     return {"phase": "idle", "words": "idle", "step": 0, "pairs": 0, "waits": "", **found}
 
 
+def _ramp(snapshot: Snapshot, plan: Ramp, route: str, candidate: str) -> dict[str, Any]:
+    """Return where a ramp is, and what its plan asks of the step that it is in."""
+    told = ramp_of(snapshot, route, candidate)
+    return told | progress(plan, told, snapshot.now_ms)
+
+
 def breaker_word(snapshot: Snapshot, route: str, candidate: str) -> str:
     """Return the state of a candidate's breaker: closed, half_open or open, the worst worker's."""
     return State(snapshot.counters.get(("breaker", route, candidate), 0)).name.lower()
@@ -287,6 +299,36 @@ def _open_breakers(snapshot: Snapshot, route: Route) -> list[str]:
         f"{route.name}/{candidate.name}: its breaker is open; it does not answer, and gets no copies"
         for candidate in route.candidates
         if breaker_word(snapshot, route.name, candidate.name) == State.OPEN.name.lower()
+    ]
+
+
+def ejection_of(snapshot: Snapshot, route: str, candidate: str) -> Ejection | None:
+    """Return what a guard has taken a candidate out for; None when it has not, or it was revived."""
+    if snapshot.state is None:
+        return None
+    return standing(snapshot.ejections, snapshot.state).get(f"{route}/{candidate}")
+
+
+def _guard(snapshot: Snapshot, *names: str) -> dict[str, Any]:
+    ejection = ejection_of(snapshot, *names)
+    return {
+        "ejected": ejection is not None,
+        "why": "" if ejection is None else ejection.words,
+        "at_ms": None if ejection is None else ejection.at_ms,
+        "ejections": snapshot.count("guard_ejections", *names),
+        "failed": snapshot.count("guard_failed", *names),
+        "slow": snapshot.count("guard_slow", *names),
+        "latency_ms": snapshot.counters.get(("guard_latency_us", *names), 0) / 1000 or None,
+    }
+
+
+def _taken_out(snapshot: Snapshot, route: Route) -> list[str]:
+    found = ((c.name, ejection_of(snapshot, route.name, c.name)) for c in route.candidates)
+    return [
+        f"{route.name}/{name} is out of live traffic: {ejection.words}; once it is mended, "
+        f"`understudy revive --route {route.name} --candidate {name} --reason TEXT`"
+        for name, ejection in found
+        if ejection is not None
     ]
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from proxy.config.resolved import Config
+from proxy.control.ejections import Ejection, ejection_on
 from proxy.control.recent import Key
 from proxy.errors import StateError
 from proxy.state import stats_page
@@ -65,6 +66,23 @@ class WorkerPages:
     def revisions(self) -> dict[int, int]:
         """Return the revision of the config that each worker runs, by its index."""
         return {index: page.revision() for index, page in self._present()}
+
+    def ejections(self, only: tuple[str, str] | None = None) -> tuple[Ejection, ...]:
+        """Return what the guards of all workers have found, revived since or not.
+
+        Args:
+            only: the route and the name of one candidate; None: all that the config has.
+        """
+        keys = [(route.name, c.name) for route in self.config.routes for c in route.candidates]
+        keys = keys if only is None else [only]
+        pages = [(index, self._page(index)) for index in self._indexes()]
+        found = (
+            ejection_on(page, index, *key)
+            for index, page in pages
+            if page is not None
+            for key in keys
+        )
+        return tuple(each for each in found if each is not None)
 
     def unsettled(self, beaten_ms: int) -> int:
         """Return how many pages are open whose worker has not beaten since `beaten_ms` (wall clock)."""

@@ -41,3 +41,5 @@ def settle_accounts(exchange: Exchange) -> None:
             worker.journal_pair(exchange, context.makers[number], counters)
         else:
             cells[counters.lost[Lost.KILLED]] += 1
+    if decision.serving != PRIMARY and primary is not None:
+        context.canary_guards[decision.serving].settle(legs.get(decision.serving), primary)

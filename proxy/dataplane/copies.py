@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.dataplane.leg import Leg, ShadowLeg
+from proxy.dataplane.leg import Leg
+from proxy.dataplane.proxy_status import Fault
 from proxy.routing.decide import PRIMARY
 from proxy.state.control_page import Part
-from proxy.state.stats_page import Kept, Skip
+from proxy.state.stats_page import NOT_SENT, Kept, Outcome, Skip
 from proxy.telemetry import monotonic_s
 from proxy.wire.rewrite import MAX_REWRITTEN_BYTES
 from proxy.wire.trace_context import (
@@ -24,6 +25,31 @@ from proxy.wire.upstream_head import leg_head
 
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
+    from proxy.dataplane.pool import Pool
+
+#: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
+_LIMITS = frozenset(
+    {Skip.BODY_TOO_LARGE, Skip.BREAKER_OPEN, Skip.IN_FLIGHT, Skip.MEMORY, Skip.RATE}
+)
+
+
+class ShadowLeg(Leg):
+    """A copy whose answer no user sees; no more of it is read than `limits.mirror_response`.
+
+    Without that bound an endless answer would cost the worker, and so its users, until the copy's
+    deadline as much time as its backend likes.
+    """
+
+    __slots__ = ()
+
+    def flush(self) -> None:
+        """End when the answer is longer than the bound, or says that it will be."""
+        limit = self.exchange.worker.mirror_response_limit
+        head = self.head
+        assert head is not None
+        if self.response_bytes > limit or (head.length or 0) > limit:
+            error = f"the answer has more than {limit} bytes (limits.mirror_response)"
+            self.fail(Outcome.RESET, error, Fault.BODY_SIZE)
 
 
 def start_copies(exchange: Exchange) -> None:
@@ -135,3 +161,11 @@ def rewritten(exchange: Exchange, number: int, body: list[bytes]) -> tuple[bytes
         return shared, [found], len(found)
     exchange.worker.cells[context.cells.candidates[number].model_kept[found]] += 1
     return shared, body, size
+
+
+def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Leg:
+    """Return a leg that was decided and not started, for the record, with its reason."""
+    leg = Leg(exchange, role, pool)
+    leg.is_over, leg.error = True, reason.value
+    leg.status = Outcome.SHED if reason in _LIMITS else NOT_SENT
+    return leg

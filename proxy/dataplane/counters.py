@@ -10,7 +10,15 @@ from typing import Final
 
 from proxy.config.resolved import Route
 from proxy.state.stats_file import Layout
-from proxy.state.stats_page import LATENCY_BOUNDS_US, Kept, Lost, Outcome, Skip
+from proxy.state.stats_page import (
+    GUARD_NOTE,
+    LATENCY_BOUNDS_US,
+    Kept,
+    Lost,
+    Note,
+    Outcome,
+    Skip,
+)
 
 #: Every bound is a multiple of this.
 _GRAIN_US: Final = 500
@@ -42,6 +50,20 @@ class Histogram:
         self._counts[bucket] += 1
         self._sum_us += micros
 
+    def percentile_s(self, cells: memoryview[int], share: float, at_least: int) -> float | None:
+        """Return the upper bound of the bucket that holds a percentile of all that was ever written.
+
+        None where fewer than `at_least` were, or where that bucket has no bound.
+        """
+        counts = cells[self._first : self._first + len(self._counts)].tolist()
+        total = sum(counts)
+        seen = 0
+        for count, bound_us in zip(counts, LATENCY_BOUNDS_US, strict=False):
+            seen += count
+            if total >= at_least and seen >= share * total:
+                return bound_us / 1e6
+        return None
+
     def write(self, cells: memoryview[int]) -> None:
         """Add to the page what was observed since the last time."""
         if not self._sum_us and not any(self._counts):
@@ -58,7 +80,8 @@ class CandidateCells:
     """The counters of one candidate of one route."""
 
     __slots__ = (
-        "breaker", "canary", "decided", "flushing", "journaled", "latency", "leg", "leg_ok", "lost",
+        "breaker", "canary", "decided", "flushing", "guard_ejections", "guard_failed",
+        "guard_latency", "guard_note", "guard_slow", "journaled", "latency", "leg", "leg_ok", "lost",
         "mirror_decided", "mirror_sent", "mirror_skipped", "model_kept", "rescued", "ttfb",
     )  # fmt: skip
 
@@ -66,6 +89,11 @@ class CandidateCells:
         names = (route, candidate)
         self.canary = layout.index("canary", *names)
         self.rescued = layout.index("rescued", *names)
+        self.guard_failed = layout.index("guard_failed", *names)
+        self.guard_slow = layout.index("guard_slow", *names)
+        self.guard_ejections = layout.index("guard_ejections", *names)
+        self.guard_latency = layout.index("guard_latency_us", *names)
+        self.guard_note = {what: layout.index(GUARD_NOTE, *names, what) for what in Note}
         self.mirror_decided = layout.index("mirror_decided", *names)
         self.mirror_sent = layout.index("mirror_sent", *names)
         self.mirror_skipped = {s: layout.index("mirror_skipped", *names, s) for s in Skip}

@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.accounts import settle_accounts
-from proxy.dataplane.copies import rewritten, start_copies
+from proxy.dataplane.copies import never_started, rewritten, start_copies
 from proxy.dataplane.ids import trace_line
-from proxy.dataplane.leg import Leg, ServingLeg, never_started
+from proxy.dataplane.leg import Leg, ServingLeg
 from proxy.dataplane.rescue import replace_failed
 from proxy.routing.decide import PRIMARY, Decision, Plan, decide, unit_of
 from proxy.state.stats_page import HTTP_ERROR, OK, Outcome, Skip
@@ -174,9 +174,12 @@ class Exchange:
         """Note the end of a leg; rescue, answer, or end the exchange."""
         self.live -= 1
         if leg is self.serving:
-            if replace_failed(self, self.serving):
+            serving = self.serving
+            if serving.guard is not None:
+                serving.guard.ended(serving)
+            if replace_failed(self, serving):
                 return
-            self._serving_over(self.serving)
+            self._serving_over(serving)
         else:
             self.worker.shadows.discard(leg)
             gate = leg.gate
@@ -276,7 +279,12 @@ class Exchange:
             body = chunked(body, is_last=self.is_whole)
         trace = self.trace_line(SPAN_PRIMARY if number == PRIMARY else SPAN_CANDIDATE + number)
         pieces = [leg_head(shared, trace, framing, mirror=False), *body]
-        leg.start(pieces, monotonic_s(), is_whole=self.is_whole, is_fresh=is_fresh)
+        now_s = monotonic_s()
+        if number != PRIMARY:
+            leg.guard = self.context.canary_guards[number]
+        leg.start(pieces, now_s, is_whole=self.is_whole, is_fresh=is_fresh)
+        if leg.guard is not None and self.is_whole:
+            leg.guard.asked(leg, now_s)
         return leg
 
     def trace_line(self, leg: int) -> bytes:
@@ -307,6 +315,8 @@ class Exchange:
         if self._is_chunked:
             body = chunked(body, is_last=self.is_whole)
         leg.send(body, is_last=self.is_whole)
+        if leg.guard is not None and self.is_whole:
+            leg.guard.asked(leg, monotonic_s())
         if not leg.has_connection() and not self.is_whole:
             leg.pause_request()
 

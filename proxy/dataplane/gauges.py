@@ -80,7 +80,8 @@ class Gauges:
         current |= {cell for _, _, cell in self._endpoints}
         for context in worker.contexts:
             current.add(context.cells.in_flight)
-            current.update(candidate.breaker for candidate in context.cells.candidates)
+            for candidate in context.cells.candidates:
+                current.update((candidate.breaker, candidate.guard_latency))
         for cell in self._current - current:
             worker.cells[cell] = 0
         self._current = current

@@ -15,7 +15,7 @@ from proxy.dataplane.patience import Seen, look
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.proxy_status import Fault
 from proxy.dataplane.writing import write_together
-from proxy.state.stats_page import HTTP_ERROR, NOT_SENT, OK, Outcome, Skip
+from proxy.state.stats_page import HTTP_ERROR, NOT_SENT, OK, Outcome
 from proxy.telemetry import monotonic_s
 from proxy.wire.pieces import add_piece
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
@@ -23,6 +23,7 @@ from proxy.wire.stream_times import StreamTimes
 from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
 
 if TYPE_CHECKING:
+    from proxy.dataplane.canary_guard import CanaryGuard
     from proxy.dataplane.copy_gate import CopyGate
     from proxy.dataplane.exchange import Exchange
 
@@ -243,29 +244,19 @@ class Leg:
         self.exchange.leg_over(self)
 
 
-class ShadowLeg(Leg):
-    """A copy whose answer no user sees; no more of it is read than `limits.mirror_response`.
+class ServingLeg(Leg):
+    """The leg whose answer the user gets, as it arrives.
 
-    Without that bound an endless answer would cost the worker, and so its users, until the copy's
-    deadline as much time as its backend likes.
+    Attributes:
+        guard: of a candidate: whom to tell how it goes.
+        guard_number: under which its guard has counted it as a bad call; 0: not so far.
+        asked_s: since when its guard waits for the first byte (monotonic); 0.0: it does not.
     """
 
-    __slots__ = ()
-
-    def flush(self) -> None:
-        """End when the answer is longer than the bound, or says that it will be."""
-        limit = self.exchange.worker.mirror_response_limit
-        head = self.head
-        assert head is not None
-        if self.response_bytes > limit or (head.length or 0) > limit:
-            error = f"the answer has more than {limit} bytes (limits.mirror_response)"
-            self.fail(Outcome.RESET, error, Fault.BODY_SIZE)
-
-
-class ServingLeg(Leg):
-    """The leg whose answer the user gets, as it arrives."""
-
-    __slots__ = ("_held_s", "_held_since_s", "_is_chunked", "_out", "has_answered")
+    __slots__ = (
+        "_held_s", "_held_since_s", "_is_chunked", "_out", "asked_s", "guard", "guard_number",
+        "has_answered",
+    )  # fmt: skip
 
     is_serving = True
 
@@ -273,8 +264,10 @@ class ServingLeg(Leg):
         super().__init__(exchange, role, pool)
         self.has_answered = False
         self._is_chunked = False
-        self._held_s = self._held_since_s = 0.0
+        self._held_s = self._held_since_s = self.asked_s = 0.0
         self._out: list[bytes] = []
+        self.guard: CanaryGuard | None = None
+        self.guard_number = 0
 
     def response_head(self, head: ResponseHead) -> None:
         """Rebuild the head for the client."""
@@ -345,6 +338,16 @@ class ServingLeg(Leg):
                 self._held_s += monotonic_s() - self._held_since_s
                 self._held_since_s = 0.0
 
+    def look(self, now_s: float) -> None:
+        """End if the time is up, or the guard says so; else say when to look again (`look_s`)."""
+        guard = self.guard
+        if guard is not None:
+            guard.look(self, now_s)
+        if not self.is_over:
+            look(self, now_s)
+            if guard is not None:
+                self.look_s = min(self.look_s, guard.due_s(self))
+
     def is_awaited(self) -> bool:
         """Tell whether it is the backend's turn: the client reads, and has sent its request."""
         return not self._held_since_s and (self.is_request_sent or self.holds_client)
@@ -382,17 +385,3 @@ class ServingLeg(Leg):
             self.holds_client = True
         elif not self.holds_client:
             self.exchange.client.resume_reading()
-
-
-#: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
-_LIMITS = frozenset(
-    {Skip.BODY_TOO_LARGE, Skip.BREAKER_OPEN, Skip.IN_FLIGHT, Skip.MEMORY, Skip.RATE}
-)
-
-
-def never_started(exchange: Exchange, role: str, pool: Pool, reason: Skip) -> Leg:
-    """Return a leg that was decided and not started, for the record, with its reason."""
-    leg = Leg(exchange, role, pool)
-    leg.is_over, leg.error = True, reason.value
-    leg.status = Outcome.SHED if reason in _LIMITS else NOT_SENT
-    return leg

@@ -22,9 +22,7 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
     """Start another leg in place of one that has ended, where that is right; tell whether it was."""
-    if leg.is_answered() or leg.has_answered or exchange.is_aborted:
-        return False
-    if exchange.captured is None and exchange.received_bytes:
+    if leg.is_answered() or not _is_untold(exchange, leg):
         return False
     if leg.status is Outcome.CANCELLED:  # the client's own doing, or a shutdown
         return False
@@ -35,6 +33,18 @@ def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
         _rescue(exchange, leg)
         return True
     return False
+
+
+def could_rescue(exchange: Exchange, leg: ServingLeg) -> bool:
+    """Tell whether the primary would be asked if this canary, which is under way, failed now."""
+    return _is_untold(exchange, leg) and _can_rescue(exchange, leg)
+
+
+def _is_untold(exchange: Exchange, leg: ServingLeg) -> bool:
+    """Tell whether the client waits, has seen nothing of an answer, and its request is in memory."""
+    if leg.has_answered or exchange.is_aborted:
+        return False
+    return exchange.captured is not None or not exchange.received_bytes
 
 
 def _may_retry(exchange: Exchange) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.config import resolved
 from proxy.config.resolved import Bodies, Route
+from proxy.dataplane.canary_guard import CanaryGuard
 from proxy.dataplane.copy_gate import CopyGate, bounds_of
 from proxy.dataplane.counters import RouteCells
 from proxy.dataplane.pairing import LineMaker, Writer
@@ -19,6 +20,7 @@ from proxy.routing.decide import PRIMARY, make_plan
 from proxy.routing.guard import Guard
 from proxy.routing.match import Router
 from proxy.routing.split import key_reader, needs_body
+from proxy.state.control_page import ControlState
 from proxy.telemetry import monotonic_s
 from proxy.wire.rewrite import Rewrite
 
@@ -39,6 +41,7 @@ class RouteContext:
         pools, roles: by candidate number, `PRIMARY` for the primary.
         repeatable: methods of requests that may be sent twice, whatever else is in them.
         gates: by candidate number, what copies to it must pass.
+        canary_guards: by candidate number, who takes it out of live traffic when it breaks.
         rewrites, body_rewrites: by candidate number, where something is changed for it.
         keep_limit: bytes of each answer kept for the record; 0 where nothing is recorded.
         makers: by candidate number, who writes its records, and what keeps secrets out of them.
@@ -46,7 +49,7 @@ class RouteContext:
     """
 
     __slots__ = (
-        "body_rewrites", "capture_limit", "cells", "gates", "guard", "has_pairs",
+        "body_rewrites", "canary_guards", "capture_limit", "cells", "gates", "guard", "has_pairs",
         "keep_limit", "makers", "plan", "pools", "read_key", "repeatable", "rewrites",
         "roles", "route", "upgrades", "waits_for_body",
     )  # fmt: skip
@@ -69,6 +72,9 @@ class RouteContext:
         self.gates = tuple(
             self._gate(number, config.workers, before) for number in range(len(route.candidates))
         )
+        self.canary_guards = tuple(
+            self._canary_guard(worker, number, before) for number in range(len(route.candidates))
+        )
         self.rewrites = {
             number: Rewrite(candidate.rewrite, route.protocol)
             for number, candidate in enumerate(route.candidates)
@@ -82,7 +88,33 @@ class RouteContext:
         keeps = self.has_pairs and config.record.bodies_of(route) is not Bodies.NONE
         self.keep_limit = config.limits.record_body_bytes if keeps else 0
         self.upgrades = frozenset(name.encode() for name in route.upgrades)
-        self.plan = make_plan(route, worker.state)
+        self.replan(worker.state)
+
+    def replan(self, state: ControlState | None) -> None:
+        """Plan for a control state, without the candidates that their guards have taken out."""
+        out = [number for number, guard in enumerate(self.canary_guards) if guard.follow(state)]
+        self.plan = make_plan(self.route, state, frozenset(out))
+        for guard in self.canary_guards:
+            guard.release()
+
+    def learn(self) -> None:
+        """Let guards take over how slow the primary is."""
+        if self.plan.has_canary:
+            for guard in self.canary_guards:
+                guard.learn()
+
+    def _canary_guard(
+        self, worker: Worker, number: int, before: RouteContext | None
+    ) -> CanaryGuard:
+        """Return the guard of a candidate: the one it had, if nothing that concerns it has changed."""
+        candidate = self.route.candidates[number]
+        if before is not None:
+            for old_number, old in enumerate(before.route.candidates):
+                is_same = old.name == candidate.name and old.guard == candidate.guard
+                if is_same and before.pools[old_number] is self.pools[number]:
+                    return before.canary_guards[old_number]
+        name, pool = self.route.name, self.pools[number]
+        return CanaryGuard(worker, name, candidate, number, self.cells, pool)
 
     def _gate(self, number: int, workers: int, before: RouteContext | None) -> CopyGate:
         """Return the gate of a candidate: the one it had, if nothing that concerns it has changed."""

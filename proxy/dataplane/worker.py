@@ -31,7 +31,6 @@ from proxy.dataplane.takeover import journal_directory, keep_books, open_books
 from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
-from proxy.routing.decide import make_plan
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.hash_key import kept_key
 from proxy.state.stats_file import UnkeptStats
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
+#: How often guards take over how slow the primary is.
+LEARN_S = 1.0
 #: Between two lines in the log about pairs that the journal did not take.
 LOSS_LOG_S = 10.0
 
@@ -110,6 +111,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
         self._page_error, self._name, self._index = "", f"worker {index}", index
+        self._learn_s = 0.0
         self.state: ControlState | None = None
         self.contexts: tuple[RouteContext, ...] = ()
         self.revisions, self.revision = Revisions(self, loop), revision
@@ -196,6 +198,12 @@ class Worker:
     def is_killed(self, route: str, candidate: str, part: Part) -> bool:
         """Tell whether `part` is killed; without a state everything is. No name: the primary."""
         return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
+
+    def replan(self, route: str) -> None:
+        """Plan a route anew: its guards know more than the control page."""
+        for context in self.contexts:
+            if context.route.name == route:
+                context.replan(self.state)
 
     # Counting.
 
@@ -298,7 +306,7 @@ class Worker:
 
     def _apply_state(self) -> None:
         for context in self.contexts:
-            context.plan = make_plan(context.route, self.state)
+            context.replan(self.state)
         self.revisions.notice()
         for leg in tuple(self.shadows):
             exchange = leg.exchange
@@ -315,6 +323,10 @@ class Worker:
             pool.expire(now_s)
             pool.look(now_s)
         self.revisions.look(now_s)
+        if now_s >= self._learn_s:
+            self._learn_s = now_s + LEARN_S
+            for context in self.contexts:
+                context.learn()
         for client in tuple(self.unread):
             half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
@@ -325,6 +337,10 @@ class Worker:
         self._set_in_flight()
         if isinstance(self.stats, UnkeptStats):
             self._keep_books(self.stats)
+        self._look_at_page()
+
+    def _look_at_page(self) -> None:
+        """Read the control page when it has changed; find it again when it is not whole."""
         if self._page is None or not self._page.is_whole():
             if self._page is not None:
                 self.state = None

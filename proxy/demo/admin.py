@@ -57,11 +57,25 @@ class Admin:
         """Return the whole status document."""
         return await self._call("GET", "/api/v1/status")
 
-    async def weight(self, candidate: str, percent: float, reason: str) -> None:
-        """Set the share of live traffic that a candidate serves."""
-        path = f"/api/v1/routes/{ROUTE}/candidates/{candidate}/weight"
-        order = {"percent": percent, "reason": reason, "seen_generation": await self._seen()}
-        await self._call("PUT", path, order)
+    async def candidate(self, name: str) -> dict[str, Any]:
+        """Return what the status says of a candidate."""
+        route = (await self._call("GET", "/api/v1/routes"))["routes"][0]
+        found: dict[str, Any] = next(each for each in route["candidates"] if each["name"] == name)
+        return found
+
+    async def start_ramp(self, candidate: str, reason: str) -> None:
+        """Let a candidate begin its ramp."""
+        order = {"candidate": candidate, "reason": reason, "seen_generation": await self._seen()}
+        await self._call("POST", f"/api/v1/routes/{ROUTE}/ramp/start", order)
+
+    async def ramp_decisions(self, candidate: str) -> list[dict[str, Any]]:
+        """Return the decisions about a candidate's ramp, the oldest first."""
+        found = (await self._call("GET", "/api/v1/decisions?limit=1000"))["decisions"]
+        return [
+            each
+            for each in reversed(found)
+            if each["scope"] == f"{ROUTE}/{candidate}" and each["action"].startswith("ramp_")
+        ]
 
     async def kill(self, reason: str) -> None:
         """Send everything back to the primary."""

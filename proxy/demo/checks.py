@@ -7,20 +7,28 @@ counters and the pairs in the log are held against each other and against the mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
+import orjson
+
+from proxy.comparison.verdict_json import loads_verdict
+from proxy.demo.folder import MIN_DURATION_S, MIN_PAIRS
 from proxy.demo.models import Integers
 from proxy.demo.pair_log import PairLog
-from proxy.demo.traffic import PRIMARY, USERS, Tally, request_id, row_of
+from proxy.demo.ramping import Ramping
+from proxy.demo.traffic import PRIMARY, Tally, request_id, row_of, user_of
 
-#: The better candidate: its name in the config, and its model version.
+#: The candidate that is as good: its name in the config, and its model version.
 GOOD, GOOD_VERSION = "v2", "2"
 #: The bad candidate, and the share of users that are mirrored to it.
-BAD, BAD_VERSION, BAD_SHARE = "v3", "3", 0.30
-#: How far a share may be from what was asked for: 250 users, so three standard deviations or so.
+BAD, BAD_VERSION, BAD_SHARE = "v3", "3", 0.50
+#: How far a share may be from what was asked for: 500 users, so four standard deviations.
 SHARE_TOLERANCE: Final = 0.09
+#: What begins and ends a step of a ramp that goes well.
+_MOVES: Final = frozenset({"ramp_start", "ramp_advance", "ramp_finish"})
 #: From the kill order to the last request at a candidate, on a machine that does all at once.
 KILL_EFFECT_S: Final = 0.5
 
@@ -58,12 +66,17 @@ class Measured:
     """Everything the demo measured.
 
     Attributes:
-        tallies: by phase: shadow, ten, half, kill, revive.
+        tallies: by phase: shadow, halted, promoted, kill, revive, crash.
         sent: requests in all.
         after_kill: numbers of the requests sent between kill and revive, for certain.
         labels: each version's label for each row, by the models themselves.
         status: the proxy's status document, when all was settled.
         exit_code: the proxy's, or None while it is kept running.
+        ramps: by candidate, until the good one was promoted.
+        crash: the good candidate's ramp once more, until it was rolled back.
+        crashed_ms: when its server was ended, wall clock, milliseconds.
+        bad_live: requests at the bad candidate's server that were no copies.
+        weights: of the ramp's steps, percent.
     """
 
     log: PairLog
@@ -74,15 +87,23 @@ class Measured:
     after_kill: range = range(0)
     status: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
+    ramps: dict[str, Ramping] = field(default_factory=dict)
+    crash: Ramping | None = None
+    crashed_ms: int = 0
+    bad_live: int = 0
+    weights: tuple[int, ...] = ()
 
 
 def checks(measured: Measured) -> list[Check]:
     """Return every check, in the order of the story."""
     return [
         _answers(measured),
+        _halted(measured),
+        _promoted(measured),
         _split(measured),
         _kill(measured),
         _revive(measured),
+        _crash(measured),
         _one_pair_each(measured),
         _sampled(measured),
         _agreement(measured),
@@ -105,15 +126,97 @@ def _answers(measured: Measured) -> Check:
 
 
 def _split(measured: Measured) -> Check:
-    ten, half = measured.tallies["ten"], measured.tallies["half"]
-    shares = {share: len(tally.users_of(GOOD_VERSION)) / USERS
-              for share, tally in ((0.10, ten), (0.50, half))}  # fmt: skip
-    fickle = sum(len(versions) > 1 for tally in (ten, half) for versions in tally.users.values())
-    lost = len(ten.users_of(GOOD_VERSION) - half.users_of(GOOD_VERSION))
-    is_near = all(abs(seen - asked) <= SHARE_TOLERANCE for asked, seen in shares.items())
-    seen = ", ".join(f"{share:.1%} of users at {asked:.0%}" for asked, share in shares.items())
+    """Hold who was served by whom, as the answers say, against the weights in the records."""
+    weights_bp = measured.log.candidates[GOOD].weights_bp
+    sides: dict[int, dict[int, set[str]]] = {}
+    for number, version in measured.tallies["promoted"].versions.items():
+        if (weight_bp := weights_bp.get(request_id(number))) is not None:
+            sides.setdefault(weight_bp, {}).setdefault(user_of(number), set()).add(version)
+    fickle = sum(len(versions) > 1 for users in sides.values() for versions in users.values())
+    rising = sorted(sides)
+    lost = sum(
+        len((_on_good(sides[low]) & sides[high].keys()) - _on_good(sides[high]))
+        for low, high in pairwise(rising)
+    )
+    shares = {bp: len(_on_good(sides[bp])) / len(sides[bp]) for bp in rising}
+    is_near = all(abs(share - bp / 10_000) <= SHARE_TOLERANCE for bp, share in shares.items())
+    is_whole = {percent * 100 for percent in measured.weights} <= shares.keys()
+    seen = ", ".join(f"{share:.1%} of the users at {bp / 100:g}%" for bp, share in shares.items())
     detail = f"{seen}; {fickle} changed sides, {lost} moved back"
-    return Check("sticky split", is_near and not fickle and not lost, detail)
+    return Check("sticky split", is_near and is_whole and not fickle and not lost, detail)
+
+
+def _on_good(users: Mapping[int, set[str]]) -> set[int]:
+    """Return the users that the good candidate served."""
+    return {user for user, versions in users.items() if GOOD_VERSION in versions}
+
+
+def _halted(measured: Measured) -> Check:
+    """The bad candidate was taken out by evidence, and nobody has had an answer of it."""
+    ramp = measured.ramps[BAD]
+    halts = [each for each in ramp.decisions if each["action"] == "ramp_halt"]
+    is_right = (
+        ramp.events == ["start", "halt"]
+        and ramp.phase == "rolled_back"
+        and not _unfounded(halts, "halt")
+        and not measured.bad_live
+    )
+    why = f"{halts[-1]['reason']}, by {halts[-1]['who']}" if halts else "no halt"
+    detail = f"{ramp.words}: {why}; {measured.bad_live} of its answers reached a user"
+    return Check(f"halted {BAD}", is_right, detail)
+
+
+def _promoted(measured: Measured) -> Check:
+    """Each step up stands on evidence of its own, which gives the same verdict again."""
+    ramp = measured.ramps[GOOD]
+    due = ["start", *["pass", "advance"] * len(measured.weights), "pass", "finish"]
+    rises = [each for each in ramp.decisions if each["action"] != "ramp_start"]
+    unfounded = _unfounded(rises, "promote")
+    moved_ms = [each["ts_ms"] for each in ramp.decisions if each["action"] in _MOVES]
+    hurried = sum(b - a < MIN_DURATION_S * 1000 for a, b in pairwise(moved_ms))
+    is_right = ramp.events == due and ramp.phase == "promoted" and not unfounded + hurried
+    way = " -> ".join(f"{percent}%" for percent in measured.weights)
+    detail = (
+        f"{ramp.words} by {way}; {len(rises)} transitions, {unfounded} without evidence of their "
+        f"step, {hurried} before its time"
+    )
+    return Check(f"promoted {GOOD}", is_right, detail)
+
+
+def _unfounded(decisions: Sequence[Mapping[str, Any]], outcome: str) -> int:
+    """Return how many decisions carry no verdict `outcome` that comes out of its own counts."""
+    found = 0
+    for decision in decisions:
+        try:
+            verdict = loads_verdict(orjson.dumps(decision["evidence"]))
+        except (KeyError, ValueError):
+            found += 1
+            continue
+        pairs = min(gate.standing.pairs for gate in verdict.gates)
+        is_enough = outcome != "promote" or pairs >= MIN_PAIRS
+        found += decision["who"] != "ramp" or verdict.outcome != outcome or not is_enough
+    return found
+
+
+def _crash(measured: Measured) -> Check:
+    """The candidate's server was killed: its users were rescued, and it was rolled back."""
+    ramp, tally = measured.crash, measured.tallies["crash"]
+    if ramp is None:
+        return Check("crash", is_passed=False, detail="it never happened")
+    halts = [each for each in ramp.decisions[-1:] if each["action"] == "ramp_halt"]
+    rescued = sum(
+        candidate["rescued"]
+        for route in measured.status["routes"]
+        for candidate in route["candidates"]
+    )
+    bad = tally.failed + tally.wrong
+    why = halts[-1]["reason"] if halts else "no halt"
+    detail = (
+        f"{rescued} calls of users rescued, {bad} failed; {ramp.words} after "
+        f"{ramp.seconds:.1f} s: {why}"
+    )
+    is_right = ramp.phase == "rolled_back" and not _unfounded(halts, "halt")
+    return Check("crash", is_right and bool(halts) and rescued > 0 and not bad, detail)
 
 
 def _kill(measured: Measured) -> Check:
@@ -129,7 +232,7 @@ def _kill(measured: Measured) -> Check:
 
 
 def _revive(measured: Measured) -> Check:
-    before = measured.tallies["half"].users_of(GOOD_VERSION)
+    before = measured.tallies["promoted"].users_of(GOOD_VERSION)
     tally = measured.tallies["revive"]
     after, seen = tally.users_of(GOOD_VERSION), set(tally.users)
     is_passed = bool(after) and after == before & seen

@@ -13,15 +13,20 @@ from proxy.analysis.summary import Summary
 from proxy.demo.checks import Check
 from proxy.demo.story import Story
 from proxy.demo.traffic import PATH, Tally
+from proxy.telemetry import rfc3339
 
 SAMPLE = "request.json"
 
 
-def next_commands(path: Path) -> list[tuple[str, str]]:
+def next_commands(path: Path, crashed_ms: int) -> list[tuple[str, str]]:
     """Return commands to try on the records in the demo's folder `path`, with what they do."""
     state, pairs = shlex.quote(str(path / "state")), shlex.quote(str(path / "state" / "pairs"))
     return [
-        (f"understudy compare --from {state} --worst 20", "the comparison again, with more of it"),
+        (
+            f"understudy compare --from {state} --until {rfc3339(crashed_ms)} --worst 20",
+            "the comparison again, with more of it",
+        ),
+        (f"understudy verdict --from {state} --candidate v2", "and with the crash"),
         (f"zstdcat {pairs}/*.zst | head -1 | python3 -m json.tool", "one record, whole"),
         ("understudy demo --keep", "the same, left running to play with"),
     ]
@@ -36,8 +41,12 @@ def play_commands(story: Story) -> list[tuple[str, str]]:
         (f"cd {shlex.quote(str(folder))}", "there, the commands find the proxy by themselves"),
         (f"curl -s {headers} --data @{SAMPLE} {running.url}{PATH}", "ask as a user"),
         (f"curl -s {running.admin_url}/api/v1/status", "what the proxy knows"),
-        ("understudy status", "the same, to read"),
-        ("understudy weight digits v2 100 --reason 'it is better'", "shift everybody"),
+        ("understudy status -w", "the same, to read, each second"),
+        (
+            "understudy ramp start digits --candidate v2 --reason 'its server is back'",
+            "let it have users again, by evidence",
+        ),
+        ("understudy weight digits v2 25 --reason 'by hand'", "or a quarter of them at once"),
         ("understudy kill --reason 'just because'", "back to the primary, now"),
         ("understudy revive --reason 'all is well'", "and open it again"),
     ]
@@ -53,11 +62,16 @@ def as_json(story: Story, found: Sequence[Check], summary: Summary, seconds: flo
         "folder": str(story.folder.path),
         "records": str(story.folder.state / "pairs"),
         "models": [
-            {"name": t.spec.name, "role": t.spec.role, "held_out_accuracy": t.accuracy}
+            {"name": t.spec.name, "role": t.spec.role, "accuracy": t.accuracy}
             for t in story.trained
         ],
         "requests": measured.sent,
         "phases": {name: _phase(tally) for name, tally in measured.tallies.items()},
+        "ramps": {
+            name: {"phase": ramp.phase, "events": ramp.events, "seconds": round(ramp.seconds, 3)}
+            for name, ramp in {**measured.ramps, "crash": measured.crash}.items()
+            if ramp is not None
+        },
         "kill": kill
         and {
             "confirmed_ms": kill.confirmed_s * 1000,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -38,9 +38,23 @@ routes:
     split_by: header:x-user-id
     candidates:
       - {{name: v2, backend: digits-v2, mirror: 100%, weight: 0%}}
-      - {{name: v3, backend: digits-v3, mirror: 30%, weight: 0%}}
+      - {{name: v3, backend: digits-v3, mirror: 50%, weight: 0%}}
     compare: {{prediction: "outputs[0].data", comparator: label}}
+    ramp:                     # the way to 100% of the users, for both candidates
+      steps:                  # times for a demo: in production min_duration is 10m or more
+{steps}
+      gates:
+        - {{metric: agreement, margin: 0.02}}    # so many more wrong answers would be tolerable
+        - {{metric: availability, margin: 0.02}}
+        - {{metric: latency, budget: 200ms, margin: 0.05}}
 """
+_STEP: Final = (
+    "        - {{weight: {percent}%, min_pairs: {pairs}, min_duration: {seconds:g}s, "
+    "max_duration: 1m}}"
+)
+#: What a step of the demo's ramps asks for beside the gates.
+MIN_PAIRS: Final = 200
+MIN_DURATION_S: Final = 2.0
 
 
 class Folder:
@@ -74,9 +88,18 @@ class Folder:
         """Return where a process writes what it has to say."""
         return self.path / "logs" / f"{name}.log"
 
-    def write_config(self, urls: Mapping[str, str]) -> None:
-        """Write the proxy's config; `urls` are the model servers' by name."""
-        self.config.write_text(_YAML.format_map(urls), encoding="utf-8")
+    def write_config(self, urls: Mapping[str, str], weights: Sequence[int]) -> None:
+        """Write the proxy's config.
+
+        Args:
+            urls: the model servers' by name.
+            weights: of the ramp's steps, percent, rising.
+        """
+        steps = "\n".join(
+            _STEP.format(percent=percent, pairs=MIN_PAIRS, seconds=MIN_DURATION_S)
+            for percent in weights
+        )
+        self.config.write_text(_YAML.format(**urls, steps=steps), encoding="utf-8")
 
     def close(self) -> None:
         """Let the next demo have it."""

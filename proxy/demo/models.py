@@ -1,10 +1,15 @@
-"""The three models of the demo, trained on the digits data that comes with scikit-learn.
+"""The three models of the demo: a regression on the digits that come with scikit-learn, and two rewrites.
 
 Decides the split, the models and how a batch becomes labels and probabilities. How they are
 served is `proxy.demo.server`'s business.
 
 The held-out rows never meet a training: they are the traffic of the demo, and the accuracies that
 it shows are measured on them. Everything is seeded, so every run trains the same models.
+
+The candidates hold the primary's own weights in whole numbers, as one would to serve a model with
+less memory and without its library. Both pass the test that a team would run before a release. One
+of them is served behind code that the test does not go through, and there is the mistake: it hands
+sixteen of the features to the model in the wrong order. Most answers are right all the same.
 """
 
 from __future__ import annotations
@@ -20,7 +25,6 @@ import numpy.typing as npt
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
 from proxy.telemetry import monotonic_s
@@ -30,6 +34,12 @@ FEATURES: Final = 64
 CLASSES: Final = 10
 HELD_OUT: Final = 600
 _SEED: Final = 0
+#: Of the regression: the smaller, the smoother.
+_INVERSE_PENALTY: Final = 0.01
+#: The greatest whole number that a signed byte holds.
+_EIGHT_BIT_MAX: Final = 127
+#: Features by their number, as a careless server knows them.
+_MISORDERED: Final = [*range(24), *range(32, 40), *range(24, 32), *range(40, FEATURES)]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -43,33 +53,62 @@ class Spec:
         name: what people call it; `version` is what its answers say.
         role: its part in the demo.
         summary: what it is, in a few words.
-        training_rows: how many rows it sees; 0 means all.
+        build: returns it, trained on `(n, 64)` rows and `(n,)` labels.
+        read: what its server makes of the rows before the model sees them.
     """
 
     name: str
     version: str
     role: str
     summary: str
-    training_rows: int
-    build: Callable[[], Any]
+    build: Callable[[Floats, Integers], Any]
+    read: Callable[[Floats], Floats]
 
 
-def _linear() -> Any:
-    return LogisticRegression(C=0.01, max_iter=2_000)
+def regression(rows: Floats, labels: Integers) -> Any:
+    """Return a logistic regression as scikit-learn makes it."""
+    return LogisticRegression(C=_INVERSE_PENALTY, max_iter=2_000).fit(rows, labels)
 
 
-def _network() -> Any:
-    return MLPClassifier(
-        (128,), alpha=3.0, learning_rate_init=3e-3, tol=1e-3, max_iter=300, random_state=_SEED
-    )
+class EightBit:
+    """A logistic regression as one matrix product, its weights in whole numbers of eight bits."""
+
+    def __init__(self, original: LogisticRegression) -> None:
+        self.classes_ = original.classes_
+        self._scale = float(np.abs(original.coef_).max()) / _EIGHT_BIT_MAX
+        self._weights = np.round(original.coef_.T / self._scale).astype(np.int8)
+        self._bias = original.intercept_
+
+    def predict_proba(self, rows: Floats) -> Floats:
+        """Return the probabilities `(n, 10)` of rows `(n, 64)`."""
+        scores = rows @ self._weights * self._scale + self._bias
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
 
 
-#: The primary, the better candidate and the bad one.
+def eight_bit(rows: Floats, labels: Integers) -> Any:
+    """Return the same regression, rewritten."""
+    return EightBit(regression(rows, labels))
+
+
+def as_they_are(rows: Floats) -> Floats:
+    """Return the rows."""
+    return rows
+
+
+def misordered(rows: Floats) -> Floats:
+    """Return the rows with the fourth and the fifth line of each image in each other's place."""
+    return rows[:, _MISORDERED]
+
+
+#: The primary, the candidate that is as good, and the one that is served with a mistake.
 SPECS: Final = (
-    Spec("digits-v1", "1", "primary", "logistic regression, 300 rows", 300, _linear),
-    Spec("digits-v2", "2", "better candidate", "neural network, all rows", 0, _network),
-    Spec("digits-v3", "3", "bad candidate", "logistic regression, 60 rows", 60, _linear),
-)
+    Spec("digits-v1", "1", "primary", "logistic regression of scikit-learn", regression, as_they_are),
+    Spec("digits-v2", "2", "candidate", "its weights in 8 bits, no scikit-learn", eight_bit,
+         as_they_are),
+    Spec("digits-v3", "3", "candidate", "v2, but its server mixes up 16 features", eight_bit,
+         misordered),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +135,11 @@ def load_data() -> Digits:
 
 
 class DigitModel:
-    """A trained classifier."""
+    """A trained classifier behind what reads its rows."""
 
-    def __init__(self, estimator: Any) -> None:
+    def __init__(self, estimator: Any, read: Callable[[Floats], Floats] = as_they_are) -> None:
         self._estimator = estimator
+        self._read = read
 
     def predict(self, rows: Floats) -> tuple[Integers, Floats]:
         """Return the labels `(n,)` and the probabilities `(n, 10)` of rows `(n, 64)`.
@@ -107,43 +147,42 @@ class DigitModel:
         The label is the most probable class, which is how these estimators predict; asking once
         for both halves the cost.
         """
-        probabilities = np.asarray(self._estimator.predict_proba(rows), dtype=np.float64)
-        classes = np.asarray(self._estimator.classes_, dtype=np.int64)
-        if probabilities.shape[1] != CLASSES:  # a class that the training rows did not show
-            seen, probabilities = probabilities, np.zeros((len(rows), CLASSES))
-            probabilities[:, classes] = seen
+        read = self._read(rows)
+        probabilities = np.asarray(self._estimator.predict_proba(read), dtype=np.float64)
         return probabilities.argmax(axis=1), probabilities
 
     def save(self, path: Path) -> None:
         """Write the model; `load_model` reads it back."""
-        joblib.dump(self._estimator, path)
+        joblib.dump((self._estimator, self._read), path)
 
 
 def load_model(path: Path) -> DigitModel:
     """Return the model that `DigitModel.save` wrote. Only for files of one's own: it is a pickle."""
-    return DigitModel(joblib.load(path))
+    return DigitModel(*joblib.load(path))
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, its accuracy on the held-out rows and what the training took."""
+    """A trained model.
+
+    Attributes:
+        model: as it is served.
+        accuracy: on the held-out rows, in the team's own test: the model alone, without its server.
+        seconds: that the training took.
+    """
 
     spec: Spec
     model: DigitModel
     accuracy: float
-    training_rows: int
     seconds: float
 
 
 def train(spec: Spec, digits: Digits) -> Trained:
     """Train one model and measure it on the held-out rows."""
     started_s = monotonic_s()
-    count = spec.training_rows or len(digits.training_rows)
-    estimator = spec.build()
     with threadpool_limits(1):  # so little data is slower with more
-        estimator.fit(digits.training_rows[:count], digits.training_labels[:count])
+        estimator = spec.build(digits.training_rows, digits.training_labels)
         seconds = monotonic_s() - started_s
-        model = DigitModel(estimator)
-        labels, _ = model.predict(digits.held_out_rows)
+        labels, _ = DigitModel(estimator).predict(digits.held_out_rows)
     accuracy = float((labels == digits.held_out_labels).mean())
-    return Trained(spec, model, accuracy, count, seconds)
+    return Trained(spec, DigitModel(estimator, spec.read), accuracy, seconds)

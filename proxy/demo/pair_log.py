@@ -28,6 +28,7 @@ class CandidatePairs:
         failed: the candidate was asked and gave no good answer.
         requests: how many pairs each request has, by its id.
         verdicts: whether the answers were equal, for each comparable request.
+        weights_bp: the candidate's weight when each request was decided, basis points.
     """
 
     pairs: int = 0
@@ -35,6 +36,7 @@ class CandidatePairs:
     failed: int = 0
     requests: Counter[str] = field(default_factory=Counter)
     verdicts: dict[str, bool] = field(default_factory=dict)
+    weights_bp: dict[str, int] = field(default_factory=dict)
 
     @property
     def agreement(self) -> float | None:
@@ -97,3 +99,4 @@ class PairLog:
                 candidate.equal += pair["equal"]
             candidate.failed += pair["candidate_status"] in _FAILED
             candidate.requests[pair["request_id"]] += 1
+            candidate.weights_bp[pair["request_id"]] = pair["ramp_weight_bp"]

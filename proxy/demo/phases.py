@@ -1,4 +1,4 @@
-"""The phases of the demo's traffic: shadow, ten percent, half, kill, revive.
+"""The phases of the demo's traffic: shadow, two ramps, kill, revive, crash.
 
 Decides what is ordered when, and what is counted at the candidates' own servers.
 """
@@ -6,44 +6,61 @@ Decides what is ordered when, and what is counted at the candidates' own servers
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from proxy.demo.admin import Admin, server_stats
-from proxy.demo.checks import GOOD, GOOD_VERSION, Kill, Measured
+from proxy.demo.admin import ROUTE, Admin, server_stats
+from proxy.demo.checks import BAD, GOOD, GOOD_VERSION, Kill, Measured
 from proxy.demo.models import SPECS
+from proxy.demo.ramping import Ramping, follow, place_of
 from proxy.demo.stage import Board, Stage
-from proxy.demo.traffic import PRIMARY, USERS, Load, Tally, Traffic
-from proxy.telemetry import monotonic_s
+from proxy.demo.traffic import PRIMARY, Load, Tally, Traffic
+from proxy.telemetry import monotonic_s, wall_ns
 
-#: Shares of the requests that the phases get.
-SHARES: Final = {"shadow": 0.4, "ten": 0.15, "half": 0.15, "kill": 0.2, "revive": 0.1}
+PHASES: Final = 6
 #: After the kill: copies that were on their way have arrived by then.
 _SETTLE_S: Final = 0.25
+#: After a ramp has ended, so that the phase shows what holds then.
+_AFTER_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much traffic there is: requests in all, and at most so many a second."""
+    """How much traffic there is, and how far a ramp goes at a time.
 
-    requests: int
+    Attributes:
+        rate: requests a second, at most.
+        seconds: of the phases that no ramp ends: shadow, kill and revive.
+        weights: of the ramp's steps, percent, rising.
+    """
+
     rate: float
+    seconds: tuple[float, float, float]
+    weights: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Where the phases play: what they show on, what they fill, the model servers' URLs."""
+    """Where the phases play.
+
+    Attributes:
+        stage, board: what they show on.
+        measured: what they fill.
+        servers: the model servers' URLs by name.
+        crash: ends the good candidate's server without warning.
+    """
 
     stage: Stage
     board: Board
     measured: Measured
     servers: Mapping[str, str]
+    crash: Callable[[], None]
 
-    def begin(self, title: str, count: int, tally: Tally) -> None:
+    def begin(self, title: str, count: int | None, tally: Tally) -> None:
         """Let the board show a phase."""
         board = self.board
-        if board.count:
+        if board.title:
             board.done.append(board.tally)
         board.title, board.count, board.tally = title, count, tally
 
@@ -64,46 +81,118 @@ class Phases:
         Raises:
             AdminError: the proxy refused an order.
         """
-        measured = self._scene.measured
-        tally = await self._phase("shadow", "both candidates get copies", (PRIMARY,))
+        shadow_s, kill_s, revive_s = self._plan.seconds
+        tally = await self._counted("shadow", "both candidates get copies", shadow_s, (PRIMARY,))
         self._end("shadow", f"{tally.answered:,} requests, the primary answers all", tally)
-        for name, percent in (("ten", 10), ("half", 50)):
-            await self._admin.weight(GOOD, percent, "demo: shift traffic")
-            title = f"{percent}% of the users on {GOOD}"
-            tally = await self._phase(name, title, (PRIMARY, GOOD_VERSION))
-            users = len(tally.users_of(GOOD_VERSION))
-            served = tally.served[GOOD_VERSION] / max(tally.answered, 1)
-            seen = f"{GOOD} serves {served:.1%}, {users} of {USERS} users"
-            self._end(f"{percent}%", seen, tally)
-        await self._kill()
+        self._scene.stage.plan(self._plan.weights)
+        await self._halted()
+        await self._promoted()
+        self._scene.stage.title("What else happens to a candidate that serves everybody")
+        await self._kill(kill_s)
         await self._admin.revive("demo: open the kill again")
+        measured = self._scene.measured
         measured.after_kill = range(self._first_after, self._traffic.sent)
         self._traffic.primary_only_from = None
-        tally = await self._phase("revive", "revived", (PRIMARY, GOOD_VERSION))
+        both = PRIMARY, GOOD_VERSION
+        tally = await self._counted("revive", "revived", revive_s, both)
         users = len(tally.users_of(GOOD_VERSION))
-        self._end("revive", f"{users} users are back on {GOOD}", tally)
+        self._end("revive", f"{users} of {len(tally.users)} users are back on {GOOD}", tally)
+        await self._crash()
 
     @property
     def _first_after(self) -> int:
         kill = self._scene.measured.kill
         return kill.first_after if kill else self._traffic.sent
 
-    async def _phase(self, name: str, title: str, allowed: Sequence[str]) -> Tally:
+    async def _halted(self) -> None:
+        """Let the bad candidate ask for users; the evidence says no."""
+        ramping = self._ramping(BAD)
+        await self._admin.start_ramp(BAD, "demo: a release that passed its tests")
+        end = follow(self._admin, ramping, "rolled_back", self._tell)
+        tally = await self._while("halted", f"the ramp of {BAD}", (PRIMARY,), end)
+        stats = (await server_stats(dict(self._scene.servers)))[SPECS[-1].name]
+        live = self._scene.measured.bad_live = stats["infer"] - stats["mirrored"]
+        seen = f"{ramping.words} after {ramping.seconds:.1f} s; {live} users had an answer of it"
+        self._end(BAD, seen, tally)
+
+    async def _promoted(self) -> None:
+        """Let the good candidate have one user after the other, as the evidence grows."""
+        ramping = self._ramping(GOOD)
+        await self._admin.start_ramp(GOOD, "demo: a release that passed its tests")
+        end = follow(self._admin, ramping, "promoted", self._tell)
+        both = PRIMARY, GOOD_VERSION
+        tally = await self._while("promoted", f"the ramp of {GOOD}", both, end)
+        weight = ramping.told["effective_weight_bp"] / 100
+        seen = f"{ramping.words} after {ramping.seconds:.1f} s; {weight:g}% of the users have it"
+        self._end(GOOD, seen, tally)
+
+    async def _crash(self) -> None:
+        """End the server of the candidate that serves everybody, and do nothing about it."""
+        told = self._scene.measured.ramps[GOOD].decisions
+        ramping = Ramping(GOOD, list(told))
+        self._scene.measured.crash = self._scene.board.ramping = ramping
+
+        async def watch() -> None:
+            await asyncio.sleep(_AFTER_S)
+            self._scene.stage.say(f"[dim]$ kill -9 ...  # the server of {GOOD}[/dim]")
+            self._scene.measured.crashed_ms = wall_ns() // 1_000_000
+            self._scene.crash()
+            await follow(self._admin, ramping, "rolled_back", self._tell)
+
+        both = PRIMARY, GOOD_VERSION
+        tally = await self._while("crash", f"{GOOD} loses its server", both, watch())
+        rescued = ramping.told["rescued"]
+        seen = (
+            f"{ramping.words} after {ramping.seconds:.1f} s; {rescued} calls of its users "
+            "were rescued"
+        )
+        self._end("crash", seen, tally)
+
+    def _ramping(self, candidate: str) -> Ramping:
+        ramping = self._scene.measured.ramps[candidate] = Ramping(candidate)
+        self._scene.board.ramping = ramping
+        self._scene.stage.say(f"[dim]$ understudy ramp start {ROUTE} --candidate {candidate}[/dim]")
+        return ramping
+
+    async def _while(
+        self, name: str, title: str, allowed: Sequence[str], watch: Coroutine[Any, Any, None]
+    ) -> Tally:
+        """Send traffic until `watch` returns, and a moment longer."""
+        async with asyncio.TaskGroup() as group:
+            phase = group.create_task(self._phase(name, title, None, allowed))
+            await watch
+            await asyncio.sleep(_AFTER_S)
+            self._traffic.finish()
+        return phase.result()
+
+    def _tell(self, decision: Mapping[str, Any]) -> None:
+        """Show a decision that rests on evidence."""
+        if decision["action"] in ("ramp_pass", "ramp_halt"):
+            self._scene.stage.evidence(place_of(decision["old"][0]), decision["evidence"])
+
+    async def _counted(
+        self, name: str, title: str, seconds: float, allowed: Sequence[str]
+    ) -> Tally:
+        return await self._phase(name, title, int(self._plan.rate * seconds), allowed)
+
+    async def _phase(
+        self, name: str, title: str, count: int | None, allowed: Sequence[str]
+    ) -> Tally:
         self._number += 1
-        load = Load(max(int(self._plan.requests * SHARES[name]), 1), self._plan.rate)
         tally = Tally()
-        self._scene.begin(f"{self._number}/{len(SHARES)} {title}", load.count, tally)
-        await self._traffic.run(load, allowed, tally)
+        self._scene.begin(f"{self._number}/{PHASES} {title}", count, tally)
+        await self._traffic.run(Load(count, self._plan.rate), allowed, tally)
         self._scene.measured.tallies[name] = tally
         return tally
 
-    async def _kill(self) -> None:
+    async def _kill(self, seconds: float) -> None:
         """Kill in the middle of the phase's traffic, and count at the candidates themselves."""
-        middle = int(self._plan.requests * SHARES["kill"] / 2)
+        middle = int(self._plan.rate * seconds / 2)
         before = self._traffic.sent
+        both = PRIMARY, GOOD_VERSION
         async with asyncio.TaskGroup() as group:
             title = "kill switch in the middle of the traffic"
-            phase = group.create_task(self._phase("kill", title, (PRIMARY, GOOD_VERSION)))
+            phase = group.create_task(self._counted("kill", title, seconds, both))
             await self._traffic.reach(before + middle)
             kill, settled = await self._order_kill()
         ended = await self._candidate_arrivals()
@@ -136,7 +225,5 @@ class Phases:
     def _end(self, name: str, text: str, tally: Tally) -> None:
         bad = tally.failed + tally.wrong
         trouble = f" · [bold red]{bad} wrong or failed[/bold red]" if bad else ""
-        latency = (
-            f"p50 {tally.latency_ms(0.5) or 0:.1f} ms, p99 {tally.latency_ms(0.99) or 0:.1f} ms"
-        )
+        latency = f"p99 {tally.latency_ms(0.99) or 0:.0f} ms"
         self._scene.stage.done(name, f"{text} · {latency}{trouble}")

@@ -1,4 +1,4 @@
-"""The demo's story: train, serve, mirror, shift, kill, revive, stop, compare, check.
+"""The demo's story: train, serve, mirror, ramp, kill, revive, crash, stop, compare, check.
 
 Decides the order of things and who is started and ended when. What must hold is `checks`'s
 business, what a right answer is `traffic`'s, how it looks `stage`'s.
@@ -7,15 +7,19 @@ business, what a right answer is `traffic`'s, how it looks `stage`'s.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 from rich.live import Live
 
+from proxy.analysis.judging import Judging
 from proxy.analysis.sources import open_source
 from proxy.analysis.summarise import summarise
-from proxy.analysis.summary import Summary
+from proxy.analysis.summary import Selection, Summary
+from proxy.config.load import load_config
 from proxy.demo.admin import Admin, wait_ready
 from proxy.demo.checks import BAD, BAD_VERSION, GOOD, GOOD_VERSION, Measured
 from proxy.demo.client import NoAnswerError
@@ -38,9 +42,7 @@ from proxy.demo.traffic import (
 from proxy.errors import UnderstudyError
 from proxy.telemetry import monotonic_s
 
-#: The bad candidate is slow and fails, too: a comparison is about more than labels.
-BAD_FLAGS: Final = ("--slow-ms", "15", "--fail-percent", "2")
-_REDRAW_S: Final = 0.15
+_REDRAW_S: Final = 0.2
 _DRAIN_S: Final = 15.0
 #: Requests a second of `play`.
 TRICKLE_RATE: Final = 20.0
@@ -70,6 +72,7 @@ class Story:
         self.folder = folder
         self._stage = stage
         self._stack = ExitStack()
+        self._children: dict[str, Child] = {}
         self._digits: Digits = load_data()
         self._bodies = [row_body(n, row) for n, row in enumerate(self._digits.held_out_rows)]
         self.trained: list[Trained] = []
@@ -85,7 +88,7 @@ class Story:
     def train(self) -> None:
         """Train the models and write them to the folder."""
         self._stage.title(
-            f"Training on scikit-learn's digits; accuracy on {len(self._bodies)} held-out rows"
+            f"Training on scikit-learn's digits; tested on {len(self._bodies)} held-out rows"
         )
         for spec in SPECS:
             with self._stage.busy(f"training {spec.name}"):
@@ -93,14 +96,17 @@ class Story:
             trained.model.save(self.folder.model(spec.name))
             self.trained.append(trained)
             self._stage.say(
-                f"[green]✓[/green] [bold]{spec.name}[/bold]  {trained.accuracy:.1%}  "
+                f"[green]✓[/green] [bold]{spec.name}[/bold]  {trained.accuracy:.1%} right  "
                 f"{spec.role}: {spec.summary}"
             )
         rows = self._digits.held_out_rows
         self.measured.labels = {t.spec.version: t.model.predict(rows)[0] for t in self.trained}
 
-    async def start(self) -> None:
+    async def start(self, plan: Plan) -> None:
         """Start the model servers and the proxy; wait until they serve.
+
+        Args:
+            plan: says how candidates get their users.
 
         Raises:
             ProcessError: one did not start.
@@ -109,7 +115,7 @@ class Story:
         with self._stage.busy("starting"):
             children = [self._start_model(trained) for trained in self.trained]
             servers = {child.name: await asyncio.to_thread(wait_url, child) for child in children}
-            self.folder.write_config(servers)
+            self.folder.write_config(servers, plan.weights)
             command = [*python(), "-m", "proxy", "serve", CONFIG]
             proxy = start("the proxy", command, self.folder.log("proxy"), cwd=self.folder.path)
             self._stack.callback(proxy.stop)
@@ -117,15 +123,30 @@ class Story:
             self.running = Running(proxy, url, admin_url, servers)
         for name, server in servers.items():
             self._stage.say(f"[green]✓[/green] {name}  {server}")
-        self._stage.say(f"[green]✓[/green] proxy      {url}  (admin {admin_url})")
+        self._stage.say(f"[green]✓[/green] proxy      {url}")
+        self._stage.say(f"[green]✓[/green] dashboard  {admin_url}")
 
-    def _start_model(self, trained: Trained) -> Child:
+    def _start_model(self, trained: Trained, flags: Sequence[str] = ()) -> Child:
         spec = trained.spec
-        flags = BAD_FLAGS if spec is SPECS[-1] else ()
         model, log = self.folder.model(spec.name), self.folder.log(spec.name)
         child = start_model(spec.name, spec.version, model, log, flags)
         self._stack.callback(child.stop)
+        self._children[spec.name] = child
         return child
+
+    def _crash(self) -> None:
+        """End the good candidate's server as a machine that fails does."""
+        self._children[SPECS[1].name].process.kill()
+
+    def repair(self) -> None:
+        """Start the server that was ended again, where it was.
+
+        Raises:
+            ProcessError: it did not start.
+        """
+        trained = self.trained[1]
+        port = urlsplit(self.running.servers[trained.spec.name]).port
+        wait_url(self._start_model(trained, ("--port", str(port))))
 
     async def perform(self, plan: Plan) -> None:
         """Send the traffic of all phases, and give the orders between and within them.
@@ -135,11 +156,13 @@ class Story:
             ProcessError: a model server does not answer as its model does.
         """
         self._stage.title(
-            f"{plan.requests:,} requests by {USERS} users: rows that no model has seen"
+            f"{USERS} users ask {plan.rate:g} times a second: rows that no model has seen"
         )
         traffic = Traffic(self.running.url, self._bodies, await self._expected())
         async with Admin(self.running.admin_url) as admin:
-            scene = Scene(self._stage, self._board, self.measured, self.running.servers)
+            self.measured.weights = plan.weights
+            servers = self.running.servers
+            scene = Scene(self._stage, self._board, self.measured, servers, self._crash)
             try:
                 await self._shown(Phases(scene, traffic, admin, plan))
             except* UnderstudyError as errors:
@@ -199,10 +222,14 @@ class Story:
     def compare(self) -> Summary:
         """Return the comparison of what was recorded, as `understudy compare` makes it.
 
+        Until the crash: what came after it says nothing about the models.
+
         Raises:
             SourceError: the records cannot be read.
         """
-        return summarise(open_source(str(self.folder.state)))
+        judging = Judging(config=load_config(self.folder.config))
+        until = Selection(until_ms=self.measured.crashed_ms)
+        return summarise(open_source(str(self.folder.state)), until, judging=judging)
 
     def who_is_right(self) -> list[str]:
         """Return, for each candidate, what the labels say about the pairs that differ.

@@ -23,7 +23,7 @@ from proxy.demo.models import FEATURES, HELD_OUT, Floats
 from proxy.telemetry import monotonic_s
 
 PATH: Final = "/v2/models/digits/infer"
-USERS: Final = 250
+USERS: Final = 500
 #: Shares no factor with `USERS`: every user comes once before any comes again.
 USER_STEP: Final = 89
 CONCURRENCY: Final = 16
@@ -45,6 +45,11 @@ def row_body(row: int, pixels: Floats) -> bytes:
 def request_id(number: int) -> str:
     """Return the `x-request-id` of a request, by its number."""
     return f"{_REQUEST_ID_PREFIX}{number}"
+
+
+def user_of(number: int) -> int:
+    """Return the user who sends a request, by its number."""
+    return number * USER_STEP % USERS
 
 
 def row_of(request: str) -> int:
@@ -69,6 +74,7 @@ class Tally:
         wrong: 200, but not what any server that may serve says.
         served: answers by `model_version`.
         users: versions that each user was served by.
+        versions: which version answered, by the request's number.
         examples: the first few failures, in words.
         latencies_s: of the latest answers.
     """
@@ -78,6 +84,7 @@ class Tally:
     wrong: int = 0
     served: Counter[str] = field(default_factory=Counter)
     users: defaultdict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    versions: dict[int, str] = field(default_factory=dict)
     examples: list[str] = field(default_factory=list)
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_LATENCIES))
     started_s: float = 0.0
@@ -106,9 +113,9 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How much is sent: `count` requests, at most `rate` a second."""
+    """How much is sent: `count` requests (None: until `Traffic.finish`), at most `rate` a second."""
 
-    count: int
+    count: int | None
     rate: float
 
 
@@ -138,6 +145,12 @@ class Traffic:
         self.primary_only_from: int | None = None
 
         self._milestones: dict[int, asyncio.Event] = {}
+        #: The number that is not sent any more in this run; None: not known yet.
+        self._end: int | None = 0
+
+    def finish(self) -> None:
+        """Begin no more requests in this run; those that have a number are still sent."""
+        self._end = self.sent
 
     async def reach(self, number: int) -> None:
         """Return when the request `number` is begun; a later run must send it."""
@@ -159,6 +172,7 @@ class Traffic:
         self.tally, tally.started_s = tally, monotonic_s()
         versions = tuple(allowed)
         first = self.sent
+        self._end = None if load.count is None else first + load.count
         async with asyncio.TaskGroup() as group:
             for _ in range(CONCURRENCY):
                 group.create_task(self._user(load, first, versions))
@@ -167,7 +181,7 @@ class Traffic:
     async def _user(self, load: Load, first: int, versions: tuple[str, ...]) -> None:
         tally = self.tally
         async with Connection(*self._address) as connection:
-            while self.sent < first + load.count:
+            while self._end is None or self.sent < self._end:
                 number, self.sent = self.sent, self.sent + 1
                 self.in_flight.add(number)
                 if milestone := self._milestones.pop(number, None):
@@ -179,7 +193,7 @@ class Traffic:
 
     async def _ask(self, connection: Connection, number: int, versions: tuple[str, ...]) -> None:
         tally, row = self.tally, number % HELD_OUT
-        user = number * USER_STEP % USERS
+        user = user_of(number)
         headers = {"x-user-id": f"user-{user}", "x-request-id": request_id(number)}
         request = request_bytes(self._host, self._bodies[row], headers)
         started_s = monotonic_s()
@@ -206,6 +220,7 @@ class Traffic:
             if answer.body == self._expected[version][row]:
                 tally.served[version] += 1
                 tally.users[user].add(version)
+                tally.versions[number] = version
                 return
         tally.wrong += 1
         tally.note(
@@ -218,7 +233,7 @@ async def trickle(url: str, bodies: Sequence[bytes], rate: float) -> None:
     parts = urlsplit(url)
     async with Connection(parts.hostname or "", parts.port or 0) as connection:
         for number in count():
-            headers = {"x-user-id": f"user-{number * USER_STEP % USERS}"}
+            headers = {"x-user-id": f"user-{user_of(number)}"}
             with suppress(NoAnswerError):
                 body = bodies[number % HELD_OUT]
                 await connection.ask(request_bytes(parts.netloc, body, headers))

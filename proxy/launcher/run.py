@@ -32,6 +32,7 @@ from proxy.launcher.stop import Phase, Stop
 from proxy.launcher.supervisor import Supervisor
 from proxy.state import decisions
 from proxy.state.control_page import ControlPage, ControlState, for_config, open_page, update
+from proxy.state.joining import held
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, make_decision, weights_moved
 from proxy.state.running_config import config_path
@@ -113,7 +114,7 @@ def _prepare_page(state_dir: Path, config: Config) -> ControlPage | None:
 
     def adapt(before: ControlState) -> ControlState:
         seen.append(before)
-        return for_config(config, before)
+        return _adapted(config, before)
 
     try:
         after = update(page, adapt)
@@ -134,6 +135,13 @@ def _log_start(state_dir: Path, before: ControlState, after: ControlState) -> No
     error = decisions.append_all(state_dir, (start, *weights_moved(before, after, source)))
     if error:
         log("error", "decision_not_logged", why=error)
+
+
+def _adapted(config: Config, before: ControlState) -> ControlState:
+    """Return the state to start with: `before`, as `config` wants it; a new replica's is held."""
+    state = for_config(config, before)
+    is_fresh = before == ControlState()
+    return held(state, Path(config.state_dir)) if config.replicas and is_fresh else state
 
 
 def _complain_of_page(exc: StateError) -> None:

@@ -45,6 +45,7 @@ class Event(StrEnum):
     ADVANCE = "advance"
     FINISH = "finish"
     HALT = "halt"
+    EJECT = "eject"
     EXPIRE = "expire"
     PAUSE = "pause"
     RESUME = "resume"
@@ -63,6 +64,7 @@ JUDGED: Final = ACTIVE | {Phase.PROMOTED}
 
 _DOWN: Final = {
     Event.HALT: Phase.ROLLED_BACK,
+    Event.EJECT: Phase.ROLLED_BACK,
     Event.ABORT: Phase.ROLLED_BACK,
 }
 _ON_TIME: Final = {**_DOWN, Event.EXPIRE: Phase.ROLLED_BACK, Event.PAUSE: Phase.PAUSED}

@@ -4,12 +4,13 @@ Precedence, the worst first; the first that holds decides:
 
 1. The control page cannot be read: nothing is done (only the primary serves then).
 2. A fall that is not confirmed on the page yet is carried out.
-3. Part of the candidate is killed, its weight was moved by another hand, or the plan was edited:
+3. A guard has taken it out of live traffic: *roll back*, in every phase that is judged.
+4. Part of the candidate is killed, its weight was moved by another hand, or the plan was edited:
    *pause*.
-4. The gates say `halt`: *roll back*, in every phase that is judged, on whatever evidence there is.
-5. The step's evidence is good: *pass*, and once nothing more is asked, *advance* or *finish*.
-6. The step has lasted for its `max_duration`: *roll back*.
-7. Hold, and say what is missing.
+5. The gates say `halt`: *roll back*, in every phase that is judged, on whatever evidence there is.
+6. The step's evidence is good: *pass*, and once nothing more is asked, *advance* or *finish*.
+7. The step has lasted for its `max_duration`: *roll back*.
+8. Hold, and say what is missing.
 
 Only `promote` on fresh evidence of this step alone, with `min_pairs` in every gate and after
 `min_duration`, passes or advances. `no_data`, a verdict that is missing and evidence that is stale
@@ -49,6 +50,7 @@ class Sight:
         pairs: that every gate has seen in this step: the least of them.
         is_fresh: the evidence is of now, and of this step alone.
         confirmation: of the `confirm` webhook.
+        ejected: why a worker's guard has taken the candidate out; empty: none has.
     """
 
     now_ms: int
@@ -60,6 +62,7 @@ class Sight:
     pairs: int = 0
     is_fresh: bool = False
     confirmation: Confirmation = Confirmation.NOT_ASKED
+    ejected: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ def next_action(state: RampState, plan: Ramp, sight: Sight) -> Action:
         return _unfinished_fall(state, sight.live_bp)
     if state.phase not in JUDGED:
         return Action(None, state.why)
+    if sight.ejected:
+        return Action(Event.EJECT, sight.ejected, set_bp=0)
     hand = None if state.phase is Phase.PAUSED else _other_hand(state, plan, sight)
     return hand or _judged(state, plan, sight)
 

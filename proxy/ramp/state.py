@@ -77,7 +77,7 @@ def changed(state: RampState, event: Event, plan: Ramp, cause: Cause) -> RampSta
     """Return the state after `event`.
 
     Only `advance` raises the weight. A `start` takes it to 0, a `resume` down to the highest step
-    that is not above the live weight; `halt`, `expire` and `abort` take it to 0.
+    that is not above the live weight; `halt`, `eject`, `expire` and `abort` take it to 0.
 
     Raises:
         IllegalEventError: the phase does not take this event; nothing has changed.

@@ -54,11 +54,14 @@ class Published:
         caught_up_ms: everything journaled before this is in them, wall clock; None when a recorder
             does not say.
         problem: why there is nothing to rely on; empty when there is.
+        arms: how split keys were shared out under this config, in all steps together: at each weight
+            a key counts once, so a step that goes up has keys of its own.
     """
 
     parts: tuple[Part, ...] = ()
     caught_up_ms: int | None = None
     problem: str = ""
+    arms: tuple[ArmCounts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +171,13 @@ def current(window: Window, published: Published) -> list[EvidenceCounts]:
     newest_ms = max(last_ms[key] for key in whole)
     alive = [key for key in whole if newest_ms - last_ms[key] <= RECENT_MS]
     return [
-        add_up(
-            replace(counts, key=key, offsets=())
-            for other, counts in found.items()
-            if other == key or _may_be(other, key)
+        _with_arms(
+            add_up(
+                replace(counts, key=key, offsets=())
+                for other, counts in found.items()
+                if other == key or _may_be(other, key)
+            ),
+            published.arms,
         )
         for key in alive
     ]
@@ -210,6 +216,10 @@ def _verdict(counts: EvidenceCounts, params: Params) -> Verdict:
     gates = tuple(replace(gate, max_missing=1.0) for gate in params.gates)
     seen = judge(replace(counts, arms=()), replace(params, gates=gates))
     return seen if seen.outcome is Outcome.HALT else verdict
+
+
+def _with_arms(counts: EvidenceCounts, arms: tuple[ArmCounts, ...]) -> EvidenceCounts:
+    return replace(counts, arms=(*counts.arms, *arms)) if arms else counts
 
 
 def _totals(parts: Iterable[Part]) -> dict[EvidenceKey, EvidenceCounts]:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 from setproctitle import setproctitle
@@ -34,6 +35,9 @@ from proxy.recorder.sink import open_sink
 from proxy.recorder.spans import SpanSink
 from proxy.recorder.statistics import store, unusable
 from proxy.state.running_config import running_config
+
+if TYPE_CHECKING:  # needs numpy, which only a recorder of ramps should carry
+    from proxy.recorder.label_join import LabelJoin
 
 
 async def run(config: Config, index: int) -> None:
@@ -68,7 +72,7 @@ async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) ->
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
     end = asyncio.Event()
-    async with _beside(config, index, end), asyncio.TaskGroup() as tasks:
+    async with _beside(config, index, end, recorder.labels), asyncio.TaskGroup() as tasks:
         change = tasks.create_task(next_config(config))
         change.add_done_callback(lambda _: end.set())
         stopped = tasks.create_task(stop.wait())
@@ -84,12 +88,14 @@ async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) ->
 
 
 @asynccontextmanager
-async def _beside(config: Config, index: int, end: asyncio.Event) -> AsyncIterator[None]:
+async def _beside(
+    config: Config, index: int, end: asyncio.Event, join: LabelJoin | None
+) -> AsyncIterator[None]:
     """Ship labels and decisions meanwhile, if this is the recorder that does, and to their end after `end`."""
     if index:
         yield
         return
-    shippers: list[Beside] = [LabelShipper(config)]
+    shippers: list[Beside] = [LabelShipper(config, join)]
     if config.record.kafka is not None:
         shippers.append(DecisionShipper(config, config.record.kafka))
     for shipper in shippers:

@@ -5,8 +5,11 @@ promote nobody. A window of a journal is counted for itself and added when it is
 committed with the journal's position (`proxy.journal.reader`), so that a recorder that dies counts
 nothing twice and loses nothing. What the counts mean is decided in `proxy.comparison`.
 
-Where a route has one candidate, all of it mirrored, and is split by the request, the split is counted
-too (`proxy.comparison.sample_ratio`): there every request is a key of its own that leaves a pair.
+The split is counted, too (`proxy.comparison.sample_ratio`). Where a route has one candidate, all of it
+mirrored, and is split by the request, every request is a key of its own that leaves a pair, and is
+counted like all else. Elsewhere each key counts once, of as many as are remembered
+(`proxy.comparison.split_keys`): these are kept in memory and in the file that is published, and
+nothing is lost or doubled when some of them are seen again.
 """
 
 from __future__ import annotations
@@ -24,18 +27,24 @@ from proxy.comparison.evidence import (
     Evidence,
     EvidenceCounts,
     EvidenceKey,
+    KeyFields,
+    LastVersions,
     add_up,
-    key_fields,
     params_of,
 )
 from proxy.comparison.sample_ratio import FULL_BP, ArmCounts
+from proxy.comparison.split_keys import SplitKeys, toss_of
 from proxy.comparison.verdict_json import counts_of
 from proxy.config.resolved import Config, Route, SplitKind
 from proxy.journal.segments import replace_file
+from proxy.recorder.label_join import LabelJoin, Waiting, waiting_of, wants_labels
 from proxy.telemetry import wall_ns
 
 #: Keys kept for each journal: as many as `Evidence` keeps for one candidate, of some candidates.
 MAX_KEPT_KEYS: Final = 4 * MAX_KEYS
+
+#: Keys remembered for each weight: 80 KB of a file that is written each second.
+MAX_SPLIT_KEYS: Final = 4_096
 
 _Name = tuple[str, str]
 
@@ -51,7 +60,27 @@ class Gates:
             for route in routes
             for candidate in route.candidates
         }
+        labelled = {name: params for name, params in self.params.items() if wants_labels(params)}
+        self.join = LabelJoin(labelled) if labelled else None
+        self.labelled = frozenset(labelled)
+        self.last = {name: LastVersions() for name in self.params}
         self.split = {route.name for route in routes if _is_split_seen(route)}
+        self.keys = {
+            name: SplitKeys(MAX_SPLIT_KEYS) for name in self.params if name[0] not in self.split
+        }
+
+    def recall(self, state_dir: Path, index: int) -> None:
+        """Take up the split keys that an earlier recorder has published under the same config."""
+        try:
+            said = orjson.loads((state_dir / f"evidence-{index}.json").read_bytes())
+            if said["config_version"] != self.version:
+                return
+            for each in said["splits"]:
+                keys = self.keys.get((each["route"], each["candidate"]))
+                if keys is not None:
+                    keys.merge(SplitKeys.of_notes(each["keys"]))
+        except (OSError, LookupError, TypeError, ValueError, AttributeError):
+            return  # keys that are lost are seen again
 
     def batch(self) -> BatchEvidence:
         """Return the empty counts of one window."""
@@ -80,6 +109,10 @@ class Gates:
             "caught_up_ms": caught_up_ms,
             "config_version": self.version,
             "parts": parts,
+            "splits": [
+                {"route": route, "candidate": candidate, "keys": keys.as_notes()}
+                for (route, candidate), keys in self.keys.items()
+            ],
         }
         # Not synced, because it is stale after seconds anyway.
         replace_file(state_dir / f"evidence-{index}.json", orjson.dumps(content), is_synced=False)
@@ -94,17 +127,19 @@ class BatchEvidence:
 
     Attributes:
         newest_ms: when the newest of its pairs began, whosever it is; 0 without pairs.
+        waiting: pairs that are to be held against their labels.
     """
 
-    __slots__ = ("_arms", "_evidence", "_gates", "_last_ms", "newest_ms")
+    __slots__ = ("_arms", "_evidence", "_gates", "_last_ms", "newest_ms", "waiting")
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
         self._evidence: dict[_Name, Evidence] = {}
         # By the fields of keys, which are quicker than keys.
-        self._arms: dict[tuple[Any, ...], Counter[tuple[int, bool]]] = {}
-        self._last_ms: dict[tuple[Any, ...], int] = {}
+        self._arms: dict[KeyFields, Counter[tuple[int, bool]]] = {}
+        self._last_ms: dict[KeyFields, int] = {}
         self.newest_ms = 0
+        self.waiting: list[Waiting] = []
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Count a pair record, if it is of a ramp's candidate and of the config that runs."""
@@ -115,12 +150,18 @@ class BatchEvidence:
             return
         evidence = self._evidence.get(name)
         if evidence is None:
-            evidence = self._evidence[name] = Evidence(params)
-        evidence.note(record)
-        fields = key_fields(record)
+            evidence = self._evidence[name] = Evidence(params, self._gates.last[name])
+        fields = evidence.note(record)
         self._last_ms[fields] = max(record["ts_ms"], self._last_ms.get(fields, 0))
+        if name in self._gates.labelled:
+            self.waiting.append(waiting_of(record, fields))
         if name[0] in self._gates.split and _is_assigned(record):
             self._note_split(fields, record)
+        keys = self._gates.keys.get(name)
+        if keys is not None:
+            toss = toss_of(record)
+            if toss is not None:
+                keys.note(record["unit_hash"], toss)
 
     def parts(self) -> list[tuple[EvidenceCounts, int]]:
         """Return the counts of each key, with the time of its newest pair."""
@@ -133,7 +174,7 @@ class BatchEvidence:
                 found.append((EvidenceCounts(key, counts.gates, arms), self._last_ms[fields]))
         return found
 
-    def _note_split(self, key: tuple[Any, ...], record: Mapping[str, Any]) -> None:
+    def _note_split(self, key: KeyFields, record: Mapping[str, Any]) -> None:
         is_hit = record["served_by"] == "candidate" or record["rescued"]
         probability = record["assign_prob"] if is_hit else 1.0 - record["assign_prob"]
         self._arms.setdefault(key, Counter())[round(probability * FULL_BP), is_hit] += 1

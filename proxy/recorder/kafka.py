@@ -31,10 +31,11 @@ from aiokafka.codec import has_snappy
 
 from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
+from proxy.kafka.ending import end_client_tasks
+from proxy.kafka.log import ClientLog
+from proxy.kafka.options import client_settings
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
-from proxy.recorder.kafka_log import ClientLog
 from proxy.recorder.kafka_messages import headers_block, partitions_of
-from proxy.recorder.kafka_options import client_settings
 from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
 from proxy.recorder.kafka_watch import AnswerWatch
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
@@ -358,27 +359,9 @@ class KafkaSink:
         with suppress(errors.KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(self._deadlines.close_s):
                 await producer.client.close()
-        await _end_client_tasks(self._deadlines.close_s)
+        await end_client_tasks(self._deadlines.close_s)
 
 
 def _is_progress(before: Sequence[_Group], after: Sequence[_Group]) -> bool:
     """Return whether fewer pairs are pending, or the same in more and so smaller batches."""
     return sum(map(len, after)) < sum(map(len, before)) or len(after) > len(before)
-
-
-async def _end_client_tasks(timeout_s: float) -> None:
-    """Cancel whatever tasks the client has left running.
-
-    Its `stop()` gives up on nothing, so an abandoned client would go on retrying beside its
-    successor, and keep its buffers. Only one client exists at a time, so every task that runs the
-    library's code is the abandoned one's.
-    """
-    library = os.path.dirname(aiokafka.__file__)  # noqa: PTH120 - compared as text below
-    left = []
-    for task in asyncio.all_tasks():
-        code = getattr(task.get_coro(), "cr_code", None)
-        if code is not None and code.co_filename.startswith(library):
-            task.cancel()
-            left.append(task)
-    if left:
-        await asyncio.wait(left, timeout=timeout_s)

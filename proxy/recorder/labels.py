@@ -11,7 +11,7 @@ import asyncio
 import importlib
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from proxy.config.resolved import Config
 from proxy.errors import StateError
@@ -24,6 +24,9 @@ from proxy.recorder.local_log import LocalLog
 from proxy.recorder.sink import LABELS_TOPIC, Delivery
 from proxy.telemetry import wall_ns
 
+if TYPE_CHECKING:  # needs numpy, which only a recorder of ramps should carry
+    from proxy.recorder.label_join import LabelJoin
+
 #: Uncompressed bytes of labels in memory at once.
 WINDOW_BYTES: Final = 512 * 1024
 #: What a file of statistics is called, in `state_dir`.
@@ -34,10 +37,16 @@ READ, ACKNOWLEDGED, DROPPED = "read", "acknowledged", "dropped."
 
 
 class LabelShipper(Beside):
-    """Ships labels from `start` until `request_stop`, on a thread of its own."""
+    """Ships labels from `start` until `request_stop`, on a thread of its own.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: the current revision.
+        join: gets the labels that are shipped; None where no ramp judges who is right.
+    """
+
+    def __init__(self, config: Config, join: LabelJoin | None = None) -> None:
         self._config = config
+        self._join = join
         self._state_dir = Path(config.state_dir)
         super().__init__(
             "labels", config.limits.recorders_stop_s, self._state_dir / STATISTICS_NAME
@@ -96,6 +105,8 @@ class LabelShipper(Beside):
     async def _deliver(self, reader: JournalReader, batch: Batch, sink: PlainSink) -> None:
         labels, rejected = _labels(batch.lines)
         delivery = await sink.write([*labels]) if labels else Delivery(0)
+        if self._join is not None:
+            self._join.arrive(labels)
         counts = self._counts
         counts[READ] += len(batch.lines)
         counts[ACKNOWLEDGED] += delivery.acknowledged
@@ -127,6 +138,7 @@ class LabelShipper(Beside):
                     if key.startswith(DROPPED)
                 },
                 "backlog_bytes": reader.statistics().backlog_bytes,
+                "join": None if self._join is None else self._join.statistics(),
             }
         )
 

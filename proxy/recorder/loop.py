@@ -41,6 +41,7 @@ from proxy.telemetry import monotonic_s, wall_ns
 
 if TYPE_CHECKING:  # see `proxy.recorder.expansion`
     from proxy.recorder.evidence import Gates, JournalEvidence
+    from proxy.recorder.label_join import LabelJoin
 
 #: Uncompressed bytes of journal lines expanded at once: what bounds the recorder's memory. A round
 #: through the client costs as much as 20 pairs: 512 KiB made each pair 2 us more expensive, 1 MiB 2 us
@@ -133,7 +134,8 @@ class Recorder:
         self._sink = sink
         self._state_dir = Path(config.state_dir)
         self._spans = spans
-        self._gates = _gates(config)
+        self._gates = _gates(config, index)
+        self._join = None if self._gates is None else self._gates.join
         self._maker = PairMaker(config, spans, self._gates)
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
@@ -159,6 +161,11 @@ class Recorder:
             self._store_statistics()
             for tail in self._tails.values():
                 tail.reader.close()
+
+    @property
+    def labels(self) -> LabelJoin | None:
+        """What takes the labels that are shipped; None where no ramp judges who is right."""
+        return self._join
 
     def statistics(self) -> statistics.RecorderStatistics:
         """Return a snapshot."""
@@ -285,6 +292,8 @@ class Recorder:
         tail.take(batch)
         if tail.evidence is not None and expansion.evidence is not None:
             tail.evidence.add(expansion.evidence.parts())
+            if self._join is not None:
+                self._join.offer(expansion.evidence.waiting, tail.evidence)
             if not batch.is_ahead:
                 # A pair is written after it began, so what was written before that lies behind it.
                 reached_ms = max(expansion.reached_ms, expansion.evidence.newest_ms)
@@ -293,18 +302,21 @@ class Recorder:
             self._commit(tail)
 
     def _commit_all(self) -> None:
-        """Make durable what has been delivered of every journal."""
+        """Make durable what has been delivered of every journal, and what labels say of it."""
+        if self._join is not None:
+            self._join.settle()
         for tail in self._tails.values():
             self._commit(tail)
         self._committed_s = monotonic_s()
 
     def _commit(self, tail: _Tail) -> None:
         reader = tail.reader
-        if (tail.delivered, tail.ahead) == (reader.committed, reader.ahead):
+        is_changed = tail.evidence is not None and tail.evidence.is_changed
+        if (tail.delivered, tail.ahead) == (reader.committed, reader.ahead) and not is_changed:
             tail.committed_ms = tail.reached_ms
             return
         notes = None
-        if tail.evidence is not None and tail.evidence.is_changed:
+        if tail.evidence is not None and is_changed:
             notes = tail.evidence.as_notes()
         accounts = Counter(reader.accounts) + tail.counts
         try:
@@ -364,9 +376,10 @@ class Recorder:
             self._note(f"cannot write the statistics: {exc}")
 
 
-def _gates(config: Config) -> Gates | None:
+def _gates(config: Config, index: int) -> Gates | None:
     """Return what counts for ramps; None, without the import of numpy, where there is no ramp."""
     if all(route.ramp is None for route in config.routes):
         return None
     found: Gates = importlib.import_module("proxy.recorder.evidence").Gates(config)
+    found.recall(Path(config.state_dir), index)
     return found

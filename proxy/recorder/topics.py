@@ -15,11 +15,13 @@ from typing import Final
 
 from aiokafka import errors
 
-from proxy.recorder.kafka_cluster import Cluster, Topic, Wanted
+from proxy.kafka.cluster import Cluster, Topic, Wanted
 from proxy.recorder.sink import DECISIONS_TOPIC, LABELS_TOPIC, PAIRS_TOPIC
+from proxy.replicas.messages import STATE_TOPIC
 from proxy.telemetry import monotonic_s
 
-STATE_TOPIC: Final = "state.v1"
+#: Of the topic of states, so that a replica that joins reads little: what is rolled is compacted.
+_STATE_SEGMENT: Final = {"segment.bytes": str(16 * 1024 * 1024), "segment.ms": "3600000"}
 
 #: As many records as a day's pairs of a busy route are read side by side.
 PARTITIONS: Final = 6
@@ -168,7 +170,7 @@ def topics(prefix: str, asked: Asked, brokers: int) -> list[Wanted]:
         LABELS_TOPIC: (asked.partitions or PARTITIONS, records),
         # In the order they were taken, all of them, for ever: they are the audit.
         DECISIONS_TOPIC: (1, {CLEANUP: "delete", RETENTION_MS: _FOR_EVER, **lasting}),
-        STATE_TOPIC: (1, {CLEANUP: "compact", **lasting}),
+        STATE_TOPIC: (1, {CLEANUP: "compact", **_STATE_SEGMENT, **lasting}),
     }
     return [
         Wanted(f"{prefix}.{name}", partitions, replicas, settings)

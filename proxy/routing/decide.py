@@ -81,8 +81,12 @@ class Plan:
     seen: dict[tuple[int, tuple[int, ...], bool], Decision]
 
 
-def make_plan(route: Route, state: ControlState | None) -> Plan:
+def make_plan(
+    route: Route, state: ControlState | None, ejected: frozenset[int] = frozenset()
+) -> Plan:
     """Return the plan of `route`; without a state (an unreadable page) only the primary is used.
+
+    `ejected` are the numbers of candidates that serve nobody, whatever the state says.
 
     Live weights are laid on the ring of buckets so that raising one only adds keys: the first
     candidate from the bottom up, the others from the top down, in the order of the config.
@@ -94,7 +98,7 @@ def make_plan(route: Route, state: ControlState | None) -> Plan:
     for number, candidate in enumerate(route.candidates):
         live = _live(state, route.name, candidate.name)
         dead = Part.DEFAULT if state is None else state.killed_parts(route.name, candidate.name)
-        weight = 0 if dead & Part.CANARY else live.weight_bp
+        weight = 0 if dead & Part.CANARY or number in ejected else live.weight_bp
         mirror = 0 if dead & Part.MIRROR else live.mirror_bp
         low, high = (0, weight) if number == 0 else (max(0, top - weight), top)
         if number:

@@ -54,6 +54,8 @@ class CandidateState:
         config_weight_bp, config_mirror_bp: what the config said when the live values were last
             taken from it. A changed config value replaces the live one; an unchanged one does not.
         ramp_step: index of the ramp's step, -1 outside a ramp.
+        revivals: how often its canary was revived: what a worker's guard has found before the last time
+            counts no more. Not a time and no generation, so that nothing that jumps can hold it.
     """
 
     killed: Part = Part.NONE
@@ -62,6 +64,7 @@ class CandidateState:
     config_weight_bp: int = 0
     config_mirror_bp: int = 0
     ramp_step: int = -1
+    revivals: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ def _latched(state: ControlState) -> dict[str, RouteState]:
 
 def _latched_candidates(route: RouteState) -> dict[str, CandidateState]:
     return {
-        name: CandidateState(killed=candidate.killed)
+        name: CandidateState(killed=candidate.killed, revivals=candidate.revivals)
         for name, candidate in route.candidates.items()
         if candidate.killed
     }

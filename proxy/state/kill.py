@@ -62,18 +62,21 @@ def kill(state: ControlState, scope: Scope, part: Part, note: str) -> ControlSta
 def revive(state: ControlState, scope: Scope, part: Part) -> ControlState:
     """Return `state` with `part` of `scope`, and of every scope inside it, open again.
 
+    That holds for what the guards of workers have found, too, whether it has been latched here or not.
+
     Raises:
         StateError: the scope names no route or candidate of the state; says which there are.
     """
     state = _with_parts(state, scope, lambda before: before & ~part)
     routes = dict(state.routes)
     for name, route in state.routes.items():
-        if scope.route in ("", name) and not scope.candidate:
+        if scope.route in ("", name):
+            killed = route.killed if scope.candidate else route.killed & ~part
             inner = {
-                key: replace(value, killed=value.killed & ~part)
+                key: _revived(value, part) if scope.candidate in ("", key) else value
                 for key, value in route.candidates.items()
             }
-            routes[name] = RouteState(route.killed & ~part, inner)
+            routes[name] = RouteState(killed, inner)
     state = replace(state, routes=routes)
     notes = {key: note for key, note in state.notes.items() if _is_latched(state, key)}
     return replace(state, notes=notes)
@@ -204,6 +207,15 @@ def _with_parts(state: ControlState, scope: Scope, change: Callable[[Part], Part
     else:
         changed = RouteState(change(route.killed), route.candidates)
     return replace(state, routes={**state.routes, scope.route: changed})
+
+
+def _revived(candidate: CandidateState, part: Part) -> CandidateState:
+    """Return a candidate with `part` open; with its canary, what guards have found is history."""
+    return replace(
+        candidate,
+        killed=candidate.killed & ~part,
+        revivals=candidate.revivals + bool(part & Part.CANARY),
+    )
 
 
 def _route(state: ControlState, name: str) -> RouteState:

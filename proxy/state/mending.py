@@ -121,12 +121,25 @@ def revive_corrupt(state_dir: Path, config: Config, source: Source) -> Change:
 
     def make(generation: int) -> ControlState:
         state = for_config(config, ControlState(kill_generation=generation))
+        state = _after_every_finding(state, source.now_ms)
         return latch_files(state, state_dir, source.now_ms)[0]
 
     after = rewrite_page(state_dir, make)
     decision = make_decision("revive", Scope(), ["unreadable"], part_names(after.killed), source)
     decision = replace(decision, note=_loss(after))
     return logged(state_dir, Change(ControlState(), after, decision))
+
+
+def _after_every_finding(state: ControlState, revivals: int) -> ControlState:
+    """Return `state` with a number of revivals that no guard has gone by, so that nothing holds."""
+    routes = {
+        name: RouteState(
+            route.killed,
+            {key: replace(each, revivals=revivals) for key, each in route.candidates.items()},
+        )
+        for name, route in state.routes.items()
+    }
+    return replace(state, routes=routes)
 
 
 def _launcher(state_dir: Path) -> int:

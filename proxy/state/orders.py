@@ -88,8 +88,31 @@ def order_kill(page: ControlPage, scope: Scope, part: Part, source: Source) -> C
     Raises:
         StateError: the scope is unknown, or the page cannot be changed.
     """
+    return _kill(page, scope, part, source, None)
 
+
+def order_ejection(page: ControlPage, scope: Scope, mark: int, source: Source) -> Change:
+    """Latch the canary of a candidate that a worker's guard has taken out.
+
+    Args:
+        page: the control page.
+        scope: of a candidate that the page has.
+        mark: one more than the revivals that the guard went by.
+        source: which guard, and why.
+
+    Raises:
+        OvertakenError: the candidate has been revived since the guard found what it found.
+        StateError: the page cannot be changed.
+    """
+    return _kill(page, scope, Part.CANARY, source, mark)
+
+
+def _kill(page: ControlPage, scope: Scope, part: Part, source: Source, mark: int | None) -> Change:
     def shut(state: ControlState) -> ControlState:
+        if mark is not None:
+            now = state.routes[scope.route].candidates[scope.candidate]
+            if now.revivals + 1 != mark:
+                raise OvertakenError(f"{scope} has been revived since its guard took it out")
         killed = latch.kill(state, scope, part, note_of(source))
         return replace(killed, kill_generation=page.next_generation())
 

@@ -15,6 +15,9 @@ from proxy.config.resolved import Backend, Config, Route
 #: What is kept of a page that is begun anew: the recorder has these pairs in its books.
 JOURNALED_BEFORE = "pairs_journaled_before"
 
+#: The notes of guards to control, and to their successors: no counter.
+GUARD_NOTE = "guard_note"
+
 #: Upper bounds of the latency histograms, microseconds; the last cell has no bound.
 LATENCY_BOUNDS_US = (
     500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000,
@@ -73,6 +76,20 @@ class Lost(StrEnum):
     JOURNAL_ERROR = "journal_error"
     JOURNAL_FULL = "journal_full"
     KILLED = "killed"
+
+
+class Note(StrEnum):
+    """What a guard leaves for control, and for its successor, when it has taken a candidate out.
+
+    `mark` is written last: one more than the `CandidateState.revivals` that it goes by; 0: nothing.
+    """
+
+    FAILED = "failed"
+    SLOW = "slow"
+    CALLS = "calls"
+    SPAN_US = "span_us"
+    AT_MS = "at_ms"
+    MARK = "mark"
 
 
 class Reject(StrEnum):
@@ -156,6 +173,15 @@ def _of_routes(configured: Sequence[Route]) -> list[Family]:
         Family("response_bytes", "Bytes of bodies of the answers that users got.", ("route",), routes),
         Family("canary", "Requests a candidate served.", candidate, pairs),
         Family("rescued", "Canary failures the primary made good.", candidate, pairs),
+        Family("guard_failed", "Live calls of a candidate that its guard counted as failed.",
+               candidate, pairs),
+        Family("guard_slow", "Live calls of a candidate that its guard counted as too slow.",
+               candidate, pairs),
+        Family("guard_ejections", "Times that a worker's guard took a candidate out of live traffic.",
+               candidate, pairs),
+        Family("guard_latency_us", "Time to first byte above which a call is too slow, of any worker.",
+               candidate, pairs, is_gauge=True, is_worst=True),
+        Family(GUARD_NOTE, "What a worker's guard has found.", (*candidate, "what"), each(pairs, Note)),
         Family("mirror_decided", "Mirrors decided.", candidate, pairs),
         Family("mirror_sent", "Mirrors sent.", candidate, pairs),
         Family("mirror_skipped", "Mirrors not sent.", (*candidate, "reason"), each(pairs, Skip)),

@@ -6,16 +6,10 @@ it serves a quarter of the users is rolled back, and no user has noticed.
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -24,11 +18,10 @@ from proxy.comparison.verdict_json import loads_verdict
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running
 from tests.support.ramp_models import models
+from tests.support.ramp_users import users_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
-#: Between two requests of one route: enough of them, and the recorder is not kept from its work.
-PAUSE_S = 0.002
 #: How long any one ramp may take on a busy machine.
 PATIENCE_S = 40.0
 
@@ -43,7 +36,10 @@ def _config(urls: dict[str, str]) -> dict[str, Any]:
                 "name": name,
                 "match": {"path": f"/{name}"},
                 "primary": "primary",
-                "candidates": [{"name": "v2", "backend": name, "weight": "0%"}],
+                "candidates": [
+                    # What is shown here is what the gates do.
+                    {"name": "v2", "backend": name, "weight": "0%", "guard": {"failures": 0}}
+                ],
                 "compare": {"prediction": "y", "comparator": "label"},
                 "ramp": {
                     "steps": [
@@ -65,55 +61,6 @@ def _config(urls: dict[str, str]) -> dict[str, Any]:
         ],
         "limits": {"shutdown": "2s"},
     }
-
-
-class Users:
-    """Users of one route, one request after the other."""
-
-    def __init__(self, base_url: str, route: str) -> None:
-        self._parts = urlsplit(base_url)
-        self._route = route
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.answers: Counter[str] = Counter()
-
-    def __enter__(self) -> Users:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        assert self._parts.hostname is not None
-        connection = http.client.HTTPConnection(self._parts.hostname, self._parts.port, timeout=10)
-        number = 0
-        while not self._stop.wait(PAUSE_S):
-            number += 1
-            body = json.dumps({"x": number}).encode()
-            headers = {"content-type": "application/json"}
-            connection.request("POST", f"/{self._route}", body, headers)
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
-            is_good = answer.status == 200 and said["y"] in (number % 7, number % 7 + 1)
-            self.answers["good" if is_good else f"{answer.status} {said}"] += 1
-        connection.close()
-
-
-@contextmanager
-def users_of(instance: Instance, *routes: str) -> Iterator[dict[str, Users]]:
-    """Let users ask each route until the block ends, and see that all of them were answered."""
-    found = {route: Users(instance.base_url, route) for route in routes}
-    for each in found.values():
-        each.__enter__()
-    try:
-        yield found
-    finally:
-        for each in found.values():
-            each.__exit__()
-    for route, each in found.items():
-        assert set(each.answers) == {"good"}, (route, each.answers)
 
 
 def _told(instance: Instance, route: str) -> dict[str, Any]:

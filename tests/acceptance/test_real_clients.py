@@ -28,8 +28,8 @@ ROWS = 40
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Child]]:
-    """Serve the primary and the better candidate of the digits."""
-    with digit_servers(tmp_path_factory.mktemp("digits"), "digits-v1", "digits-v2") as servers:
+    """Serve the primary and the candidate that often disagrees."""
+    with digit_servers(tmp_path_factory.mktemp("digits"), "digits-v1", "digits-v3") as servers:
         yield servers
 
 
@@ -43,7 +43,7 @@ def digit_proxy(
         "protocol": "open-inference",
         "compare": {"prediction": "outputs[0].data", "comparator": "label"},
     }
-    config = shadow_config(route, models["digits-v1"].url, models["digits-v2"].url)
+    config = shadow_config(route, models["digits-v1"].url, models["digits-v3"].url)
     with running(config, tmp_path_factory.mktemp("digit-proxy")) as instance:
         yield instance
 
@@ -92,7 +92,7 @@ def test_tritonclient_in_json_gets_the_primarys_answers_and_full_records(
         assert record["request_id"] == f"json-{number}"
         assert record["primary_prediction"] == [first[number]]
         assert record["candidate_prediction"] == [second[number]]
-        assert (record["primary_model_version"], record["candidate_model_version"]) == ("1", "2")
+        assert (record["primary_model_version"], record["candidate_model_version"]) == ("1", "3")
         assert record["comparable"] is True
         assert record["equal"] is (first[number] == second[number])
         assert record["loss_diff"] == float(first[number] != second[number])
@@ -100,7 +100,7 @@ def test_tritonclient_in_json_gets_the_primarys_answers_and_full_records(
         assert record["path"] == "/v2/models/digits/infer"
 
 
-_MODELS = ("digits-v1", "digits-v2")
+_MODELS = ("digits-v1", "digits-v3")
 
 
 def test_tritonclient_in_binary_is_answered_and_compared_as_in_json(
@@ -124,7 +124,7 @@ def test_tritonclient_in_binary_is_answered_and_compared_as_in_json(
         assert record["primary_content_type"] == "application/octet-stream"
         assert record["primary_prediction"] == first[:size]
         assert record["candidate_prediction"] == second[:size]
-        assert (record["primary_model_version"], record["candidate_model_version"]) == ("1", "2")
+        assert (record["primary_model_version"], record["candidate_model_version"]) == ("1", "3")
         assert record["comparable"] is True
         assert record["equal"] is (first[:size] == second[:size])
 

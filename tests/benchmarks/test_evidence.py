@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from benchmarks import claims
-from benchmarks.evidence import DESIGN, DISCORDANCE, sample_of, shards_agree
+from benchmarks.evidence import DESIGN, DISCORDANCE, GROUPS, sample_of, shards_agree
 from benchmarks.experiments import Booleans, Design, Law, Pairs, decide, mcnemar_alarms
+from benchmarks.groups import find_groups, noisy_law
 from proxy.comparison.bets import Cells, Claim, log_threshold
 from proxy.comparison.reproducible import Floats
 
@@ -80,6 +83,23 @@ def test_the_naive_test_alarms_again_and_again() -> None:
     once = mcnemar_alarms(Law(0.0, DISCORDANCE), 2_000, range(2_000, 2_001, 2_000), rng)
     assert 0.33 < often < 0.53
     assert 0.03 < once < 0.07
+
+
+def test_noise_of_the_primary_halts_nobody() -> None:
+    """Two calls to the same model differ in 2% of requests, so a replicate is as far off."""
+    noisy = decide(Pairs(noisy_law(0.02), np.random.default_rng(7)), 100, DESIGN)
+    assert np.isinf(noisy.halted).mean() >= 0.95
+    assert np.isfinite(noisy.promoted).mean() >= 0.95
+    # Without the noise floor 2% of the pairs count against the candidate, twice the margin.
+    naive = decide(Pairs(Law(0.02, 0.02), np.random.default_rng(7)), 100, DESIGN)
+    assert np.isfinite(naive.halted).mean() >= 0.95
+
+
+def test_the_group_that_is_served_worse_is_named_and_no_other() -> None:
+    """The short form: 20 experiments, looked at every 400 pairs of each group."""
+    found = find_groups(replace(GROUPS, looks=range(400, 3_601, 400)), 20, np.random.default_rng(2))
+    assert found.named >= 0.95
+    assert found.misnamed <= 0.05
 
 
 def test_five_shards_give_the_verdict_of_one_process() -> None:

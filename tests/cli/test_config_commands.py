@@ -100,11 +100,12 @@ def test_check_tells_every_fault(capsys: pytest.CaptureFixture[str], folder: Pat
     assert [fault["line"] for fault in found["faults"]] == [10, 14]  # type: ignore[attr-defined]  # JSON
 
 
-def test_check_warns_of_what_has_no_effect_yet(capsys: pytest.CaptureFixture[str]) -> None:
-    """A gate that never has data must not look like one; the config is good all the same."""
+def test_check_warns_of_what_has_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    """A gate that lacks data must not look like one; the config is good all the same."""
     assert run(["init", "--template", "gateway", "gateway.yaml"]) == 0
     path = Path("gateway.yaml")
-    path.write_text(path.read_text().replace("metric: agreement", "metric: correctness"))
+    text = path.read_text().replace("metric: agreement", "metric: correctness")
+    path.write_text(f"{text}\nrecorders: 2\n")
     capsys.readouterr()
     assert run(["check", "gateway.yaml"]) == 0
     shown = capsys.readouterr()
@@ -209,8 +210,9 @@ def test_explain_and_check_show_guard_bounds_and_rewrites_without_secrets(
     assert "mirrors   new" in shown
     assert (
         "new: copies end after 2s; at most 50 copies per second; the breaker opens after 7 copies "
-        "in a row without an answer, for 5s up to 1m; sets authorization; removes cookie; names "
-        "the model 'small'"
+        "in a row without an answer, for 5s up to 1m; its guard takes it out after 5 live calls that "
+        "fail or are much slower than the primary's; sets authorization; removes cookie; names the "
+        "model 'small'"
     ) in shown
     assert run(ask) == 0
     refused = capsys.readouterr().out

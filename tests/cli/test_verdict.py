@@ -133,3 +133,24 @@ def test_several_candidates_must_be_chosen_from(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "iris/v2, iris/v3: choose" in done.stderr
     assert verdict("--from", str(path), "--candidate", "v2").returncode == 3
+
+
+def test_every_decision_of_a_log_is_made_again(tmp_path: Path) -> None:
+    """From the evidence that a ramp's decisions carry; one that was changed is found out."""
+    records = [pair(n, 1, 2 if n % 9 == 0 else 1) for n in range(1, 400)]
+    source = str(write_pairs(tmp_path / "1.ndjson.zst", records))
+    record = orjson.loads(verdict("--from", source, "--json").stdout)["record"]
+    decision = {"ts": "2026-01-01T00:00:00Z", "action": "ramp_halt", "scope": "iris/v2"}
+    log = tmp_path / "decisions.ndjson"
+    lines = [{"action": "kill", "scope": "*"}, decision | {"evidence": record}]
+    log.write_bytes(b"\n".join([*map(orjson.dumps, lines), b'{"cut']))
+    done = verdict("--from-record", str(log))
+    assert (done.returncode, "ramp_halt iris/v2: iris/v2: halt." in done.stdout) == (0, True)
+    assert "1 decisions come out of their counts, bit for bit." in done.stdout
+    record["counts"]["gates"][0]["overall"]["cells"][0][2] += 1
+    log.write_bytes(orjson.dumps(decision | {"evidence": record}))
+    done = verdict("--from-record", str(log), "--json")
+    assert (done.returncode, orjson.loads(done.stdout)["decisions"][0]["verdict"]) == (1, None)
+    assert "1 of 1 decisions do not come out of their counts" in done.stderr
+    log.write_text("")
+    assert "no decision in it carries a verdict" in verdict("--from-record", str(log)).stderr

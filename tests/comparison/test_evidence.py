@@ -19,6 +19,7 @@ from proxy.comparison.evidence import (
     GateParams,
     Params,
     add_up,
+    key_fields,
     key_of,
     params_of,
 )
@@ -113,7 +114,7 @@ def test_labels_are_counted_when_they_come() -> None:
     """In the gate that waits for them, under the key of their pair."""
     evidence = Evidence(PARAMS)
     record = pair(1)
-    evidence.note_label(record, correctness(candidate_wrong=True, primary_wrong=False))
+    evidence.note_label(key_fields(record), correctness(candidate_wrong=True, primary_wrong=False))
     assert overall(evidence, Metric.CORRECTNESS, key_of(record)).three() == (0, 0, 1)
 
 

@@ -272,6 +272,14 @@ CASES = [
          "routes[0].candidates[0].breaker.probes", "must be at least 1"),
     Case("breaker_times", "weight: 1%}", "weight: 1%, breaker: {open_for: 2m}}", 16,
          "routes[0].candidates[0].breaker.max_open_for", "1m is shorter than `open_for: 2m`"),
+    Case("canary_guard_key", "weight: 1%}", "weight: 1%, guard: {errors: 3}}", 16,
+         "routes[0].candidates[0].guard.errors", "known keys: failures, within, share, latency"),
+    Case("canary_guard_share", "weight: 1%}", "weight: 1%, guard: {share: 0%}}", 16,
+         "routes[0].candidates[0].guard.share", "must be more than 0"),
+    Case("canary_guard_within", "weight: 1%}", "weight: 1%, guard: {within: 0s}}", 16,
+         "routes[0].candidates[0].guard.within", "must be more than 0"),
+    Case("canary_guard_latency", "weight: 1%}", "weight: 1%, guard: {latency: 5s}}", 16,
+         "routes[0].candidates[0].guard.latency", "5s is not below what v2 is allowed (`timeout: 5s`)"),
     Case("mirror_rate", "weight: 1%}", "weight: 1%, mirror_rate: -1}", 16,
          "routes[0].candidates[0].mirror_rate", "must be at least 0"),
     Case("copy_timeout", "weight: 1%}", "weight: 1%, timeout: 0s}", 16,
@@ -303,6 +311,13 @@ CASES = [
          "record.kafka.bootstrap_servers[0]", "write host:port"),
     Case("kafka_option", "limits:", "    options: {sasl_mechanism: PLAIN}\nlimits:", 28,
          "record.kafka.options.sasl_mechanism", "did you mean 'sasl.mechanism'?"),
+    Case("replicas_alone", """record:
+  kafka:
+    bootstrap_servers: ["127.0.0.1:9092"]
+""", "replicas: {group: shop}\n", 25, "replicas", "set `record.kafka`"),
+    Case("replicas_group", "limits:", "replicas: {group: a/b}\nlimits:", 28, "replicas.group", "a/b"),
+    Case("replicas_takeover", "limits:", "replicas: {takeover: 0s}\nlimits:", 28,
+         "replicas.takeover", "500ms"),
     Case("kafka_option_value", "limits:", "    options: {security.protocol: TLS}\nlimits:", 28,
          "record.kafka.options.security.protocol", "is not one of PLAINTEXT, SSL"),
     Case("redact_path", "limits:", "  redact: {json: ['$.a..b']}\nlimits:", 28, "record.redact.json[0]",

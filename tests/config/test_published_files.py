@@ -20,8 +20,8 @@ from proxy.config.schema import ConfigFile
 from proxy.config.schema_route import CompareFile
 from proxy.config.values import COMPARATORS, KAFKA_OPTIONS, json_path
 from proxy.errors import ConfigError
+from proxy.kafka.options import NAMES, client_settings
 from proxy.pairs import paths
-from proxy.recorder.kafka_options import NAMES, client_settings
 
 CONFIG = Path(__file__).parents[2] / "config"
 FILES = ("sidecar", "gateway", "reference")
@@ -31,6 +31,7 @@ EXAMPLES = {
     "instance", "tls", "tls.client_ca", "backends.health", "backends.tls.ca", "backends.stream_timeout",
     "backends.first_byte_timeout",
     "backends.tls.certificate", "backends.tls.key", "routes.candidates", "routes.candidates.timeout", "routes.ramp",
+    "routes.candidates.guard.latency",
     "routes.experiment_id", "routes.ramp.gates.budget", "routes.ramp.confirm", "routes.ramp.notify",
     "record.kafka", "log.slow", "telemetry.otlp",
     "record.redact.json", "routes.segments", "routes.record.bodies", "routes.record.redact.json",

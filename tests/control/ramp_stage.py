@@ -12,6 +12,7 @@ from proxy.comparison.counts import three_counts
 from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts
 from proxy.comparison.gates import Metric
 from proxy.config.resolved import Config, Gate, Ramp, Step, Webhook, digest
+from proxy.control.ejections import Ejection
 from proxy.control.judging import Judging
 from proxy.control.ramps import Ramps
 from proxy.ramp.state import RampState
@@ -46,6 +47,7 @@ class Stage:
     Attributes:
         page: the control page that all share.
         same, worse: what the recorder has counted so far.
+        found: what the guards of workers have found.
     """
 
     def __init__(self, config: Config) -> None:
@@ -54,11 +56,14 @@ class Stage:
         self.page = open_page(self.state_dir, create=True)
         update(self.page, lambda before: for_config(config, before))
         self.same = self.worse = 0
+        self.found: tuple[Ejection, ...] = ()
         self.restart()
 
     def restart(self) -> None:
         """Let control die and come back."""
-        self.ramps = Ramps(self.config, self.give_page, Judging(is_threaded=False))
+        self.ramps = Ramps(
+            self.config, self.give_page, Judging(is_threaded=False), lambda _: self.found
+        )
         assert self.ramps.driver is not None
         assert self.ramps._webhooks is not None
         self.driver, self.webhooks = self.ramps.driver, self.ramps._webhooks

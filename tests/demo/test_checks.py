@@ -5,37 +5,61 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
+from proxy.comparison.counts import three_counts
+from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts, GateParams, Params
+from proxy.comparison.gates import Metric
+from proxy.comparison.verdict import judge
+from proxy.comparison.verdict_json import dumps
 from proxy.demo.checks import Kill, Measured, checks
 from proxy.demo.models import HELD_OUT
 from proxy.demo.pair_log import PairLog
-from proxy.demo.traffic import USERS, Tally, request_id
+from proxy.demo.ramping import Ramping
+from proxy.demo.traffic import USERS, Tally, request_id, user_of
 
 SENT = 1_000
+#: Requests during the good candidate's ramp, by the weight that was decided for each.
+WEIGHTS = {
+    0: [*range(100)],
+    1_000: [*range(100, 300)],
+    10_000: [*range(300, 490), *range(700, 1_000)],  # the last ones by users of before
+}
 KILLED = range(500, 700)
 #: Under way while the kill was ordered: either way is right.
 UNCERTAIN = range(490, 500)
-#: Users below it are on the candidate at 10%, and at 50%.
-TEN, HALF = USERS // 10, USERS // 2
 #: Requests below it, of each hundred, are mirrored to the bad candidate.
-MIRRORED = 30
+MIRRORED = 50
 
 LABELS = {
     "1": np.arange(HELD_OUT) % 10,
     "2": np.where(np.arange(HELD_OUT) % 20 == 0, 9, np.arange(HELD_OUT) % 10),
     "3": np.zeros(HELD_OUT, dtype=np.int64),
 }
+KEY = EvidenceKey("demo", "digits", "v2", "c", "1", "2")
+PARAMS = Params((GateParams(Metric.AVAILABILITY, 0.02),))
 
 
-def _tally(users_on_candidate: int) -> Tally:
+def _tally(is_on_candidate: bool) -> Tally:
     tally = Tally(answered=SENT // 5)
     for user in range(USERS):
-        version = "2" if user < users_on_candidate else "1"
+        version = "2" if is_on_candidate else "1"
         tally.users[user].add(version)
         tally.served[version] += 1
+    return tally
+
+
+def _promoted() -> Tally:
+    """Return the ramp's tally: a tenth of the users on the candidate at 10%, all at 100%."""
+    tally = _tally(is_on_candidate=True)
+    for weight_bp, numbers in WEIGHTS.items():
+        for number in numbers:
+            is_on = user_of(number) % 10 < weight_bp // 1_000
+            tally.versions[number] = "2" if is_on else "1"
     return tally
 
 
@@ -54,7 +78,32 @@ def _log(directory: Path) -> PairLog:
             pairs.equal += is_equal
             pairs.requests[request_id(number)] += 1
             pairs.verdicts[request_id(number)] = is_equal
+            weight_bp = next((bp for bp, numbers in WEIGHTS.items() if number in numbers), 0)
+            pairs.weights_bp[request_id(number)] = weight_bp
     return log
+
+
+def _decision(event: str, ts_ms: int, *, same: int = 0, worse: int = 0) -> dict[str, Any]:
+    """Return a line of the decisions log, with a verdict of the ramp's on so many pairs."""
+    counts = three_counts(better=0, same=same, worse=worse)
+    verdict = judge(EvidenceCounts(KEY, (GateCounts(Metric.AVAILABILITY, counts),)), PARAMS)
+    decision = {"action": f"ramp_{event}", "ts_ms": ts_ms, "who": "ramp", "reason": verdict.reason}
+    return {**decision, "evidence": orjson.loads(dumps(verdict))}
+
+
+def _ramping(candidate: str, phase: str, *decisions: dict[str, Any]) -> Ramping:
+    start = {"action": "ramp_start", "ts_ms": 0, "who": "ada", "reason": "demo"}
+    told = {"ramp": {"phase": phase, "words": phase}}
+    return Ramping(candidate, [start, *decisions], told, 3.0)
+
+
+def _ramps() -> dict[str, Ramping]:
+    events = ("pass", "advance", "pass", "advance", "pass", "finish")
+    moves = [_decision(event, 1_500 * (n + 1), same=500) for n, event in enumerate(events)]
+    return {
+        "v3": _ramping("v3", "rolled_back", _decision("halt", 2_000, same=90, worse=60)),
+        "v2": _ramping("v2", "promoted", *moves),
+    }
 
 
 @pytest.fixture
@@ -63,18 +112,23 @@ def measured(tmp_path: Path) -> Measured:
     log = _log(tmp_path)
     status = {
         "routes": [
-            {"candidates": [{"pairs_decided": pairs.pairs, "pairs_lost": {"journal_error": 0}}
-                            for pairs in log.candidates.values()]}
+            {"candidates": [{"pairs_decided": pairs.pairs, "pairs_lost": {"journal_error": 0},
+                             "rescued": 7} for pairs in log.candidates.values()]}
         ],
         "ledger": [{"name": "pairs decided", "total": log.pairs, "open": 0}],
         "totals": {"received": SENT},
     }  # fmt: skip
     tallies = {
-        "shadow": _tally(0), "ten": _tally(TEN), "half": _tally(HALF),
-        "kill": _tally(HALF), "revive": _tally(HALF),
+        "shadow": _tally(is_on_candidate=False), "halted": _tally(is_on_candidate=False),
+        "promoted": _promoted(), "kill": _tally(is_on_candidate=True),
+        "revive": _tally(is_on_candidate=True), "crash": _tally(is_on_candidate=True),
     }  # fmt: skip
     kill = Kill(frozenset(range(UNCERTAIN.start)), KILLED.start, 0.004, 0.003, 0)
-    return Measured(log, LABELS, tallies, SENT, kill, KILLED, status, exit_code=0)
+    crash = _ramping("v2", "rolled_back", _decision("halt", 30_000, same=900, worse=60))
+    return Measured(
+        log, LABELS, tallies, SENT, kill, KILLED, status,
+        exit_code=0, ramps=_ramps(), crash=crash, weights=(10, 100),
+    )  # fmt: skip
 
 
 def _failed(measured: Measured) -> list[str]:
@@ -82,9 +136,9 @@ def _failed(measured: Measured) -> list[str]:
 
 
 def test_a_sound_demo_passes_everything(measured: Measured) -> None:
-    """Nine checks, none of them vacuous: the tests below fail each."""
+    """Twelve checks, none of them vacuous: the tests below fail each."""
     assert _failed(measured) == []
-    assert len(checks(measured)) == 9
+    assert {name for name, _ in FAULTS} == {check.name for check in checks(measured)}
 
 
 def _kill(measured: Measured, **changes: object) -> None:
@@ -101,16 +155,56 @@ def _flip(measured: Measured) -> None:
     verdicts[request_id(3)] = not verdicts[request_id(3)]
 
 
+def _put(measured: Measured, number: int, version: str) -> None:
+    """Let another version have answered a request of the ramp."""
+    measured.tallies["promoted"].versions[number] = version
+
+
+def _repeat(measured: Measured, event: int, **changes: Any) -> None:
+    """Change a decision of the good candidate's ramp."""
+    measured.ramps["v2"].decisions[event] |= changes
+
+
+def _change_sides(measured: Measured) -> None:
+    """Let a user whom the candidate serves at 10% come again at 10%, and get the primary."""
+    measured.log.candidates["v2"].weights_bp[request_id(700)] = 1_000
+    _put(measured, 700, "1")
+
+
+def _never_at(measured: Measured, weight_bp: int) -> None:
+    for number in WEIGHTS[weight_bp]:
+        del measured.tallies["promoted"].versions[number]
+
+
+def _all_on_the_primary_at(measured: Measured, weight_bp: int) -> None:
+    for number in WEIGHTS[weight_bp]:
+        _put(measured, number, "1")
+
+
 FAULTS: list[tuple[str, Callable[[Measured], object]]] = [
     ("answers", lambda m: setattr(m.tallies["kill"], "wrong", 1)),
     ("answers", lambda m: setattr(m.tallies["shadow"], "failed", 1)),
-    ("sticky split", lambda m: m.tallies["half"].users[0].add("1")),
-    ("sticky split", lambda m: m.tallies.update(ten=_tally(USERS // 4))),
-    ("sticky split", lambda m: m.tallies["ten"].users.update({USERS - 1: {"2"}})),
+    ("halted v3", lambda m: setattr(m, "bad_live", 1)),
+    ("halted v3", lambda m: m.ramps.update(v3=_ramping("v3", "shadow"))),
+    ("halted v3", lambda m: m.ramps["v3"].decisions[1].update(who="ada")),
+    ("halted v3", lambda m: m.ramps["v3"].decisions[1]["evidence"].update(outcome="promote")),
+    ("promoted v2", lambda m: m.ramps["v2"].decisions.pop()),
+    ("promoted v2", lambda m: setattr(m.ramps["v2"], "told", _ramping("v2", "holding").told)),
+    ("promoted v2", lambda m: _repeat(m, 3, evidence=_decision("pass", 0, same=9)["evidence"])),
+    ("promoted v2", lambda m: _repeat(m, 3, evidence=None)),
+    ("promoted v2", lambda m: _repeat(m, 4, ts_ms=3_100)),
+    ("sticky split", _change_sides),
+    ("sticky split", lambda m: _put(m, 700, "1")),
+    ("sticky split", lambda m: _never_at(m, 10_000)),
+    ("sticky split", lambda m: _all_on_the_primary_at(m, 1_000)),
     ("kill switch", lambda m: _kill(m, effect_s=0.8)),
     ("kill switch", lambda m: _kill(m, arrived_late=1)),
-    ("revive", lambda m: m.tallies.update(revive=_tally(0))),
-    ("revive", lambda m: m.tallies.update(revive=_tally(HALF + 1))),
+    ("revive", lambda m: m.tallies.update(revive=_tally(is_on_candidate=False))),
+    ("revive", lambda m: m.tallies["revive"].users[0].discard("2")),
+    ("crash", lambda m: setattr(m.crash, "told", _ramping("v2", "paused").told)),
+    ("crash", lambda m: m.crash and m.crash.decisions.pop()),
+    ("crash", lambda m: setattr(m, "crash", None)),
+    ("crash", lambda m: [c.update(rescued=0) for c in m.status["routes"][0]["candidates"]]),
     ("pairs", lambda m: _lose(m, 0)),
     ("pairs", lambda m: _lose(m, SENT - 1)),
     ("pairs", lambda m: m.log.candidates["v2"].requests.update([request_id(0)])),

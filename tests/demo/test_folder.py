@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.load import load_config
-from proxy.demo.folder import Folder
+from proxy.demo.folder import MIN_DURATION_S, MIN_PAIRS, Folder
 from proxy.errors import UnderstudyError
 
 URLS = {f"digits-v{n}": f"http://127.0.0.1:{9000 + n}" for n in (1, 2, 3)}
@@ -16,11 +16,17 @@ URLS = {f"digits-v{n}": f"http://127.0.0.1:{9000 + n}" for n in (1, 2, 3)}
 def test_the_config_in_it_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read in the folder, as the proxy does; and it names the three servers."""
     folder = Folder(tmp_path / "demo")
-    folder.write_config(URLS)
+    folder.write_config(URLS, (1, 10, 100))
     monkeypatch.chdir(folder.path)
     config = load_config(folder.config)
     assert config.state_dir == str(folder.state)
-    assert [c.mirror_bp for c in config.routes[0].candidates] == [10_000, 3_000]
+    assert [c.mirror_bp for c in config.routes[0].candidates] == [10_000, 5_000]
+    ramp = config.routes[0].ramp
+    assert ramp is not None
+    assert [step.weight_bp for step in ramp.steps] == [100, 1_000, 10_000]
+    assert {(step.min_pairs, step.min_duration_s) for step in ramp.steps} == {
+        (MIN_PAIRS, MIN_DURATION_S)
+    }
     assert str(config.backends["digits-v2"].endpoints[0]) == "http://127.0.0.1:9002"
     folder.close()
 

@@ -16,7 +16,7 @@ from proxy.journal.frame_file import compressor
 def _pair(number: int, **changes: Any) -> dict[str, Any]:
     pair = {
         "pair_id": f"p{number}", "request_id": f"demo-{number}", "candidate": "v2",
-        "comparable": True, "equal": True, "candidate_status": "ok",
+        "comparable": True, "equal": True, "candidate_status": "ok", "ramp_weight_bp": 100 * number,
     }  # fmt: skip
     return pair | changes
 
@@ -44,6 +44,7 @@ def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     assert log.candidates["v2"].agreement == pytest.approx(2 / 3)
     assert log.candidates["v2"].verdicts == {"demo-0": True, "demo-1": True, "demo-2": False}
     assert log.candidates["v3"].pairs == 1
+    assert log.candidates["v2"].weights_bp == {"demo-0": 0, "demo-1": 100, "demo-2": 200}
 
 
 def test_duplicates_and_failures_are_counted(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ async def test_right_answers_are_counted_by_who_gave_them(servers: dict[str, Chi
     assert (tally.answered, tally.failed, tally.wrong) == (2 * USERS, 0, 0)
     assert tally.served == {"1": 2 * USERS}
     assert tally.users_of("1") == set(range(USERS))
+    assert tally.versions == dict.fromkeys(range(2 * USERS), "1")
     assert traffic.settled() == set(range(2 * USERS))
     assert 0 < (tally.latency_ms(0.5) or 0) <= (tally.latency_ms(0.99) or 0)
 
@@ -82,6 +83,21 @@ async def test_the_rate_is_kept_and_a_milestone_is_met(servers: dict[str, Child]
         assert 25 <= traffic.sent < 50
     await traffic.reach(25)
     assert tally.seconds >= 0.49
+
+
+async def test_a_run_without_a_count_goes_on_until_it_is_finished(
+    servers: dict[str, Child],
+) -> None:
+    """What has a number by then is still sent, and the next run begins with the next number."""
+    traffic = Traffic(servers["digits-v1"].url, BODIES, await _answers(servers, "digits-v1"))
+    first, second = Tally(), Tally()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(traffic.run(Load(None, FAST), ("1",), first))
+        await asyncio.wait_for(traffic.reach(50), 10)
+        traffic.finish()
+    assert first.answered == traffic.sent > 50
+    await traffic.run(Load(5, FAST), ("1",), second)
+    assert sorted(second.versions) == [first.answered + number for number in range(5)]
 
 
 async def test_a_trickle_goes_on_until_cancelled(servers: dict[str, Child]) -> None:

@@ -42,6 +42,7 @@ class RampMachine(RuleBasedStateMachine):
         pairs=st.sampled_from([0, MIN_PAIRS - 1, MIN_PAIRS, 10 * MIN_PAIRS]),
         is_fresh=st.booleans(),
         killed=st.sampled_from([(), (), (), ("canary",)]),
+        ejected=st.sampled_from(["", "", "", "guard"]),
         is_readable=st.sampled_from([True, True, True, False]),
         confirmation=st.sampled_from(Confirmation),
         crash=st.sampled_from(["never", "never", "before", "after"]),
@@ -53,6 +54,7 @@ class RampMachine(RuleBasedStateMachine):
         *,
         is_fresh: bool,
         killed: tuple[str, ...],
+        ejected: str,
         is_readable: bool,
         confirmation: Confirmation,
         crash: str,
@@ -69,11 +71,12 @@ class RampMachine(RuleBasedStateMachine):
             pairs,
             is_fresh,
             confirmation,
+            ejected,
         )
         before = self.state
         action = next_action(before, PLAN, sight)
         if action.set_bp is not None and action.set_bp > self.live_bp:
-            assert (outcome, is_fresh, killed) == (Outcome.PROMOTE, True, ())
+            assert (outcome, is_fresh, killed, ejected) == (Outcome.PROMOTE, True, (), "")
             assert action.event is Event.ADVANCE
             assert pairs >= MIN_PAIRS
             assert before.elapsed_s(self.now_ms) >= MIN_S

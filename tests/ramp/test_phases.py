@@ -51,10 +51,11 @@ def test_only_holding_steps_up() -> None:
     assert [p for p, events in TRANSITIONS.items() if Event.ADVANCE in events] == [Phase.HOLDING]
 
 
-def test_whoever_is_judged_can_be_halted_and_aborted_and_everything_active_paused() -> None:
+def test_whoever_is_judged_can_be_halted_ejected_and_aborted_and_everything_active_paused() -> None:
     """The gates are live in every phase, waiting included."""
     for phase in JUDGED:
         assert TRANSITIONS[phase][Event.HALT] is Phase.ROLLED_BACK
+        assert TRANSITIONS[phase][Event.EJECT] is Phase.ROLLED_BACK
         assert TRANSITIONS[phase][Event.ABORT] is Phase.ROLLED_BACK
     for phase in ACTIVE - {Phase.PAUSED}:
         assert TRANSITIONS[phase][Event.PAUSE] is Phase.PAUSED

@@ -86,6 +86,22 @@ def test_a_halt_rolls_back_from_everywhere_whatever_else_is_good(phase: Phase) -
     assert (fallen.weight_bp, fallen.lowers_from_bp, fallen.step) == (0, 100, -1)
 
 
+@pytest.mark.parametrize("phase", sorted(Phase))
+def test_what_a_guard_has_taken_out_is_rolled_back_and_not_paused(phase: Phase) -> None:
+    """The guard has killed it as well, and the gates are content: neither keeps the ramp."""
+    sight = good(MAX_S, 100, killed=("canary",), ejected="guard of worker 0: 5 of 5")
+    action = next_action(at(phase), PLAN, sight)
+    if phase not in JUDGED:
+        assert action.event is None
+        return
+    assert (action.event, action.set_bp, action.why) == (Event.EJECT, 0, sight.ejected)
+    fallen = changed(at(phase), Event.EJECT, PLAN, by_operator(1, 100))
+    assert (fallen.phase, fallen.weight_bp, fallen.lowers_from_bp) == (Phase.ROLLED_BACK, 0, 100)
+    assert next_action(fallen, PLAN, replace(sight, live_bp=None)).set_bp is None
+    assert next_action(fallen, PLAN, sight).set_bp == 0
+    assert next_action(replace(fallen, lowers_from_bp=None), PLAN, sight).event is None
+
+
 @pytest.mark.parametrize("phase", sorted(ACTIVE - {Phase.PAUSED}))
 def test_other_hands_pause_it(phase: Phase) -> None:
     """A kill, a weight set by hand, an edited plan; before the gates are asked."""

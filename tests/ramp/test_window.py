@@ -17,7 +17,7 @@ from proxy.comparison.evidence import (
     add_up,
 )
 from proxy.comparison.gates import Metric
-from proxy.comparison.sample_ratio import ArmCounts
+from proxy.comparison.sample_ratio import ArmCounts, KeyCounts
 from proxy.comparison.verdict import Outcome
 from proxy.ramp.window import (
     RECENT_MS,
@@ -178,3 +178,9 @@ def test_missing_differences_and_a_broken_split_block_a_rise_and_no_fall() -> No
     good, bad = (replace(each, arms=broken) for each in (counted(600), counted(300, worse=300)))
     assert judgement(window, published(good), PARAMS, START_MS).reason == "sample_ratio"
     assert judged(window, published(bad))[0] is Outcome.HALT
+    by_key = (KeyCounts("canary v2 at 25%", ((2_500, 0, 600),)),)
+    passing, failing_too = (
+        replace(published(each), arms=by_key) for each in (counted(600), counted(300, worse=300))
+    )
+    assert judgement(window, passing, PARAMS, START_MS).reason == "sample_ratio"
+    assert judged(window, failing_too)[0] is Outcome.HALT

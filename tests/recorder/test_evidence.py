@@ -14,7 +14,8 @@ import pytest
 
 from proxy.comparison.evidence import Evidence, add_up, key_of, params_of
 from proxy.comparison.verdict_json import counts_of
-from proxy.config.resolved import Config, Gate, Ramp, Step, digest
+from proxy.config.resolved import Config, Gate, Ramp, Split, SplitKind, Step, digest
+from proxy.control.ramp_files import EvidenceFiles
 from proxy.pairs.expand import Expander
 from proxy.recorder import loop
 from proxy.recorder.evidence import Gates, JournalEvidence
@@ -216,3 +217,45 @@ def test_the_split_is_counted_where_every_request_is_seen(config: Config) -> Non
     sampled = replace(config.routes[0].candidates[0], mirror_bp=5_000)
     halved = replace(config, routes=(replace(config.routes[0], candidates=(sampled,)),))
     assert Gates(halved).split == set()
+
+
+async def test_users_are_counted_once_and_are_known_to_the_next_recorder(config: Config) -> None:
+    """Where the split is by user: of five users one is served by the candidate, at 20%."""
+    route = replace(config.routes[0], split=Split(SplitKind.HEADER, "x-user-id"))
+    config = replace(config, routes=(route,))
+    config = replace(config, version=digest(config))
+    for start in (0, 40):  # a recorder each
+        lines = [
+            _line(
+                config, number, ramp_weight_bp=2_000, unit_hash=f"{number % 5:016x}",
+                served_by="primary" if number % 5 else "candidate",
+                assign_prob=0.8 if number % 5 else 0.2,
+            )
+            for number in range(start, start + 20)
+        ]  # fmt: skip
+        journal_lines(config, [orjson.dumps(each) for each in lines])
+        await _run(config, FaultySink(10**6), start + 40)
+        found = EvidenceFiles(Path(config.state_dir), 1, config.version).read()["iris/v2"]
+        assert [(arm.name, arm.cells) for arm in found.arms] == [
+            ("canary v2 at 20%", ((2_000, 1, 4),))
+        ]
+        assert all(not part.counts.arms for part in found.parts)
+
+
+def test_a_call_that_failed_is_charged_to_the_model_that_answered_last(config: Config) -> None:
+    """It names no version, and neither begins evidence of its own nor divides that of others."""
+    gates = Gates(config)
+    expander = Expander(config.routes[0], config.record, "0")
+    kept = JournalEvidence(gates)
+    for version in ("1", "2"):
+        for start in (0, 20):  # windows of the journal
+            batch = gates.batch()
+            for number in range(start, start + 20):
+                record = expander.expand(_line(config, number))
+                is_ok = record["candidate_status"] == "ok"
+                batch.note(record | {"candidate_model_version": version if is_ok else None})
+            kept.add(batch.parts())
+    parts = [counts_of(each["counts"]) for each in kept.as_notes()]
+    found = [(part.key.candidate_version, part.gates[1].overall.three()) for part in parts]
+    # The very first came before anything had answered; that of version 2, before it had.
+    assert found == [(None, (0, 0, 1)), ("1", (0, 34, 6)), ("2", (0, 34, 5))]

@@ -36,8 +36,10 @@ def test_a_revive_writes_the_page_afresh_and_says_what_that_cost(
     """Weights are the config's again; whoever reads the log later learns it, too."""
     config = small_config(tmp_path)
     change = revive_corrupt(tmp_path, config, SOURCE)
-    fresh = for_config(config, ControlState())
-    assert replace(page.read(), kill_generation=0) == fresh
+    fresh = for_config(config, ControlState()).routes["iris"].candidates
+    found = page.read().routes["iris"].candidates
+    assert {n: replace(c, revivals=0) for n, c in found.items()} == fresh
+    assert {c.revivals for c in found.values()} == {SOURCE.now_ms}  # no note of a guard holds
     (decision,) = decisions.read_last(tmp_path, 9)
     assert decision["old"] == ["unreadable"]
     assert decision["note"] == change.decision.note

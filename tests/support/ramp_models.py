@@ -2,7 +2,7 @@
 
 `primary` answers `{"y": x mod 7}`; `equal` does, too; `wrong` answers something else for three of a
 hundred inputs; `fragile` is equal until it is told to break (`POST /break`), and then closes every
-connection without an answer.
+connection without an answer, or to hang (`POST /hang`); `POST /mend` mends it.
 
     with models() as urls:
         httpx.post(f"{urls['primary']}/any", json={"x": 9})
@@ -24,12 +24,14 @@ import uvloop
 
 NAMES = ("primary", "equal", "wrong", "fragile")
 _LENGTH = re.compile(rb"(?i)content-length: *([0-9]+)")
+#: What a model may be told, and what is wrong with it from then on.
+_ORDERS = {b"/break": "reset", b"/hang": "hang", b"/mend": ""}
 
 
 class _Model(asyncio.Protocol):
     """One connection; requests come one after the other, each whole or in pieces."""
 
-    is_broken = False
+    fault = ""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -45,10 +47,12 @@ class _Model(asyncio.Protocol):
         if not end or len(body) < int(found[1] if found else 0):
             return
         self._data = b""
-        if head.startswith(b"POST /break "):
-            _Model.is_broken = True
-        elif self._name == "fragile" and _Model.is_broken:
-            self._transport.abort()
+        order = head.split(b" ", 2)[1]
+        if order in _ORDERS:
+            _Model.fault = _ORDERS[order]
+        elif self._name == "fragile" and _Model.fault:
+            if _Model.fault == "reset":
+                self._transport.abort()
             return
         self._answer(json.loads(body)["x"] if body else 0)
 

@@ -38,7 +38,8 @@ def health(document: Mapping[str, Any]) -> Section | None:
     )
     table = Table("What was read", ("", "count"), counts, is_detail=True)
     sound = "No gaps, duplicates, damage or truncated answers."
-    return Section("Data health", (*(sentences or [sound]), *((table,) if counts else ())))
+    blocks = (*(sentences or [sound]), *_split(document), *((table,) if counts else ()))
+    return Section("Data health", blocks)
 
 
 def no_pairs(document: Mapping[str, Any]) -> str:
@@ -59,6 +60,34 @@ def no_pairs(document: Mapping[str, Any]) -> str:
         f"No pairs in {name}. Pairs are written while `understudy serve` mirrors requests (a "
         f"candidate needs mirror above 0%); {hint}. `understudy demo` makes some."
     )
+
+
+def _split(document: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield which share of the keys each canary got, where there was one."""
+    rows: list[tuple[str, ...]] = []
+    flagged: set[int] = set()
+    for candidate in objects_of(document.get("candidates")):
+        found = object_of(candidate.get("verdict"))
+        for arm in objects_of(found.get("split")):
+            if found.get("reason") == "sample_ratio":
+                flagged.add(len(rows))
+            rows.append(
+                (
+                    f"{text_of(candidate.get('route'))}: {text_of(arm.get('name'))}",
+                    f"{count_of(arm.get('keys')):,}",
+                    words.share(arm.get("declared")),
+                    words.share(arm.get("seen")),
+                    words.evidence(arm.get("e")),
+                )
+            )
+    if rows:
+        yield Table(
+            "Keys that the candidate served, each counted once, against the share that was declared",
+            ("", "keys", "declared", "seen", "e-value"),
+            tuple(rows),
+            extra=frozenset({4}),
+            flagged=frozenset(flagged),
+        )
 
 
 def _labels(found: Object) -> Iterator[str]:

@@ -12,6 +12,8 @@ from proxy.analysis.reports.page import Block, Forest, Note, Section, Table
 #: Segments that are drawn: those over their margin, then the largest. The table has all.
 MAX_DRAWN = 24
 
+#: Gates that do not judge answers.
+_OTHERS = frozenset({"availability", "latency"})
 _HEAD = ("segment", "pairs", "difference", "bounds", "e-value", "finding")
 _NOTE = Note(
     "The more segments are looked at, the more evidence each needs (e-BH), so that few of those named "
@@ -74,8 +76,11 @@ def _row(segment: Object) -> tuple[str, ...]:
 
 
 def _name(segment: Object) -> str:
+    """Return key and value, and the gate where it is not the one that judges answers."""
     key, value = text_of(segment.get("key")), text_of(segment.get("value"))
-    return f"{key}={value}" if key else value
+    metric = text_of(segment.get("metric"))
+    name = f"{key}={value}" if key else value
+    return f"{name} ({metric})" if metric in _OTHERS else name
 
 
 def _is_flagged(segment: Object) -> bool:

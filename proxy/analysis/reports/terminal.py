@@ -54,9 +54,9 @@ def blocks(page: pages.Page, sections: int | None = None) -> Iterator[Renderable
 def _verdict(candidate: pages.CandidatePage) -> Iterator[RenderableType]:
     line = _plain(f"{candidate.name}: ", "bold")
     line.append(candidate.verdict, _STYLES[candidate.tone])
-    yield line
     if candidate.sentence:
-        yield _indented(_plain(candidate.sentence))
+        line.append(printable(f". {candidate.sentence}"))
+    yield line
     yield Text()
 
 

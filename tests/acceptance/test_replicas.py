@@ -1,0 +1,308 @@
+"""Three replicas of two workers each on a real broker, under load: they agree, with and without it.
+
+The short form takes some 25 s. `UNDERSTUDY_REPLICA_ROUNDS=200` measures more kills and weights, and
+`UNDERSTUDY_LEADER_KILLS=20` kills the leader as often, in the middle of a ramp's steps; `-s` shows
+the figures.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from proxy.state.control_page import ControlState, Part
+from tests.support.deadline import wait_for
+from tests.support.instance import Instance, running
+from tests.support.kafka import Broker, broker
+from tests.support.ramp_models import models
+from tests.support.ramp_users import PAUSE_S, Users
+from tests.support.replica_stage import (
+    BROKER_SETTINGS,
+    TAKEOVER_S,
+    PageClock,
+    created,
+    live,
+    order,
+    replica_config,
+    replicas,
+    standing,
+)
+
+ROUNDS = int(os.environ.get("UNDERSTUDY_REPLICA_ROUNDS", "4"))
+LEADER_KILLS = int(os.environ.get("UNDERSTUDY_LEADER_KILLS", "2"))
+#: Of the ramp: enough for all the leaders that are killed.
+STEPS = 2 + 2 * LEADER_KILLS
+#: A kill on the replica that was told, and anything on any other one.
+HERE_S, THERE_S = 0.1, 1.0
+WEIGHT = "/api/v1/routes/equal/candidates/v2/weight"
+_TESTS_S = 180 + 2 * ROUNDS + 40 * LEADER_KILLS
+
+pytestmark = [pytest.mark.real_kafka, pytest.mark.slow, pytest.mark.timeout(_TESTS_S)]
+
+Found = tuple[Instance, Instance, Instance]
+
+
+@pytest.fixture(scope="module")
+def own_broker(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Give a broker to mistreat, with the topics."""
+    with broker(kafka_cache, tmp_path_factory.mktemp("broker") / "data", BROKER_SETTINGS) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[dict[str, str]]:
+    """Give the models' addresses."""
+    with models() as found:
+        yield found
+
+
+def config(urls: dict[str, str]) -> dict[str, Any]:
+    """Return what replicas serve: a route whose weight operators set, and one with a ramp."""
+    equal = {
+        "name": "equal",
+        "match": {"path": "/equal"},
+        "primary": "primary",
+        "candidates": [{"name": "v2", "backend": "equal", "mirror": "100%"}],
+    }
+    steps = [
+        {"weight": f"{percent}%", "min_pairs": 50, "min_duration": "500ms", "max_duration": "2m"}
+        for percent in range(1, STEPS + 1)
+    ]
+    ramp = {"steps": steps, "gates": [{"metric": "availability", "margin": 0.2}]}
+    ramped = {**equal, "name": "ramped", "match": {"path": "/ramped"}, "ramp": ramp}
+    backends = {name: {"endpoints": [url]} for name, url in urls.items()}
+    return {"backends": backends, "routes": [equal, ramped]}
+
+
+@contextmanager
+def loaded(found: Sequence[Instance], route: str = "equal") -> Iterator[None]:
+    """Let users ask every replica until the block ends; all of them get right answers."""
+    with ExitStack() as stack:
+        people = [stack.enter_context(Users(each.base_url, route, PAUSE_S)) for each in found]
+        yield
+    for each in people:
+        assert set(each.answers) == {"good"}, each.answers
+
+
+@pytest.fixture(scope="module")
+def joined(
+    own_broker: Broker, urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Found]:
+    """Give three replicas that have joined."""
+    created(own_broker.bootstrap, "agree")
+    folder = tmp_path_factory.mktemp("replicas")
+    with replicas(own_broker.bootstrap, folder, config(urls), "agree") as (one, two, three):
+        yield one, two, three
+
+
+def weight_of(state: ControlState) -> int:
+    """Return the live weight."""
+    return state.routes["equal"].candidates["v2"].weight_bp
+
+
+def spread_of(
+    told: Instance, found: Found, says: Callable[[ControlState], bool], *words: Any
+) -> tuple[float, float]:
+    """Give an order to one replica; return the seconds until its page, and until the last page."""
+    clocks = {each.state_dir: PageClock(each, says) for each in found}
+    sent_s = order(told, *words)
+    times_s = {name: clock.wait() - sent_s for name, clock in clocks.items()}
+    return times_s[told.state_dir], max(times_s.values())
+
+
+def candidate_of(instance: Instance, route: str) -> dict[str, Any]:
+    """Return what a replica says of the candidate of a route."""
+    routes = instance.admin("GET", "/api/v1/routes").json()["routes"]
+    found: dict[str, Any] = next(each for each in routes if each["name"] == route)["candidates"][0]
+    return found
+
+
+def copies(instance: Instance) -> int:
+    """Return how many copies the candidate has got from a replica."""
+    sent: int = candidate_of(instance, "equal")["mirror_sent"]
+    return sent
+
+
+def say(what: str, times_s: Sequence[float]) -> None:
+    """Print the figures of a measurement."""
+    p99_ms = sorted(times_s)[min(len(times_s) - 1, int(0.99 * len(times_s)))] * 1000
+    p50_ms = statistics.median(times_s) * 1000
+    sys.stdout.write(f"\n{what}: {len(times_s)} times, p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms\n")
+
+
+def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) -> None:
+    """At once where they are given, and within a second elsewhere; who gave them is in every log."""
+    here: dict[str, list[float]] = {"kill": [], "revive": [], "weight": []}
+    there: dict[str, list[float]] = {"kill": [], "revive": [], "weight": []}
+    with loaded(joined):
+        for turn in range(ROUNDS):
+            told = joined[turn % 3]
+            weight_bp = 100 * (1 + turn % 50)
+            for what, says, words in (
+                ("kill", lambda s: bool(s.killed), ("POST", "/api/v1/kill", {"reason": f"{turn}"})),
+                ("revive", lambda s: not s.killed, ("POST", "/api/v1/revive", {"reason": f"{turn}"})),
+                ("weight", lambda s, bp=weight_bp: weight_of(s) == bp,
+                 ("PUT", WEIGHT, {"percent": weight_bp / 100, "reason": f"{turn}"})),
+            ):  # fmt: skip
+                one_s, all_s = spread_of(told, joined, says, *words)
+                here[what].append(one_s)
+                there[what].append(all_s)
+                if what == "kill" and turn < 4:
+                    no_more_copies(joined)
+    for what, times_s in here.items():
+        say(f"{what}, on the replica that was told", times_s)
+        say(f"{what}, on all replicas", there[what])
+        assert statistics.median(times_s) <= HERE_S
+        assert sorted(there[what])[int(0.99 * len(there[what]))] <= THERE_S, there[what]
+    for each in joined:
+        logged = each.admin("GET", "/api/v1/decisions?limit=1000").json()["decisions"]
+        assert {"replica a", "replica b", "replica c"} - {one["who"] for one in logged} == {
+            f"replica {each.state_dir.parent.name}"
+        }
+
+
+def has_received(instance: Instance, least: int) -> bool:
+    """Tell whether an instance has received more than `least` requests."""
+    received: int = instance.status()["totals"]["received"]
+    return received > least
+
+
+def is_promoted(instance: Instance) -> bool:
+    """Tell whether the ramp of an instance is at its end."""
+    return phase(instance) == "promoted"
+
+
+def no_more_copies(found: Found) -> None:
+    """Look whether no worker sends copies, while users go on asking."""
+    time.sleep(0.05)  # what was decided before the kill may be on its way
+    before = [(copies(each), each.status()["totals"]["received"]) for each in found]
+    for each, (_, received) in zip(found, before, strict=True):
+        wait_for(partial(has_received, each, received + 20), "more requests")
+    assert [copies(each) for each in found] == [sent for sent, _ in before]
+
+
+def test_a_replica_that_joins_serves_only_the_primary_until_it_knows(
+    joined: Found, own_broker: Broker, urls: dict[str, str], tmp_path: Path
+) -> None:
+    """A kill that it has never heard of holds from its first request on; weights are the others'."""
+    order(joined[0], "PUT", WEIGHT, {"percent": 7, "reason": "t"})
+    order(joined[0], "POST", "/api/v1/kill", {"reason": "t"})
+    wait_for(lambda: all(live(each).killed for each in joined), "the kill everywhere")
+    newcomer = {**replica_config(own_broker.bootstrap, "d", config(urls), "agree"), "workers": 1}
+    with running(newcomer, tmp_path, wait_healthy=False) as late, loaded([late]):
+        wait_for(lambda: standing(late)["state"] == "connected", "it has joined", 20)
+        wait_for(lambda: weight_of(live(late)) == 700, "its weight")
+        assert copies(late) == 0
+        assert live(late).killed == Part.DEFAULT
+        order(late, "POST", "/api/v1/revive", {"reason": "t"})
+        wait_for(lambda: not any(live(each).killed for each in joined), "the revive everywhere")
+        wait_for(lambda: copies(late) > 0, "copies")
+
+
+def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
+    joined: Found, own_broker: Broker
+) -> None:
+    """Nothing is raised; a kill takes effect here at once, and reaches the others afterwards."""
+    one, two, three = joined
+    order(one, "PUT", WEIGHT, {"percent": 10, "reason": "t"})
+    wait_for(lambda: all(weight_of(live(each)) == 1_000 for each in joined), "10% everywhere")
+    own_broker.freeze()
+    try:
+        with loaded(joined):
+            for each in joined:
+                wait_for(lambda e=each: standing(e)["state"] == "cut_off", "it is cut off", 15)  # type: ignore[misc]
+            raised = one.admin("PUT", WEIGHT, {"percent": 50, "reason": "t"})
+            assert raised.status_code == 503
+            assert "nothing was raised: this replica is cut off" in raised.json()["error"]
+            clock = PageClock(two, lambda state: bool(state.killed))
+            sent_s = order(two, "POST", "/api/v1/kill", {"reason": "while cut off"})
+            took_s = clock.wait() - sent_s
+            order(three, "PUT", WEIGHT, {"percent": 5, "reason": "while cut off"})
+            problems = two.admin("GET", "/readyz").json()["problems"]
+            assert any("cut off from the others" in each for each in problems), problems
+            assert [live(each).killed for each in joined] == [Part.NONE, Part.DEFAULT, Part.NONE]
+            assert [weight_of(live(each)) for each in joined] == [1_000, 1_000, 500]
+    finally:
+        own_broker.thaw()
+    say("kill without a broker", [took_s])
+    assert took_s <= HERE_S
+    wait_for(lambda: all(live(each).killed == Part.DEFAULT for each in joined), "the kill", 15)
+    wait_for(lambda: all(weight_of(live(each)) == 500 for each in joined), "5% everywhere", 15)
+    order(one, "POST", "/api/v1/revive", {"reason": "t"})
+    wait_for(lambda: not any(live(each).killed for each in joined), "the revive everywhere")
+
+
+def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
+    """At random moments, with SIGKILL: no step is skipped or taken twice, and all weights are equal."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    with loaded(joined, "ramped"):
+        order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
+        leaders = [
+            kill_leader(joined, chance.uniform(0, 3 * TAKEOVER_S)) for _ in range(LEADER_KILLS)
+        ]
+        sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
+        for each in joined:
+            wait_for(partial(is_promoted, each), f"the end; seed {seed}", 60 + 10 * STEPS)
+    weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
+    assert weights == [100 * STEPS] * 3
+    ways = [way_of(each) for each in joined]
+    for weights, advances in ways:
+        assert weights == sorted(set(weights)), (weights, seed)
+        assert len(advances) == len(set(advances)), (advances, seed)
+    assert {each for weights, _ in ways for each in weights} == {
+        100 * n for n in range(1, STEPS + 1)
+    }
+
+
+def kill_leader(found: Sequence[Instance], wait_s: float) -> str:
+    """Kill the control of whoever leads, after some time of its lead; return its name."""
+
+    def leader() -> Instance | None:
+        for each in found:
+            try:
+                if standing(each)["leads"]:
+                    return each
+            except httpx.TransportError:
+                continue
+        return None
+
+    wait_for(leader, "a leader", 30)
+    time.sleep(wait_s)  # the moment is what chance says
+    victim = wait_for(leader, "a leader", 30)
+    assert victim is not None
+    victim.send("control", signal.SIGKILL)
+    return victim.state_dir.parent.name
+
+
+def phase(instance: Instance) -> str:
+    """Return the phase of the ramp as a replica sees it; nothing while its control is being replaced."""
+    try:
+        found: str = candidate_of(instance, "ramped")["ramp"]["phase"]
+    except httpx.TransportError:
+        return ""
+    return found
+
+
+def way_of(instance: Instance) -> tuple[list[int], list[str]]:
+    """Return the weights and the steps that a replica has logged.
+
+    One whose control was dead may have slept through a step; the others have not.
+    """
+    logged = instance.admin("GET", "/api/v1/decisions?limit=1000").json()["decisions"][::-1]
+    weights = [
+        each["new"] for each in logged if (each["action"], each["scope"]) == ("weight", "ramped/v2")
+    ]
+    return weights, [each["new"][0] for each in logged if each["action"] == "ramp_advance"]
