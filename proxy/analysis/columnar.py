@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from proxy.analysis.aggregate import Aggregate, Group
 from proxy.analysis.batch import Columns, has_canary
 from proxy.analysis.coded import Coded, Codes, coded, combined
-from proxy.analysis.parquet import arrow_schema, records_of
+from proxy.analysis.parquet import arrow_schema, has_types, records_of
 from proxy.analysis.parts import Part
 from proxy.analysis.rows import (
     ALL_FIELDS,
@@ -82,13 +82,7 @@ def _is_ours(schema: pa.Schema) -> bool:
     names = {*schema.names}
     if not names.issuperset(REQUIRED_FIELDS):
         return False
-    for name in names.intersection(ALL_FIELDS):
-        kind, wanted = schema.field(name).type, _SCHEMA.field(name).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if kind != wanted:
-            return False
-    return True
+    return has_types(schema, names.intersection(ALL_FIELDS))
 
 
 def _count_records(part: Part, aggregate: Aggregate) -> None:

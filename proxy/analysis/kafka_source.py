@@ -3,7 +3,7 @@
 Reads without a consumer group, so it commits nothing, joins nothing and disturbs nobody. Every
 call to the broker has a deadline of ours, because aiokafka retries some of them for ever; a
 broker that goes silent ends the reading with an error instead of a hang. The event loop runs only
-while a batch is being fetched, inside the caller's thread.
+while a batch is being fetched.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from proxy.analysis.event_loop import EventLoop
 from proxy.analysis.source import Block, MissingTopicError, Record, Source, SourceStatistics
 from proxy.analysis.topic import WHOLE, Span, Topic, TopicPart, parse_topic, topic_parts
 from proxy.errors import SourceError
@@ -95,27 +96,27 @@ class KafkaSource(Source):
         Raises:
             SourceError: the topic cannot be read.
         """
-        with asyncio.Runner() as runner:
+        with EventLoop() as loop:
             reader = _Reader(self._topic, self._span, self._call_s, self._stall_s)
             try:
-                runner.run(reader.open())
+                loop.run(reader.open())
                 self._statistics.parts = reader.partitions
                 self._statistics.total = reader.total
                 return [*topic_parts(self._topic, reader.ranges, groups)]
             finally:
-                runner.run(reader.close())
+                loop.run(reader.close())
 
     def _batches(self) -> Iterator[tuple[str, int, list[bytes]]]:
         """Yield where values are from, the first one's offset, and the values."""
-        with asyncio.Runner() as runner:
+        with EventLoop() as loop:
             reader = _Reader(self._topic, self._span, self._call_s, self._stall_s)
             try:
-                runner.run(reader.open())
+                loop.run(reader.open())
                 self._statistics.parts = reader.partitions
                 self._statistics.total = 0 if self._span.is_endless else reader.total
                 self.is_cut = reader.is_cut
                 self.ends = reader.ends
-                while (batch := runner.run(reader.batch())) is not None:
+                while (batch := loop.run(reader.batch())) is not None:
                     for partition, offset, values in batch:
                         yield f"{self._topic.name}[{partition}]", offset, values
                     self._statistics.done = reader.done
@@ -128,7 +129,7 @@ class KafkaSource(Source):
             except (KafkaError, TimeoutError) as exc:
                 raise SourceError(f"{self._topic}: {exc or 'no answer in time'}") from exc
             finally:
-                runner.run(reader.close())
+                loop.run(reader.close())
 
 
 #: Partition, offset of the first value, values.

@@ -11,7 +11,7 @@ statsmodels does the arithmetic and comes with the extra `stats`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
@@ -24,7 +24,7 @@ from proxy.errors import ReportError
 ALPHA: Final = 0.05
 RESAMPLES: Final = 9_999
 _MISSING: Final = (
-    "--one-look needs statsmodels, which is not installed; run: pip install 'understudy[stats]'"
+    "One-look tests need statsmodels, which is not installed; run: pip install 'understudy[stats]'"
 )
 _ROUNDING: Final = 1e-6
 #: The same answer for the same counts, whoever asks.
@@ -77,6 +77,17 @@ def one_look_tests(gate: Mapping[str, Any]) -> tuple[OneLook, ...]:
         _bootstrap(metric, mean, sides),
         _equivalence(metric, mean, sides, float(gate["margin"])),
     )
+
+
+def add_one_look(document: Mapping[str, Any]) -> None:
+    """Add the tests of every gate to the candidates of a document of findings, as `one_look`.
+
+    Raises:
+        ReportError: statsmodels is not installed.
+    """
+    for candidate in document["candidates"]:
+        gates = candidate["verdict"]["gates"]
+        candidate["one_look"] = [asdict(test) for gate in gates for test in one_look_tests(gate)]
 
 
 def require_statsmodels() -> None:

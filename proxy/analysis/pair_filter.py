@@ -16,6 +16,8 @@ from proxy.pairs.record import SCHEMA_VERSION
 FAILED: Final = frozenset({"http_error", "timeout", "connect_error", "reset"})
 
 _TEXTS: Final = ("pair_id", "request_id", "instance", "candidate", "route", "ts")
+#: Fields without which a record is no pair.
+IDENTITY: Final = ("schema_version", *_TEXTS, "ts_ms", "seq")
 _MAX_SEQ: Final = 2**63
 
 

@@ -1,4 +1,4 @@
-"""Pairs as Parquet, both ways: an Arrow schema made from the record, a writer and a reading.
+"""Pairs as Arrow, and as Parquet both ways: a schema made from the record, a writer and a reading.
 
 Every column has the type of its field, also where all of its values are null, so that files of
 different days fit together. What may be any JSON (`*_prediction`) is its text: the column would
@@ -25,7 +25,8 @@ try:
     import pyarrow.parquet as pq
 except ImportError as exc:
     raise SourceError(
-        "Parquet needs pyarrow, which is not installed; run: pip install 'understudy[analysis]'"
+        "Arrow and Parquet need pyarrow, which is not installed; run: pip install "
+        "'understudy[analysis]'"
     ) from exc
 
 #: A row group ends after so many rows or bytes of Arrow: what a reader must hold, and we.
@@ -72,51 +73,44 @@ def arrow_schema(fields: Sequence[Field] = FIELDS) -> pa.Schema:
     return pa.schema(columns, metadata={"understudy.schema_version": SCHEMA_VERSION})
 
 
-class ParquetWriter:
-    """Writes pairs to a stream as one Parquet file, in zstd.
+def has_types(schema: pa.Schema, names: Iterable[str]) -> bool:
+    """Return whether those of these columns that `schema` has are of the record's types."""
+    ours = arrow_schema()
+    for name in {*names}.intersection(schema.names):
+        kind = schema.field(name).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if kind != ours.field(name).type:
+            return False
+    return True
+
+
+class ArrowRows:
+    """Makes record batches of pairs, the columns being `fields`.
 
     Attributes:
+        schema: of the batches.
         bad: pairs left out because a field of theirs is not of its type.
     """
 
-    def __init__(self, stream: BinaryIO, fields: Sequence[Field]) -> None:
+    def __init__(self, fields: Sequence[Field] = FIELDS) -> None:
         self.bad = 0
+        self.schema = arrow_schema(fields)
         self._fields = fields
-        self._schema = arrow_schema(fields)
-        self._writer = pq.ParquetWriter(stream, self._schema, compression="zstd")
-        self._batches: list[pa.RecordBatch] = []
         names = [field.name for field in fields]
         # One call for a whole record; of a single name it would give no tuple.
         self._row_of = itemgetter(*names) if len(names) > 1 else lambda pair: (pair[names[0]],)
 
-    def write(self, pairs: list[Record]) -> int:
-        """Write `pairs`; return how many of them were good."""
+    def batch(self, pairs: list[Record]) -> pa.RecordBatch:
+        """Return those of `pairs` that are good, as a batch."""
         try:
-            batch = self._batch(pairs)
+            return self._batch(pairs)
         except _ARROW_ERRORS:
             # Looking at every value costs more than converting it, so only a batch that cannot be
             # converted is looked at.
             good = [pair for pair in pairs if self._fits(pair)]
             self.bad += len(pairs) - len(good)
-            batch = self._batch(good)
-        self._batches.append(batch)
-        if (
-            sum(batch.nbytes for batch in self._batches) >= GROUP_BYTES
-            or sum(batch.num_rows for batch in self._batches) >= GROUP_ROWS
-        ):
-            self._end_group()
-        return int(batch.num_rows)
-
-    def close(self) -> None:
-        """Write what is left, and the file's end."""
-        self._end_group()
-        self._writer.close()
-
-    def _end_group(self) -> None:
-        if self._batches:
-            table = pa.Table.from_batches(self._batches, self._schema)
-            self._writer.write_table(table, row_group_size=GROUP_ROWS)
-            self._batches = []
+            return self._batch(good)
 
     def _batch(self, pairs: list[Record]) -> pa.RecordBatch:
         arrays = [
@@ -126,7 +120,7 @@ class ParquetWriter:
         for field, array in zip(self._fields, arrays, strict=True):
             if field.is_required and array.null_count:
                 raise pa.ArrowInvalid(f"{field.name} is null")
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
     def _columns(self, pairs: list[Record]) -> Iterable[Sequence[Any]]:
         try:
@@ -137,6 +131,48 @@ class ParquetWriter:
 
     def _fits(self, pair: Record) -> bool:
         return all(_is_of(field, pair.get(field.name)) for field in self._fields)
+
+
+class ParquetWriter:
+    """Writes pairs to a stream as one Parquet file, in zstd.
+
+    Attributes:
+        bad: pairs left out because a field of theirs is not of its type.
+    """
+
+    def __init__(self, stream: BinaryIO, fields: Sequence[Field]) -> None:
+        self.bad = 0
+        self._rows = ArrowRows(fields)
+        self._writer = pq.ParquetWriter(stream, self._rows.schema, compression="zstd")
+        self._batches: list[pa.RecordBatch] = []
+
+    def write(self, pairs: list[Record]) -> int:
+        """Write `pairs`; return how many of them were good."""
+        batch = self._rows.batch(pairs)
+        self.bad = self._rows.bad
+        self._batches.append(batch)
+        if is_full(self._batches):
+            self._end_group()
+        return int(batch.num_rows)
+
+    def close(self) -> None:
+        """Write what is left, and the file's end."""
+        self._end_group()
+        self._writer.close()
+
+    def _end_group(self) -> None:
+        if self._batches:
+            table = pa.Table.from_batches(self._batches, self._rows.schema)
+            self._writer.write_table(table, row_group_size=GROUP_ROWS)
+            self._batches = []
+
+
+def is_full(batches: Sequence[pa.RecordBatch], rows: int = GROUP_ROWS) -> bool:
+    """Return whether `batches` have so many rows, or `GROUP_BYTES`, together."""
+    return bool(
+        sum(batch.nbytes for batch in batches) >= GROUP_BYTES
+        or sum(batch.num_rows for batch in batches) >= rows
+    )
 
 
 def _array(field: Field, values: Sequence[Any]) -> pa.Array:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from proxy.analysis.pair_filter import PairFilter, is_pair
 from proxy.analysis.seen import SeenPairs
 from proxy.analysis.source import Record
@@ -34,10 +37,14 @@ class SelectStatistics:
 
 
 class Select:
-    """Takes from records the pairs that a filter asks for, each once."""
+    """Takes from records the pairs that a filter asks for, each once.
+
+    Attributes:
+        wanted: the filter.
+    """
 
     def __init__(self, wanted: PairFilter) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._seen = SeenPairs()
         self._statistics = SelectStatistics()
 
@@ -52,12 +59,29 @@ class Select:
             found.records += 1
             if not is_pair(record):
                 found.bad += 1
-            elif self._wanted.takes(record) and self._is_new(record):
+            elif self.wanted.takes(record) and self._is_new(record):
                 found.taken += 1
                 yield record
 
+    def note(self, *, records: int, bad: int) -> None:
+        """Count records that were looked at by columns, and those of them that are no pairs."""
+        self._statistics.records += records
+        self._statistics.bad += bad
+
+    def new_among(
+        self, instance: str, candidate: str, numbers: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Take pairs of one instance and candidate; return which are new, shape `(n,)`."""
+        is_new = self._seen.new_among(instance, candidate, numbers)
+        self._statistics.taken += int(np.count_nonzero(is_new))
+        self._note_seen()
+        return is_new
+
     def _is_new(self, pair: Record) -> bool:
         is_new = self._seen.is_new(pair["instance"], pair["candidate"], pair["seq"])
+        self._note_seen()
+        return is_new
+
+    def _note_seen(self) -> None:
         self._statistics.duplicates = self._seen.duplicates
         self._statistics.is_exact = self._seen.is_exact
-        return is_new

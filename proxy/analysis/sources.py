@@ -41,16 +41,20 @@ class FileSource(Source):
 
     def __iter__(self) -> Iterator[Record]:
         for path in self._paths:
-            try:
-                reading = open_reading(path, self)
-                before = self._statistics.done
-                yield from reading.records()
-                yield from reading.finish()
-                self._statistics.offsets[path.name] = self._statistics.done - before
-            except FileNotFoundError:
-                self._statistics.note(f"{path.name}: removed while reading")
-            except OSError as exc:
-                raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
+            yield from self.records_of(path)
+
+    def records_of(self, path: Path) -> Iterator[Record]:
+        """Yield the records of one of the files; a file that is gone is noted."""
+        try:
+            reading = open_reading(path, self)
+            before = self._statistics.done
+            yield from reading.records()
+            yield from reading.finish()
+            self._statistics.offsets[path.name] = self._statistics.done - before
+        except FileNotFoundError:
+            self._statistics.note(f"{path.name}: removed while reading")
+        except OSError as exc:
+            raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
 def open_source(

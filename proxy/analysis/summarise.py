@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from proxy.analysis.aggregate import BATCH_ROWS, Aggregate, Labels, Reading
 from proxy.analysis.comparing import comparison_of
-from proxy.analysis.finding import findings_of
-from proxy.analysis.findings import CandidateFindings
-from proxy.analysis.judged import JudgedTally
+from proxy.analysis.finding import findings_of, verdict_finding
+from proxy.analysis.findings import CandidateFindings, VerdictFinding
+from proxy.analysis.judged import JudgedTally, VersionPairs
 from proxy.analysis.judging import DEFAULTS, Judging
 from proxy.analysis.parallel import aggregate_files, aggregate_topic
 from proxy.analysis.sources import FileSource, Record, Source, SourceStatistics
@@ -23,6 +23,7 @@ from proxy.analysis.summary import (
     Summary,
 )
 from proxy.comparison.verdict import Verdict
+from proxy.errors import SourceError
 
 if TYPE_CHECKING:
     from proxy.analysis.kafka_source import KafkaSource
@@ -58,15 +59,24 @@ def summarise(
 
 
 def aggregate_of(
-    records: Iterable[Record], reading: Reading, on_batch: Callable[[], object]
+    records: Iterable[Record],
+    reading: Reading,
+    on_batch: Callable[[], object],
+    processes: int | None = None,
 ) -> Aggregate:
     """Return the counts of `records`; files and topics are read by several processes.
+
+    Args:
+        records: pair records, such as `open_source` gives; read once.
+        reading: what to take and how to judge.
+        on_batch: called now and then, to show progress.
+        processes: to read files with; None: as many as there are processors, if there is much.
 
     Raises:
         SourceError: the source cannot be read.
     """
     if isinstance(records, FileSource):
-        return aggregate_files(records, reading, on_batch)
+        return aggregate_files(records, reading, on_batch, processes)
     if isinstance(records, Source) and records.statistics().kind == "kafka":
         return aggregate_topic(cast("KafkaSource", records), reading, on_batch)
     aggregate = Aggregate(reading)
@@ -124,6 +134,57 @@ def verdict_of(
     offsets = sorted(source.offsets.items()) if source else ()
     judged = JudgedTally() if group is None else group.tally.judged
     return reading.judging.verdict(*name, judged, offsets)
+
+
+class Judgement(NamedTuple):
+    """A verdict with what it rests on, in the order of `verdict_report.document`."""
+
+    verdict: Verdict
+    gates_from: str
+    versions: tuple[VersionPairs, ...]
+    source: SourceStatistics | None
+    health: Health
+
+    def finding(self) -> VerdictFinding:
+        """Return the verdict as the document tells it."""
+        return verdict_finding(self.verdict, self.gates_from)
+
+
+def judgement_of(
+    aggregate: Aggregate,
+    reading: Reading,
+    name: tuple[str, str],
+    source: SourceStatistics | None = None,
+) -> Judgement:
+    """Return the verdict on one candidate, given as route and name, with what it rests on."""
+    group = aggregate.groups.get(name)
+    return Judgement(
+        verdict_of(aggregate, reading, name, source),
+        reading.judging.source_of(*name),
+        group.tally.judged.versions() if group else (),
+        source,
+        health_of(aggregate, source),
+    )
+
+
+def only_candidate(aggregate: Aggregate, selection: Selection, how: str) -> tuple[str, str]:
+    """Return route and name of the one candidate there are pairs of, else those asked for.
+
+    Args:
+        aggregate: what was read.
+        selection: what was asked for.
+        how: how to choose one, for the error.
+
+    Raises:
+        SourceError: it could be any of several.
+    """
+    known = sorted(aggregate.groups)
+    if len(known) == 1:
+        return known[0]
+    if not known:
+        return selection.route or "?", selection.candidate or "?"
+    told = ", ".join(f"{route}/{candidate}" for route, candidate in known[:10])
+    raise SourceError(f"there are pairs of {told}: choose by {how}")
 
 
 def health_of(aggregate: Aggregate, source: SourceStatistics | None = None) -> Health:

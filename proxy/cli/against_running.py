@@ -6,11 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from proxy.cli.instance import config_of
 from proxy.config.diff import differences, only_at_start
 from proxy.config.resolved import Config
 from proxy.config.secrets import hidden
 from proxy.errors import AdminError
+from proxy.state.instance_config import config_of
 
 
 def dry_run(config: Config, state_dir: Path | None) -> dict[str, Any]:

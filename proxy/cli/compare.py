@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from proxy.analysis.judging import Judging
+from proxy.analysis.opening import Truth, config_beside
 from proxy.analysis.summarise import aggregate_of, summary_of
 from proxy.analysis.summary import as_dict
 from proxy.cli import options
 from proxy.cli.kafka_login import KafkaOptions, Login
-from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
+from proxy.cli.pair_reading import reading_of, selection_of
 from proxy.cli.reporting import Html, Markdown, OneLookTests, Reports, tell
 from proxy.comparison.correctness import TOLERANCE
 

@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from proxy.cli import options
-from proxy.cli.state_dirs import is_running, read_runtime
+from proxy.cli.state_dirs import is_running
 from proxy.config.load import load_config
 from proxy.config.resolved import Config
 from proxy.doctor.examine import count, examine
 from proxy.doctor.findings import Finding, Level, worst
 from proxy.doctor.sample import Sample
 from proxy.errors import UnderstudyError
+from proxy.state.instance_config import read_runtime
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "bold red"}
 

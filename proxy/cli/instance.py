@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from proxy.cli.state_dirs import (
@@ -19,15 +18,9 @@ from proxy.cli.state_dirs import (
     MARKS,
     is_running,
     is_state_dir,
-    read_runtime,
 )
 from proxy.errors import AdminError, ConfigError
-
-if TYPE_CHECKING:
-    from proxy.config.resolved import Config
-
-#: Config files looked for in the current folder, in this order.
-CONFIG_NAMES = ("understudy.yaml", "understudy.yml", "config/understudy.yaml")
+from proxy.state.instance_config import CONFIG_NAMES, read_runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +67,6 @@ def find_instance(admin: str, state_dir: Path | None) -> Instance:
         "no running instance found: give --admin URL or --state-dir FOLDER, set UNDERSTUDY_ADMIN, "
         f"or run this in the folder of its config ({', '.join(CONFIG_NAMES)})"
     )
-
-
-def config_of(state_dir: Path) -> Config | None:
-    """Return the resolved config that an instance runs or last ran; None if there is none."""
-    # Imported here because building the config's classes takes longer than a kill should wait.
-    from proxy.config.resolved import loads  # noqa: PLC0415
-
-    runtime = read_runtime(state_dir)
-    folder = state_dir / "config"
-    paths = [folder / f"{runtime['config_version']}.json"] if runtime else []
-    try:
-        if not paths:
-            paths = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)[-1:]
-        return loads(paths[0].read_bytes()) if paths else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def with_token(instance: Instance) -> Instance:

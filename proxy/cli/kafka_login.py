@@ -14,10 +14,10 @@ import typer
 
 from proxy.analysis.sources import KAFKA_SCHEME
 from proxy.analysis.topic import Topic, parse_topic
-from proxy.cli.instance import CONFIG_NAMES
 from proxy.config.load import load_config
 from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, SourceError
+from proxy.state.instance_config import CONFIG_NAMES
 
 KafkaOptions = Annotated[
     list[str] | None,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from proxy.cli.instance import CONFIG_NAMES
 from proxy.config.load import load_config
 from proxy.config.resolved import Kafka
 from proxy.errors import UnderstudyError
+from proxy.state.instance_config import CONFIG_NAMES
 
 
 def config_path(given: Path | None) -> Path:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from proxy.cli.instance import Instance, config_of, find_instance, with_token
+from proxy.cli.instance import Instance, find_instance, with_token
 from proxy.cli.order_answer import Done
 from proxy.cli.quick_kill import QuickKill
 from proxy.cli.state_dirs import can_order, is_running, is_state_dir, operator
@@ -25,6 +25,7 @@ from proxy.errors import AdminError, StateError
 from proxy.state import kill as latch
 from proxy.state.control_page import ControlPage, Part, decode, is_readable, open_page
 from proxy.state.decision_record import Decision
+from proxy.state.instance_config import config_of
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError
 from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
 from proxy.state.orders import (

@@ -8,9 +8,10 @@ import typer
 
 from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.window import parse_instant_ms
-from proxy.cli.instance import config_of, find_instance
+from proxy.cli.instance import find_instance
 from proxy.config.resolved import Config
 from proxy.errors import AdminError, SourceError
+from proxy.state.instance_config import config_of
 from proxy.telemetry import wall_ns
 
 From = Annotated[

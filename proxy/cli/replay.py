@@ -23,7 +23,6 @@ from proxy.analysis.replay_target import Limits, Sender, backend_of, changes_of
 from proxy.analysis.source import Source
 from proxy.analysis.sources import open_source
 from proxy.cli import options, pair_options
-from proxy.cli.instance import config_of
 from proxy.cli.kafka_login import KafkaOptions, Login
 from proxy.cli.kafka_of import config_path
 from proxy.cli.progress import ReadingProgress
@@ -31,6 +30,7 @@ from proxy.cli.state_dirs import is_state_dir
 from proxy.config.load import load_config
 from proxy.config.resolved import Backend, Config
 from proxy.errors import ReplayError
+from proxy.state.instance_config import config_of
 
 #: As the shell reports a command that Ctrl-C has ended.
 INTERRUPTED = 130

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +11,12 @@ import orjson
 import typer
 from rich.console import Console
 
-from proxy.analysis.one_look import one_look_tests, require_statsmodels
+from proxy.analysis.one_look import add_one_look, require_statsmodels
 from proxy.analysis.reports.build import page_of
 from proxy.analysis.reports.html import html_of
 from proxy.analysis.reports.markdown import markdown_of
 from proxy.analysis.reports.terminal import render
+from proxy.analysis.shown import write_report
 from proxy.errors import ReportError
 
 Html = Annotated[
@@ -68,15 +69,12 @@ def tell(document: dict[str, Any], reports: Reports, *, as_json: bool) -> None:
         ReportError: a file cannot be written.
     """
     if reports.with_one_look:
-        for candidate in document["candidates"]:
-            gates = candidate["verdict"]["gates"]
-            tests = [test for gate in gates for test in one_look_tests(gate)]
-            candidate["one_look"] = [asdict(test) for test in tests]
+        add_one_look(document)
     page = page_of(document)
     if reports.html is not None:
-        _write(reports.html, html_of(page))
+        write_report(reports.html, html_of(page))
     if reports.markdown is not None:
-        _write(reports.markdown, markdown_of(page))
+        write_report(reports.markdown, markdown_of(page))
     if as_json:
         options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
         sys.stdout.buffer.write(orjson.dumps(document, option=options))
@@ -86,10 +84,3 @@ def tell(document: dict[str, Any], reports: Reports, *, as_json: bool) -> None:
     for path in (reports.html, reports.markdown):
         if path is not None:
             print(f"wrote {path}", file=sys.stderr)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as exc:
-        raise ReportError(f"cannot write {path}: {exc.strerror or exc}") from exc

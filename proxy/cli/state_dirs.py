@@ -5,14 +5,13 @@ It imports next to nothing, because a kill waits for it.
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 from pathlib import Path
-from typing import Any
+
+from proxy.state.instance_config import RUNTIME_NAME, read_runtime
 
 DEFAULT_STATE_DIR = "state"
-RUNTIME_NAME = "runtime.json"
 #: What every state directory has, from the first `understudy serve` on: one of these at least.
 MARKS = ("control.page", RUNTIME_NAME, "config")
 
@@ -39,15 +38,6 @@ def is_running(state_dir: Path) -> bool:
 def can_order(state_dir: Path) -> bool:
     """Return whether an instance runs there whose control page we may change ourselves."""
     return is_running(state_dir) and os.access(state_dir, os.W_OK | os.X_OK)
-
-
-def read_runtime(state_dir: Path) -> dict[str, Any] | None:
-    """Return what the launcher left in `runtime.json`; None without one."""
-    try:
-        found = json.loads((state_dir / RUNTIME_NAME).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def operator() -> str:

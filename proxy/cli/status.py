@@ -12,12 +12,13 @@ import typer
 
 from proxy.cli import options
 from proxy.cli.admin_api import TIMEOUT_S, UnreachableError, call
-from proxy.cli.instance import Instance, config_of, find_instance, with_token
-from proxy.cli.state_dirs import RUNTIME_NAME, is_state_dir
+from proxy.cli.instance import Instance, find_instance, with_token
+from proxy.cli.state_dirs import is_state_dir
 from proxy.cli.status_tables import print_status, watch_status
 from proxy.control.snapshot import Observer
 from proxy.control.status import status as status_of
 from proxy.errors import AdminError
+from proxy.state.instance_config import RUNTIME_NAME, config_of
 
 WATCH_S = 1.0
 #: How long control is given when the state directory could be read instead.

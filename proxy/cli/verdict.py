@@ -12,8 +12,9 @@ import orjson
 import typer
 
 from proxy.analysis.judging import Judging
+from proxy.analysis.opening import Truth, config_beside
 from proxy.analysis.sentence import verdict_sentence
-from proxy.analysis.summarise import aggregate_of, health_of, verdict_of
+from proxy.analysis.summarise import aggregate_of, judgement_of, only_candidate
 from proxy.analysis.verdict_report import (
     Recomputed,
     document,
@@ -23,7 +24,7 @@ from proxy.analysis.verdict_report import (
 )
 from proxy.cli import options
 from proxy.cli.kafka_login import KafkaOptions, Login
-from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
+from proxy.cli.pair_reading import reading_of, selection_of
 from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
@@ -105,18 +106,13 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     truth, login = Truth(labels, tolerance), Login(config, kafka_option)
     with reading_of(source, selection, judging, truth, login) as (pairs, reading, advance):
         aggregate = aggregate_of(pairs, reading, advance)
-        name = _chosen(aggregate.groups, route, candidate)
-        found = verdict_of(aggregate, reading, name, pairs.statistics())
-        group = aggregate.groups.get(name)
-        versions = group.tally.judged.versions() if group else ()
-        health = health_of(aggregate, pairs.statistics())
-    gates_from = judging.source_of(*name)
+        name = only_candidate(aggregate, selection, "--route and --candidate")
+        found = judgement_of(aggregate, reading, name, pairs.statistics())
     if as_json:
-        told = document(found, gates_from, versions, pairs.statistics(), health)
-        _write(told)
+        _write(document(*found))
     else:
-        print("\n".join(lines_of(found, gates_from, versions)))
-    raise Ended(EXIT_CODES[found.outcome])
+        print("\n".join(lines_of(found.verdict, found.gates_from, found.versions)))
+    raise Ended(EXIT_CODES[found.verdict.outcome])
 
 
 def _recompute(path: Path, *, as_json: bool) -> None:
@@ -171,21 +167,6 @@ def _write(told: dict[str, object]) -> None:
     form = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     sys.stdout.buffer.write(orjson.dumps(told, option=form))
     sys.stdout.buffer.flush()
-
-
-def _chosen(names: Iterable[tuple[str, str]], route: str, candidate: str) -> tuple[str, str]:
-    """Return the candidate that is meant.
-
-    Raises:
-        SourceError: it could be any of several.
-    """
-    known = sorted(names)
-    if len(known) == 1:
-        return known[0]
-    if not known:
-        return route or "?", candidate or "?"
-    told = ", ".join(f"{one}/{other}" for one, other in known[:10])
-    raise SourceError(f"there are pairs of {told}: choose by --route and --candidate")
 
 
 def _margins(given: list[str], metrics: list[Metric]) -> dict[Metric, float]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from proxy.cli.instance import config_of
 from proxy.config.resolved import Route
 from proxy.routing.decide import PRIMARY, Plan, decide, make_plan, unit_of
 from proxy.state.control_page import ControlState, Part, for_config
+from proxy.state.instance_config import config_of
 from proxy.state.kill import Scope, kill, set_weight
 from tests.support.counting_backend import counting_backend, two_workers
 from tests.support.instance import Instance, running

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.admin_api import UnreachableError, call
-from proxy.cli.instance import Instance, config_of, find_instance, with_token
+from proxy.cli.instance import Instance, find_instance, with_token
 from proxy.cli.state_dirs import is_running
 from proxy.errors import AdminError
+from proxy.state.instance_config import config_of
 from tests.support.counting_backend import counting_backend
 from tests.support.resolved_config import small_config, write_config
 

@@ -28,6 +28,7 @@ def _config(primary: str, candidate_url: str, **more: Any) -> dict[str, Any]:
             "protocol": "json",
             "primary": "v1",
             "split_by": "header:x-user-id",
+            "segments": {"tier": "header:x-tier"},
             "candidates": [{"name": "v2", "backend": "v2", "mirror": mirror}],
             "replicate": "30%",
             "compare": {"prediction": "y", "comparator": "numeric"},
@@ -47,7 +48,8 @@ def _ask(base_url: str) -> None:
             for x in range(REQUESTS):
                 answer = client.post(
                     f"{base_url}/{route}", json={"x": x},
-                    headers={"x-user-id": f"u{x}", "x-request-id": f"{route}-{x}"},
+                    headers={"x-user-id": f"u{x}", "x-request-id": f"{route}-{x}",
+                             "x-tier": "gold" if x % 4 else "free"},
                 )  # fmt: skip
                 assert answer.status_code == 200
 
