@@ -70,6 +70,11 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("for a program", "understudy status --json"),
         ("of another machine", "understudy status --admin http://10.0.0.7:9090"),
     ),
+    "decisions": (
+        ("who killed it, and why", "understudy decisions"),
+        ("all that the log has, for a program", "understudy decisions --json --limit 1000"),
+        ("of an instance that does not run", "understudy decisions --state-dir ./state"),
+    ),
     "reload": (
         ("after an edit that should be live now", 'understudy reload --reason "two endpoints"'),
     ),

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from proxy import __version__
 from proxy.control.bodies import LatchOrder, RampOrder, ReloadOrder, WeightOrder
 from proxy.pairs import label
+from proxy.state import decision_record
 
 _REF = "#/components/schemas/{model}"
 
@@ -117,11 +118,17 @@ def document() -> dict[str, Any]:
                     model.__name__: model.model_json_schema(ref_template=_REF)
                     for model in (LatchOrder, WeightOrder, RampOrder, ReloadOrder)
                 },
-                "Label": {k: v for k, v in label.json_schema().items() if not k.startswith("$")},
+                "Label": _schema(label.json_schema()),
                 "LabelsTaken": _LABELS_TAKEN,
+                "Decision": _schema(decision_record.json_schema()),
             },
         },
     }
+
+
+def _schema(published: dict[str, Any]) -> dict[str, Any]:
+    """Return a published JSON Schema as a part of this document."""
+    return {key: value for key, value in published.items() if not key.startswith("$")}
 
 
 def _operation(
@@ -150,6 +157,9 @@ def _operation(
         operation["parameters"] = [
             {"name": "limit", "in": "query", "schema": {"type": "integer", "maximum": 1000}}
         ]
+        decision = {"type": "array", "items": {"$ref": _REF.format(model="Decision")}}
+        told = {"type": "object", "properties": {"decisions": decision}}
+        operation["responses"]["200"]["content"] = {"application/json": {"schema": told}}
     if path in ("/healthz", "/readyz"):
         operation["security"] = []
     if path == LABELS_PATH:

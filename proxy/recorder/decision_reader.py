@@ -77,8 +77,8 @@ class DecisionReader:
                 for line, record in self._records(file):
                     if record["seq"] <= batch.seq:
                         continue
-                    gap = record["seq"] - batch.seq - 1
-                    batch.lost[Drop.JOURNAL_FULL if is_oldest else Drop.DAMAGED] += gap
+                    if gap := record["seq"] - batch.seq - 1:
+                        batch.lost[Drop.JOURNAL_FULL if is_oldest else Drop.DAMAGED] += gap
                     is_oldest = False
                     batch.messages.append(_message(record, line))
                     batch.seq = record["seq"]

@@ -125,8 +125,7 @@ class DecisionShipper(Beside):
         self._accounts[ACKNOWLEDGED] += delivery.acknowledged
         for lost in (batch.lost, delivery.dropped):
             for reason, count in lost.items():
-                if count:
-                    self._accounts[f"{DROPPED}{reason}"] += count
+                self._accounts[f"{DROPPED}{reason}"] += count
 
     def _commit(self) -> None:
         """Make durable what is done; what the disk refuses is tried again with the next look.

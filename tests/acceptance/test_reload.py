@@ -231,16 +231,18 @@ def test_what_changed_is_told_and_kept_without_secrets(
 
         _write(tmp_path, moved)
         wait_for(lambda: _live_weight(instance) == 700, "the reload")
-        (line,) = (instance.state_dir / "decisions.ndjson").read_text().splitlines()
-        decision = json.loads(line)
-        assert decision["action"] == "config"
+        log = (instance.state_dir / "decisions.ndjson").read_text()
+        *refusals, decision, weight = map(json.loads, log.splitlines())
+        assert {(each["action"], each["outcome"]) for each in refusals} == {("reload", "refused")}
+        assert (decision["action"], decision["outcome"]) == ("reload", "done")
+        assert (weight["action"], weight["old"], weight["new"]) == ("weight", 2_000, 700)
         assert decision["diff"] == [
             "routes.iris.candidates.v2.weight: 20% -> 7%",
             "routes.iris.candidates.v2.set_headers.x-key: added: (secret)",
             "routes.iris.candidates.v2.set_headers.authorization: removed: (secret)",
         ]
         assert decision["old"] != decision["new"] == instance.status()["config_version"]
-        assert "hunter2" not in line + instance.stderr
+        assert "hunter2" not in log + instance.stderr
         files = (path for path in instance.state_dir.rglob("*") if path.is_file())
         assert not any(b"hunter2" in path.read_bytes() for path in files)
 

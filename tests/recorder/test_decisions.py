@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import uuid
 from pathlib import Path
@@ -79,6 +80,26 @@ def test_a_reader_finds_its_place_by_number_alone(
     assert (again.seq, again.messages[0].request_id, again.messages[1].request_id) == (
         60, "iris", "*",
     )  # fmt: skip
+
+
+def test_a_reader_misses_nothing_while_files_are_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is renamed between the list and the look is no loss."""
+    monkeypatch.setattr(decision_files, "FILE_BYTES", 1_500)
+    monkeypatch.setattr(decision_files, "FILES_KEPT", 1_000)
+    fork = multiprocessing.get_context("fork")
+    writer = fork.Process(target=decide, args=(tmp_path, range(1, 401)))
+    writer.start()
+    reader, seen = DecisionReader(tmp_path, 0), 0
+    try:
+        while seen < 400:
+            batch = reader.read(GIB)
+            assert batch.lost == {}
+            seen += len(batch.messages)
+    finally:
+        writer.join(20)
+    assert seen == 400
 
 
 def test_what_a_reader_misses_is_counted_by_reason(
