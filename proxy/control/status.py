@@ -64,10 +64,10 @@ def problems(snapshot: Snapshot) -> list[str]:
         elif process.is_hung:
             found.append(f"{process.name} hangs: it has not moved for {HUNG_MS // 1000} s or more")
     for route in snapshot.config.routes:
+        found += _taken_out(snapshot, route)
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
-        found += _taken_out(snapshot, route)
     found += _endpoints_left_out(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
@@ -292,7 +292,7 @@ def _guard(snapshot: Snapshot, *names: str) -> dict[str, Any]:
 def _taken_out(snapshot: Snapshot, route: Route) -> list[str]:
     found = ((c.name, ejection_of(snapshot, route.name, c.name)) for c in route.candidates)
     return [
-        f"{route.name}/{name} is out of live traffic: {ejection.words}; once it is mended, "
+        f"{route.name}/{name}: out of live traffic: {ejection.words}; once it is mended, "
         f"`understudy revive --route {route.name} --candidate {name} --reason TEXT`"
         for name, ejection in found
         if ejection is not None
