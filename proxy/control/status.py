@@ -68,10 +68,10 @@ def problems(snapshot: Snapshot) -> list[str]:
     found += _config_troubles(snapshot)
     found += _process_troubles(snapshot)
     for route in snapshot.config.routes:
+        found += _taken_out(snapshot, route)
         found += failing_legs(route, snapshot.recent)
         found += _open_breakers(snapshot, route)
         found += _ramp_troubles(snapshot, route)
-        found += _taken_out(snapshot, route)
     found += _endpoints_left_out(snapshot) + replica_troubles(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
         if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
@@ -325,7 +325,7 @@ def _guard(snapshot: Snapshot, *names: str) -> dict[str, Any]:
 def _taken_out(snapshot: Snapshot, route: Route) -> list[str]:
     found = ((c.name, ejection_of(snapshot, route.name, c.name)) for c in route.candidates)
     return [
-        f"{route.name}/{name} is out of live traffic: {ejection.words}; once it is mended, "
+        f"{route.name}/{name}: out of live traffic: {ejection.words}; once it is mended, "
         f"`understudy revive --route {route.name} --candidate {name} --reason TEXT`"
         for name, ejection in found
         if ejection is not None

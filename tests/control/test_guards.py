@@ -169,7 +169,7 @@ def test_status_and_metrics_tell_of_it_until_the_revive(instance: Instance) -> N
         "latency_ms": 1500.0,
     }  # fmt: skip
     (problem,) = problems(snapshot)
-    assert problem.startswith(f"iris/v2 is out of live traffic: {WORDS}")
+    assert problem.startswith(f"iris/v2: out of live traffic: {WORDS}")
     assert "understudy revive --route iris --candidate v2" in problem
     assert {
         f"understudy_guard_ejected{name} 1.0",
