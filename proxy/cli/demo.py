@@ -71,7 +71,7 @@ def demo(
         with closing(Folder(directory)) as folder, Story(folder, Stage(console)) as story:
             is_right = _tell(story, console, plan, is_kept=keep, as_json=as_json)
             if keep:
-                _keep(story, console, opens_browser=not no_browser)
+                is_right &= _keep(story, console, opens_browser=not no_browser)
     except KeyboardInterrupt:
         console.print("[yellow]interrupted[/yellow]; everything is stopped")
         raise typer.Exit(_INTERRUPTED) from None
@@ -111,11 +111,14 @@ async def _run(story: Story, plan: Plan) -> None:
     await story.perform(plan)
 
 
-def _keep(story: Story, console: Console, *, opens_browser: bool) -> None:
-    """Wait for Ctrl-C, with a little traffic and all servers."""
+def _keep(story: Story, console: Console, *, opens_browser: bool) -> bool:
+    """Wait for Ctrl-C, with a little traffic and all servers; return whether the stop was clean."""
     story.repair()
     admin_url = story.running.admin_url
-    console.print(f"\n[bold]Still running: {story.running.url}, admin {admin_url}[/bold]")
+    stage = Stage(console)
+    stage.title("Still running")
+    stage.say(f"proxy      {story.running.url}")
+    stage.say(f"dashboard  {admin_url}")
     _list(console, play_commands(story))
     console.print("\nCtrl-C ends it.")
     if opens_browser and console.is_terminal and _has_display():
@@ -123,6 +126,7 @@ def _keep(story: Story, console: Console, *, opens_browser: bool) -> None:
     with suppress(KeyboardInterrupt):
         asyncio.run(story.play())
     story.stop()
+    return story.measured.exit_code == 0
 
 
 def _has_display() -> bool:
