@@ -25,7 +25,7 @@ from proxy.cli.order_as_typer import as_function
 #: Every command in the order of `--help`, in panels, with the line that says what it is for.
 PANELS = {
     "Begin": {
-        "demo": "Show all of it on this machine, in about half a minute, with real models.",
+        "demo": "Show all of it on this machine, in under a minute, with real models and traffic.",
         "init": "Write a commented config to start from.",
         "check": "Check a config and say what it does, or everything that is wrong with it.",
         "explain": "Say which route takes a request, who serves it, who gets a copy, and why.",

@@ -1,4 +1,4 @@
-"""`understudy demo`: the whole product in half a minute, on real models, on this machine."""
+"""`understudy demo`: the whole product in under a minute, on real models, on this machine."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ except ModuleNotFoundError as exc:
         "the demo needs scikit-learn: pip install '.[demo]' in a clone of Understudy"
     ) from exc
 
-FULL = Plan(rate=200.0, seconds=(2.0, 3.0, 1.5), weights=(1, 10, 50, 100))
-FAST = Plan(rate=200.0, seconds=(1.0, 2.0, 1.5), weights=(10, 100))
+FULL = Plan(rate=250.0, seconds=(1.5, 2.0, 1.0), weights=(1, 10, 50, 100))
+FAST = Plan(rate=250.0, seconds=(1.0, 1.5, 1.0), weights=(10, 100))
 _INTERRUPTED = 130
 
 
@@ -56,14 +56,15 @@ def demo(
     ] = Path("understudy-demo"),
     as_json: options.AsJson = False,
 ) -> None:
-    """Show the whole product on this machine, in about half a minute, with real models and traffic.
+    """Show the whole product on this machine, in under a minute, with real models and traffic.
 
     Two candidates ask for users: one is halted by evidence, the other goes to 100%, is killed,
     revived, and rolled back by itself when its server dies. Every answer is checked.
     Exit code 1 when anything went wrong.
     """
     plan = FAST if fast else FULL
-    # One way out for all of them, so that nothing is left running.
+    # One way out for all of them, so that nothing is left running; a shell's `&` ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console(stderr=as_json)
@@ -71,7 +72,7 @@ def demo(
         with closing(Folder(directory)) as folder, Story(folder, Stage(console)) as story:
             is_right = _tell(story, console, plan, is_kept=keep, as_json=as_json)
             if keep:
-                _keep(story, console, opens_browser=not no_browser)
+                is_right &= _keep(story, console, opens_browser=not no_browser)
     except KeyboardInterrupt:
         console.print("[yellow]interrupted[/yellow]; everything is stopped")
         raise typer.Exit(_INTERRUPTED) from None
@@ -111,11 +112,14 @@ async def _run(story: Story, plan: Plan) -> None:
     await story.perform(plan)
 
 
-def _keep(story: Story, console: Console, *, opens_browser: bool) -> None:
-    """Wait for Ctrl-C, with a little traffic and all servers."""
+def _keep(story: Story, console: Console, *, opens_browser: bool) -> bool:
+    """Wait for Ctrl-C, with a little traffic and all servers; return whether the stop was clean."""
     story.repair()
     admin_url = story.running.admin_url
-    console.print(f"\n[bold]Still running: {story.running.url}, admin {admin_url}[/bold]")
+    stage = Stage(console)
+    stage.title("Still running")
+    stage.say(f"proxy      {story.running.url}")
+    stage.say(f"dashboard  {admin_url}")
     _list(console, play_commands(story))
     console.print("\nCtrl-C ends it.")
     if opens_browser and console.is_terminal and _has_display():
@@ -123,6 +127,7 @@ def _keep(story: Story, console: Console, *, opens_browser: bool) -> None:
     with suppress(KeyboardInterrupt):
         asyncio.run(story.play())
     story.stop()
+    return story.measured.exit_code == 0
 
 
 def _has_display() -> bool:

@@ -10,7 +10,7 @@ from typing import Final
 #: By command and subcommand; the empty name is `understudy` itself. Each: what for, the line.
 EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "": (
-        ("see all of it on this machine, in half a minute", "understudy demo"),
+        ("see all of it on this machine, in under a minute", "understudy demo"),
         (
             "a config to start from, then the proxy",
             "understudy init && understudy serve understudy.yaml",
@@ -22,7 +22,7 @@ EXAMPLES: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ),
     ),
     "demo": (
-        ("half a minute, every answer checked", "understudy demo"),
+        ("in under a minute, every answer checked", "understudy demo"),
         (
             "leave all of it running, with a little traffic and the dashboard",
             "understudy demo --fast --keep",

@@ -12,8 +12,10 @@ from rich.text import Text
 
 _STYLES = {"promoted": "green", "rolled_back": "bold red", "paused": "yellow"}
 _OUTCOMES = {"promote": "green", "halt": "bold red"}
-#: Evidence beyond it is said to be more than this.
+#: Evidence beyond it, or below one in so many, is said to be more than this, or less.
 _MUCH = 1_000.0
+#: From here on its decimals say nothing.
+_WHOLE = 10.0
 #: A unit and its seconds, and the next smaller one and its.
 _UNITS = (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1))
 #: Below it, tenths of a second matter.
@@ -59,7 +61,7 @@ def _notes(told: Mapping[str, Any]) -> Iterator[Text]:
 def _times(told: Mapping[str, Any]) -> Iterator[str]:
     left = f", {span(told['wait_s'])} to wait" if told["wait_s"] else ""
     yield (
-        f"{told['pairs']:,} of {told['min_pairs']:,} pairs, "
+        f"{told['pairs']:,} pairs (at least {told['min_pairs']:,}), "
         f"{span(told['elapsed_s'])} in this step{left}"
     )
     if told["expires_s"] is not None:
@@ -69,26 +71,27 @@ def _times(told: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _gates(told: Mapping[str, Any]) -> Table:
-    """Return a line for each gate; the bounds hold at every look."""
-    table = Table()
+    """Return a line for each gate; the bounds hold at every look. It fits 80 columns."""
+    table = Table(box=None, padding=(0, 0, 0, 2), pad_edge=True, header_style="dim")
     for name in ("gate", "says"):
         table.add_column(name)
-    for name in ("pairs", "worse by", "bounds", "may be", "to promote", "to halt"):
+    for name in ("pairs", "worse by", "may be", "to promote", "to halt"):
         table.add_column(name, justify="right")
     for gate in told["gates"]:
         style = _OUTCOMES.get(gate["outcome"], "")
+        margin = "" if gate.get("margin") is None else f"{gate['margin'] * 100:g}%"
         table.add_row(
-            gate["metric"], Text(gate["outcome"], style), f"{gate['pairs']:,}", *_worse(gate),
-            _percent(gate.get("margin")), _evidence(gate, "promote"), _evidence(gate, "halt"),
+            gate["metric"], Text(gate["outcome"], style), f"{gate['pairs']:,}", _worse(gate),
+            margin, _evidence(gate, "promote"), _evidence(gate, "halt"),
         )  # fmt: skip
     return table
 
 
-def _worse(gate: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the mean of the differences, and the bounds that hold at every look."""
+def _worse(gate: Mapping[str, Any]) -> str:
+    """Return the mean of the differences with the bounds that hold at every look, in percent."""
     if gate["mean"] is None:
-        return "", ""
-    return f"{gate['mean']:+.2%}", f"{gate['lower']:+.1%} to {gate['upper']:+.1%}"
+        return ""
+    return f"{gate['mean']:+.1%} ({gate['lower'] * 100:+.1f} to {gate['upper'] * 100:+.1f})"
 
 
 def _evidence(gate: Mapping[str, Any], side: str) -> str:
@@ -96,12 +99,14 @@ def _evidence(gate: Mapping[str, Any], side: str) -> str:
     if "acts_at" not in gate:
         return ""
     log_e = gate[f"log_e_{side}"]
-    shown = f">{_MUCH:,.0f}" if log_e > math.log(_MUCH) else f"{math.exp(log_e):.2g}"
-    return f"{shown} of {gate['acts_at']:g}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share * 100:g}%"
+    if log_e > math.log(_MUCH):
+        shown = f">{_MUCH:,.0f}"
+    elif log_e < -math.log(_MUCH):
+        shown = f"<{1 / _MUCH:g}"
+    else:
+        value = math.exp(log_e)
+        shown = f"{value:.0f}" if value >= _WHOLE else f"{value:.2g}"
+    return f"{shown}/{gate['acts_at']:g}"
 
 
 def span(seconds: float) -> str:

@@ -33,12 +33,15 @@ def test_place_evidence_and_time_left_are_there() -> None:
     """Each gate with how much worse the candidate is, and how far the evidence goes both ways."""
     shown = _shown()
     assert "digits/v2  stepping step 2 of 3 at 10%  shadow → 1% → [10%] → 100%" in shown
-    assert "143 of 2,000 pairs, 1 min 2 s in this step, 8 min 58 s to wait" in shown
+    assert "143 pairs (at least 2,000), 1 min 2 s in this step, 8 min 58 s to wait" in shown
     assert "rolled back in 23 h 59 min unless it passes" in shown
     assert "waits: continue: agreement: undecided" in shown
-    for cell in ("1,143", "+0.20%", "-1.1% to +3.1%", "2%", "3 of 20", "0.05 of 20"):
-        assert f" {cell} " in shown
-    assert ">1,000 of 20" in _shown(gates=[GATE | {"log_e_promote": 900.0}])
+    for cell in ("1,143", "+0.2% (-1.1 to +3.1)", "2%", "3/20", "0.05/20"):
+        assert f" {cell}" in shown
+    assert ">1,000/20" in _shown(gates=[GATE | {"log_e_promote": 900.0}])
+    assert " 665/20" in _shown(gates=[GATE | {"log_e_promote": 6.5}])
+    assert "<0.001/20" in _shown(gates=[GATE | {"log_e_halt": -9.0}])
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_a_ramp_that_has_ended_says_why_and_by_whom() -> None:

@@ -79,7 +79,7 @@ def test_it_shows_place_evidence_and_verdict_of_a_ramp(
     assert _texts(window, ".way .here") == ["25%"]
     assert _texts(window, "article td")[:3] == ["availability", "continue", "60"]
     assert "of 20" in _texts(window, "article td")[-2]
-    assert "60 of 100 pairs" in _texts(window, "article p")[0]
+    assert "60 pairs (at least 100)" in _texts(window, "article p")[0]
     assert "waits: continue: availability: undecided" in _texts(window, "article p")
     wait_for(lambda: "<b>try</b> it" in _texts(window, "#decisions td"), "the decisions")
     stage.count(worse=400)

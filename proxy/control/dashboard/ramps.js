@@ -70,7 +70,7 @@ function notes(ramp) {
   const found = [];
   if (ramp.elapsed_s !== null) {
     const wait = ramp.wait_s ? `, ${span(ramp.wait_s)} to wait` : "";
-    let times = `${ramp.pairs.toLocaleString("en")} of ${ramp.min_pairs.toLocaleString("en")} pairs, `
+    let times = `${ramp.pairs.toLocaleString("en")} pairs (at least ${ramp.min_pairs.toLocaleString("en")}), `
       + `${span(ramp.elapsed_s)} in this step${wait}`;
     if (ramp.expires_s !== null) times += `; rolled back in ${span(ramp.expires_s)} unless it passes`;
     if (ramp.approval === "manual") times += "; when it passes, an operator must promote it";
