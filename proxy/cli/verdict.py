@@ -112,7 +112,16 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         _write(told)
     else:
         print("\n".join(lines_of(found, gates_from, versions)))
+    if group is None:
+        print(_nothing_selected(health.records, pairs.statistics().name), file=sys.stderr)
     raise Ended(EXIT_CODES[found.outcome])
+
+
+def _nothing_selected(records: int, name: str) -> str:
+    """Return why there is no data: a name that is misspelt must not wait for data for ever."""
+    if not records:
+        return f"note: there are no pairs in {name}"
+    return f"note: none of the {records:,} in {name} fits --route, --candidate, --since and --until"
 
 
 def _recompute(path: Path, *, as_json: bool) -> None:

@@ -133,6 +133,8 @@ def test_several_candidates_must_be_chosen_from(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "iris/v2, iris/v3: choose" in done.stderr
     assert verdict("--from", str(path), "--candidate", "v2").returncode == 3
+    misspelt = verdict("--from", str(path), "--candidate", "v9")
+    assert (misspelt.returncode, "none of the 19 in" in misspelt.stderr) == (3, True)
 
 
 def test_every_decision_of_a_log_is_made_again(tmp_path: Path) -> None:
