@@ -11,7 +11,10 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from proxy.analysis.judging import Judging
+from proxy.analysis.as_of import as_of
+from proxy.analysis.judged import JudgedTally
+from proxy.analysis.judging import Judging, judging_like, recounted
+from proxy.analysis.labelled import labels_beside
 from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summarise import aggregate_of, health_of, verdict_of
 from proxy.analysis.verdict_report import (
@@ -20,6 +23,7 @@ from proxy.analysis.verdict_report import (
     lines_of,
     read_decisions,
     read_record,
+    read_selection,
 )
 from proxy.cli import options
 from proxy.cli.pair_reading import config_beside, reading_of, selection_of
@@ -27,6 +31,7 @@ from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
 from proxy.comparison.verdict import Outcome, Verdict
+from proxy.comparison.verdict_json import dumps
 from proxy.config.units import seconds
 from proxy.errors import SourceError
 
@@ -55,6 +60,14 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         typer.Option(
             help="Instead of pairs: compute the verdict in a file of --json again, from its counts; "
             "or every verdict in a log of decisions (decisions.ndjson).",
+            metavar="FILE",
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Count the pairs of --from again, up to where the verdict in a file of --json had "
+            "read, and say whether it comes out the same, bit for bit.",
             metavar="FILE",
         ),
     ] = None,
@@ -92,6 +105,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         _recompute(from_record, as_json=as_json)
     if not source:
         raise SourceError("say where pairs are (--from SOURCE), or give a verdict (--from-record)")
+    if check is not None:
+        _check(check, source, labels, tolerance)
     judging = Judging(
         metrics=tuple(dict.fromkeys(metric or ())),
         margins=_margins(margin or [], metric or []),
@@ -108,7 +123,7 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         health = health_of(aggregate, pairs.statistics())
     gates_from = judging.source_of(*name)
     if as_json:
-        told = document(found, gates_from, versions, pairs.statistics(), health)
+        told = document(found, gates_from, versions, pairs.statistics(), health, selection)
         _write(told)
     else:
         print("\n".join(lines_of(found, gates_from, versions)))
@@ -122,6 +137,39 @@ def _nothing_selected(records: int, name: str) -> str:
     if not records:
         return f"note: there are no pairs in {name}"
     return f"note: none of the {records:,} in {name} fits --route, --candidate, --since and --until"
+
+
+def _check(path: Path, source: str, labels: str, tolerance: float) -> None:
+    """Count again what a verdict was made from, and end: with its exit code if it is the same.
+
+    Raises:
+        SourceError: it is not, or cannot be counted any more.
+    """
+    try:
+        data = path.read_bytes()
+        written, selection = read_record(data), read_selection(data)
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise SourceError(f"{path}: {exc}") from exc
+    key, judging = written.counts.key, judging_like(written.params)
+    if not source.startswith("kafka://"):  # those of the source, not of what it was
+        labels = labels or labels_beside(source) or "none"
+    with (
+        as_of(source, dict(written.counts.offsets)) as then,
+        reading_of(then, selection, judging, labels, tolerance) as (pairs, reading, advance),
+    ):
+        groups = aggregate_of(pairs, reading, advance).groups
+        group = groups.get((key.route, key.candidate))
+        judged = JudgedTally() if group is None else group.tally.judged
+        found = recounted(written, judged, sorted(pairs.statistics().offsets.items()))
+    if dumps(found) != dumps(written):
+        raise SourceError(
+            f"{source} does not give the verdict in {path}: it says {verdict_sentence(written)} "
+            f"Counted again: {verdict_sentence(found)}"
+        )
+    print(f"{verdict_sentence(written)}\n  counted again from {source}: the same, bit for bit")
+    raise Ended(EXIT_CODES[written.outcome])
 
 
 def _recompute(path: Path, *, as_json: bool) -> None:
