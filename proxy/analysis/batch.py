@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from proxy.analysis.coded import Booleans, Coded, coded, combined, uncoded
 from proxy.analysis.judged import Segments, Version
 from proxy.analysis.predictions import Hashes, hashes_of
 from proxy.analysis.rows import (
@@ -28,18 +29,15 @@ from proxy.analysis.rows import (
     counted_fault,
 )
 from proxy.analysis.source import Record
+from proxy.analysis.tosses import Tosses, tosses_of
 from proxy.comparison.evidence import LastVersions
 from proxy.comparison.sketch import Floats
-from proxy.comparison.split_keys import Toss, toss_of
 
 _PLACES: Final = {name: place for place, name in enumerate(COUNTED_FIELDS)}
 _COMPARATOR: Final = _PLACES["comparator"]
 _SAMPLE_PROB: Final = _PLACES["sample_prob"]
-_WEIGHT: Final = _PLACES["ramp_weight_bp"]
 _STATUSES: Final = (_PLACES["primary_status"], _PLACES["candidate_status"])
 _KEY: Final = (_PLACES["experiment_id"], _PLACES["config_version"])
-
-Booleans = NDArray[np.bool_]
 
 
 class BadRowError(ValueError):
@@ -82,8 +80,8 @@ class Predicted(NamedTuple):
     """Predictions of pairs with one comparator."""
 
     comparator: str
-    primary: Sequence[Any]
-    candidate: Sequence[Any]
+    primary: Coded
+    candidate: Coded
     hashes: Hashes
 
 
@@ -102,7 +100,7 @@ class Batch:
         predicted: by comparator.
         differing: whole records of pairs that differ, as many as may be among the worst.
         labelled: pairs to look labels up for; empty where there are none.
-        tosses: by experiment and config, what pairs say of the split, each with its key's hash.
+        tosses: what pairs say of the split.
     """
 
     size: int
@@ -114,7 +112,7 @@ class Batch:
     predicted: list[Predicted]
     differing: list[Record] = field(default_factory=list)
     labelled: list[Labelled] = field(default_factory=list)
-    tosses: dict[tuple[str, str], list[tuple[Any, Toss]]] = field(default_factory=dict)
+    tosses: Tosses = field(default_factory=dict)
 
 
 class Labelled(NamedTuple):
@@ -177,23 +175,23 @@ class Columns:
     """Pairs of one candidate, one below the other.
 
     Attributes:
-        counted: of each pair; the fewer distinct tuples, the faster.
+        counted: the values of `rows.COUNTED_FIELDS`; the fewer distinct ones, the faster.
         seqs, times_ms: shape `(n,)`.
         numbers: as in `Batch`.
         segments: None where no pair has any.
         primary, candidate: predictions.
         request_ids: needed where there are labels.
-        units: hashes of the split keys; None where they were not read.
+        units: hashes of the split keys; None where no pair `has_canary`.
         differing: as in `Batch`.
     """
 
-    counted: list[Counted]
+    counted: Coded
     seqs: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     numbers: dict[str, Floats]
-    segments: list[Segments] | None
-    primary: Sequence[Any]
-    candidate: Sequence[Any]
+    segments: Coded | None
+    primary: Coded
+    candidate: Coded
     request_ids: Sequence[Any]
     units: Sequence[Any] | None
     differing: list[Record] = field(default_factory=list)
@@ -208,13 +206,13 @@ def columns_of(waiting: Waiting) -> Columns:
     columns = dict(zip(SINGLE_FIELDS, zip(*waiting.rows, strict=True), strict=True))
     try:
         return Columns(
-            counted=waiting.counted,
+            counted=coded(waiting.counted),
             seqs=np.array(columns["seq"], dtype=np.int64),
             times_ms=np.array(columns["ts_ms"], dtype=np.int64),
             numbers=_numbers(columns),
             segments=_segments(columns["segments"]),
-            primary=columns["primary_prediction"],
-            candidate=columns["candidate_prediction"],
+            primary=uncoded(columns["primary_prediction"]),
+            candidate=uncoded(columns["candidate_prediction"]),
             request_ids=columns["request_id"],
             units=columns["unit_hash"],
             differing=[record for _, record in waiting.differing],
@@ -229,24 +227,22 @@ def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
     Raises:
         BadRowError: a value has a wrong type; `last` is as it was.
     """
-    counted = columns.counted
-    counts = Counter(counted)
-    for each in counts:
+    counted = columns.counted.in_use()
+    for each in counted.values:
         fault = counted_fault(each)
         if fault is not None:
             raise BadRowError(fault)
-    filled, moved = _with_versions(counted, counts, last)
-    filled_counts = counts if filled is counted else Counter(filled)
+    filled, moved = _with_versions(counted, last)
     batch = Batch(
-        size=len(counted),
-        counts=counts,
-        combinations=_combinations(filled, filled_counts, columns, wanted.budget_s),
-        spans=_spans(filled, filled_counts, columns.times_ms),
+        size=counted.codes.size,
+        counts=counted.counts(),
+        combinations=_combinations(filled, columns, wanted.budget_s),
+        spans=_spans(filled, columns.times_ms),
         numbers=columns.numbers,
-        is_ok=_are_ok(counted, counts),
-        predicted=_predicted(columns, counts),
+        is_ok=_are_ok(counted),
+        predicted=_predicted(columns, counted),
         differing=columns.differing,
-        tosses=_tosses(columns, counts),
+        tosses=tosses_of(columns.units, counted),
     )
     if wanted.has_labels:
         batch.labelled = _labelled(columns, filled)
@@ -256,6 +252,8 @@ def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
 
 _NO_SEGMENTS: Final[Segments] = ()
 _UNKNOWN: Final = (None, None)
+#: Whether both calls were late, by code: 3 times that of the primary's, and the candidate's.
+_LATE: Final = tuple((one, other) for one in (False, True, None) for other in (False, True, None))
 
 
 def _numbers(columns: Mapping[str, tuple[Any, ...]]) -> dict[str, Floats]:
@@ -264,126 +262,115 @@ def _numbers(columns: Mapping[str, tuple[Any, ...]]) -> dict[str, Floats]:
     return {name: np.array(columns[name], dtype=np.float64) for name in names}
 
 
-def _segments(column: Sequence[Mapping[str, str] | None]) -> list[Segments] | None:
+def _segments(column: Sequence[Mapping[str, str] | None]) -> Coded | None:
     """Return the segments of each pair; None where no pair has any."""
     if not any(column):
         return None
-    return [tuple(sorted(each.items())) if each else _NO_SEGMENTS for each in column]
+    return coded([tuple(sorted(each.items())) if each else _NO_SEGMENTS for each in column])
 
 
 def _with_versions(
-    counted: list[Counted], counts: Counter[Counted], last: LastVersions
-) -> tuple[list[Counted], tuple[str | None, str | None]]:
+    counted: Coded, last: LastVersions
+) -> tuple[Coded, tuple[str | None, str | None]]:
     """Return `counted` with the last version known where a call names none, and the last ones."""
-    first, second = last.primary, last.candidate
-    if {each[:2] for each in counts} == {(first, second)}:
-        return counted, (first, second)
-    filled = []
-    for each in counted:
-        first, second = each[0] or first, each[1] or second
-        is_named = each[0] == first and each[1] == second
-        filled.append(each if is_named else (first, second, *each[2:]))
-    return filled, (first, second)
+    before = last.primary, last.candidate
+    if {each[:2] for each in counted.values} == {before}:
+        return counted, before
+    sides = [_filled(counted, side, name) for side, name in enumerate(before)]
+    moved = sides[0].rows()[-1], sides[1].rows()[-1]
+    if all(each[0] and each[1] for each in counted.values):
+        return counted, moved
+    joined = combined([counted, *(side.in_use() for side in sides)])
+    return Coded(joined.codes, [(*names, *each[2:]) for each, *names in joined.values]), moved
 
 
-def _combinations(
-    counted: list[Counted],
-    counts: Counter[Counted],
-    columns: Columns,
-    budget_s: float | None,
-) -> Counter[Combination]:
-    segments = columns.segments
-    if segments is None and budget_s is None:
-        return Counter({Combination(each, (), _UNKNOWN): n for each, n in counts.items()})
-    late = [_UNKNOWN] * len(counted) if budget_s is None else _late(columns.numbers, budget_s)
-    joined = Counter(zip(counted, segments or [_NO_SEGMENTS] * len(counted), late, strict=True))
-    return Counter({Combination(*each): n for each, n in joined.items()})
+def _filled(counted: Coded, side: int, before: str | None) -> Coded:
+    """Return the version of each row's call on one side, the last one known where it names none."""
+    is_named = counted.where(lambda each: bool(each[side]))
+    # Of each row the number of the last one so far that names one, from 1; 0: `before`.
+    named = np.where(is_named, np.arange(1, is_named.size + 1), 0)
+    np.maximum.accumulate(named, out=named)
+    codes = np.concatenate(([0], counted.codes + 1))[named]
+    return Coded(codes, [before, *(each[side] for each in counted.values)])
 
 
-def _late(numbers: dict[str, Floats], budget_s: float) -> list[tuple[bool | None, bool | None]]:
-    sides = []
-    for side in ("primary", "candidate"):
-        latency_ms = numbers[f"{side}_latency_ms"]
-        is_late = (latency_ms > budget_s * 1000.0).tolist()
-        is_known = (latency_ms == latency_ms).tolist()
-        sides.append([late if k else None for late, k in zip(is_late, is_known, strict=True)])
-    return list(zip(*sides, strict=True))
+def _combinations(filled: Coded, columns: Columns, budget_s: float | None) -> Counter[Combination]:
+    segments, late = columns.segments, None
+    if budget_s is not None:
+        late = _late(columns.numbers, budget_s).in_use()
+    if segments is None and late is None:
+        return Counter({Combination(each, (), _UNKNOWN): n for each, n in filled.counts().items()})
+    parts = [
+        filled,
+        _all_alike(filled, _NO_SEGMENTS) if segments is None else segments.in_use(),
+        _all_alike(filled, _UNKNOWN) if late is None else late,
+    ]
+    found: Counter[Combination] = Counter()
+    for each, pairs in combined(parts).counts().items():
+        found[Combination(*each)] += pairs
+    return found
 
 
-def _spans(
-    counted: list[Counted], counts: Counter[Counted], times_ms: NDArray[np.int64]
-) -> dict[Version, tuple[int, int]]:
-    versions = {version_of(each) for each in counts}
-    if len(versions) == 1:
-        return {versions.pop(): (int(times_ms.min()), int(times_ms.max()))}
+def _all_alike(column: Coded, value: Any) -> Coded:
+    """Return a column, as long as `column`, of one value."""
+    return Coded(np.zeros(column.codes.size, dtype=np.int64), [value])
+
+
+def _late(numbers: dict[str, Floats], budget_s: float) -> Coded:
+    """Return whether the primary's and the candidate's call were late; None: not known."""
+    primary, candidate = (
+        np.where(np.isnan(latency_ms), 2, latency_ms > budget_s * 1000.0)
+        for latency_ms in (numbers[f"{side}_latency_ms"] for side in ("primary", "candidate"))
+    )
+    return Coded((3 * primary + candidate).astype(np.int64), _LATE)
+
+
+def _spans(filled: Coded, times_ms: NDArray[np.int64]) -> dict[Version, tuple[int, int]]:
+    versions = [version_of(each) for each in filled.values]
+    if len({*versions}) == 1:
+        return {versions[0]: (int(times_ms.min()), int(times_ms.max()))}
     spans: dict[Version, tuple[int, int]] = {}
-    for each, time_ms in zip(counted, times_ms.tolist(), strict=True):
-        version = version_of(each)
-        first, last = spans.get(version, (time_ms, time_ms))
-        spans[version] = min(first, time_ms), max(last, time_ms)
+    for code, version in enumerate(versions):
+        times = times_ms[filled.codes == code]
+        earliest, latest = int(times.min()), int(times.max())
+        first, last = spans.get(version, (earliest, latest))
+        spans[version] = min(first, earliest), max(last, latest)
     return spans
 
 
-def _are_ok(counted: list[Counted], counts: Counter[Counted]) -> tuple[Booleans, Booleans]:
+def _are_ok(counted: Coded) -> tuple[Booleans, Booleans]:
     primary, candidate = _STATUSES
-    if all(each[primary] == each[candidate] == "ok" for each in counts):
-        is_ok = np.ones(len(counted), dtype=np.bool_)
-        return is_ok, is_ok
     return (
-        np.array([each[primary] == "ok" for each in counted], dtype=np.bool_),
-        np.array([each[candidate] == "ok" for each in counted], dtype=np.bool_),
+        counted.where(lambda each: each[primary] == "ok"),
+        counted.where(lambda each: each[candidate] == "ok"),
     )
 
 
-def has_canary(counted: Iterable[Counted]) -> bool:
-    """Return whether any of these pairs was made while the candidate had a weight."""
-    return any(each[_WEIGHT] for each in counted)
-
-
-def _tosses(
-    columns: Columns, counts: Counter[Counted]
-) -> dict[tuple[str, str], list[tuple[Any, Toss]]]:
-    """Return what the pairs say of the split; nothing where there is no canary."""
-    found: dict[tuple[str, str], list[tuple[Any, Toss]]] = {}
-    if columns.units is None or not has_canary(counts):
-        return found
-    known = {each: toss_of(dict(zip(COUNTED_FIELDS, each, strict=True))) for each in counts}
-    # By identity: tuples do not remember their hash, and alike ones are mostly the same.
-    by_id = {id(each): toss for each, toss in known.items()}
-    for unit, each in zip(columns.units, columns.counted, strict=True):
-        place = id(each)
-        toss = by_id[place] if place in by_id else known[each]
-        if toss is not None:
-            key = each[_KEY[0]], each[_KEY[1]]
-            found.setdefault(key, []).append((unit, toss))
-    return found
-
-
-def _predicted(columns: Columns, counts: Counter[Counted]) -> list[Predicted]:
-    comparators = {each[_COMPARATOR] for each in counts}
+def _predicted(columns: Columns, counted: Coded) -> list[Predicted]:
+    hashes = hashes_of(columns.seqs, columns.times_ms)
+    comparators = {each[_COMPARATOR] for each in counted.values}
     if len(comparators) == 1:
-        only = comparators.pop()
-        hashes = hashes_of(columns.seqs, columns.times_ms)
-        return [Predicted(only, columns.primary, columns.candidate, hashes)]
+        return [Predicted(comparators.pop(), columns.primary, columns.candidate, hashes)]
     found = []
-    for comparator in sorted(comparators):
-        places = [n for n, each in enumerate(columns.counted) if each[_COMPARATOR] == comparator]
-        sides = columns.primary, columns.candidate
-        first, second = ([column[n] for n in places] for column in sides)
-        hashes = hashes_of(columns.seqs[places], columns.times_ms[places])
-        found.append(Predicted(comparator, first, second, hashes))
+    for name in sorted(comparators):
+        is_such = np.array([each[_COMPARATOR] == name for each in counted.values])
+        rows = np.flatnonzero(is_such[counted.codes])
+        sides = columns.primary.at(rows), columns.candidate.at(rows)
+        found.append(Predicted(name, *sides, hashes[rows]))
     return found
 
 
-def _labelled(columns: Columns, filled: list[Counted]) -> list[Labelled]:
-    segments = columns.segments or [_NO_SEGMENTS] * len(filled)
-    rows = zip(
-        columns.request_ids, columns.primary, columns.candidate, segments, filled, strict=True
-    )
+def _labelled(columns: Columns, filled: Coded) -> list[Labelled]:
+    count = filled.codes.size
+    segments = [_NO_SEGMENTS] * count if columns.segments is None else columns.segments.rows()
+    sides = columns.primary.rows(), columns.candidate.rows()
+    versions = [version_of(each) for each in filled.values]
+    rows = zip(columns.request_ids, *sides, segments, filled.codes.tolist(), strict=True)
+    values = filled.values
     return [
         Labelled(
-            request_id, each[_COMPARATOR], primary, candidate, each[_SAMPLE_PROB], segment,
-            version_of(each),
+            request_id, values[code][_COMPARATOR], primary, candidate, values[code][_SAMPLE_PROB],
+            segment, versions[code],
         )
-        for request_id, primary, candidate, segment, each in rows
+        for request_id, primary, candidate, segment, code in rows
     ]  # fmt: skip

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxy.analysis.aggregate import Aggregate, Group
-from proxy.analysis.batch import Columns, has_canary
+from proxy.analysis.batch import Columns
+from proxy.analysis.coded import Coded, Codes, coded, combined
 from proxy.analysis.parquet import arrow_schema, records_of
 from proxy.analysis.parts import Part
 from proxy.analysis.rows import (
@@ -32,11 +33,12 @@ from proxy.analysis.rows import (
     PLACE_FIELDS,
     REQUIRED_FIELDS,
     STREAM_FIELDS,
-    Counted,
 )
 from proxy.analysis.source import Record, SourceStatistics
+from proxy.analysis.taking import taken, worst_rows
+from proxy.analysis.tosses import has_canary
 from proxy.errors import SourceError
-from proxy.pairs.record import FIELDS, SCHEMA_VERSION
+from proxy.pairs.record import FIELDS
 
 #: Rows at once: some 10 MB of columns.
 _ROWS: Final = 32_768
@@ -48,10 +50,7 @@ _DETAILS: Final = (
 _NEVER_NULL: Final = tuple(
     field.name for field in FIELDS if field.is_required and field.name in REQUIRED_FIELDS
 )
-_MOST_CODES: Final = 2**62
 _SCHEMA: Final = arrow_schema()
-
-Codes = NDArray[np.int64]
 
 
 def count_row_groups(part: Part, aggregate: Aggregate) -> SourceStatistics:
@@ -114,10 +113,10 @@ def _count_row_group(file: pq.ParquetFile, number: int, aggregate: Aggregate) ->
             continue
         rows = _Rows(batch, partial(_details, file, number, place))
         aggregate.records += batch.num_rows
-        for route, candidate, taken in rows.taken(aggregate):
-            group = aggregate.group(route, candidate, taken.size)
+        for route, candidate, chosen in rows.taken(aggregate):
+            group = aggregate.group(route, candidate, chosen.size)
             if group is not None:
-                aggregate.count(group, rows.columns(taken, group))
+                aggregate.count(group, rows.columns(chosen, group))
 
 
 def _count_rows(file: pq.ParquetFile, row_group: int, place: int, aggregate: Aggregate) -> None:
@@ -151,42 +150,21 @@ class _Rows:
         self._seqs = batch.column("seq").to_numpy()
         self._times_ms = batch.column("ts_ms").to_numpy()
         self._abs_diff = self._floats("abs_diff")
-        self._ids, self._counted = self._combined(COUNTED_FIELDS)
+        self._counted = self._combined(COUNTED_FIELDS)
 
     def taken(self, aggregate: Aggregate) -> Iterator[tuple[str, str, Codes]]:
         """Yield route, candidate and rows of the pairs that count, and note all as seen."""
-        ids, places = self._combined(PLACE_FIELDS)
-        is_sound = (self._seqs >= 0) & np.array([p[0] == SCHEMA_VERSION for p in places])[ids]
-        for row in np.flatnonzero(~is_sound).tolist():
-            version, seq = places[ids[row]][0], self._seqs[row]
-            aggregate.reject(
-                f"its schema_version is {version[:20]!r}"
-                if version != SCHEMA_VERSION
-                else f"its seq is {seq}"
-            )
-        by_candidate: dict[tuple[str, str], list[Codes]] = {}
-        for number, (_, instance, candidate, route) in enumerate(places):
-            rows = np.flatnonzero((ids == number) & is_sound)
-            if rows.size:
-                rows = rows[aggregate.new_among(instance, candidate, self._seqs[rows])]
-                by_candidate.setdefault((route, candidate), []).append(rows)
-        for (route, candidate), parts in sorted(by_candidate.items()):
-            rows = np.sort(np.concatenate(parts))
-            rows = rows[aggregate.are_selected(route, candidate, self._times_ms[rows])]
-            if rows.size:
-                yield route, candidate, rows
+        return taken(aggregate, self._combined(PLACE_FIELDS), self._seqs, self._times_ms)
 
     def columns(self, rows: Codes, group: Group) -> Columns:
         """Return the columns of `rows`, which are of one candidate."""
-        ids = self._ids[rows]
-        table = self._counted
         numbers = {name: self._floats(name)[rows] for name in NUMBER_FIELDS}
         for name in STREAM_FIELDS:
             column = self._floats(name)[rows]
             if not np.isnan(column).all():
                 numbers[name] = column
         return Columns(
-            counted=[table[n] for n in ids.tolist()],
+            counted=self._counted.at(rows),
             seqs=self._seqs[rows],
             times_ms=self._times_ms[rows],
             numbers=numbers,
@@ -194,32 +172,18 @@ class _Rows:
             primary=self._predictions("primary_prediction", rows),
             candidate=self._predictions("candidate_prediction", rows),
             request_ids=self._texts("request_id", rows) if group.wanted.has_labels else (),
-            units=self._texts("unit_hash", rows) if has_canary(table) else None,
-            differing=self._worst(rows, ids, group),
+            units=self._texts("unit_hash", rows) if has_canary(self._counted) else None,
+            differing=self._worst(rows, group),
         )
 
-    def _combined(self, names: Sequence[str]) -> tuple[Codes, list[Counted]]:
-        """Return for each row which combination of fields it has, and the combinations."""
-        ids: Codes = np.zeros(self._batch.num_rows, dtype=np.int64)
-        size = 1
-        columns = [self._coded(name) for name in names]
-        for codes, values in columns:
-            if len(values) == 1:
-                continue
-            if size > _MOST_CODES // len(values):
-                _, ids = np.unique(ids, return_inverse=True)
-                size = int(ids.max(initial=0)) + 1
-            ids = ids * len(values) + codes
-            size *= len(values)
-        _, firsts, found = np.unique(ids, return_index=True, return_inverse=True)
-        return found, [
-            tuple(values[codes[row]] for codes, values in columns) for row in firsts.tolist()
-        ]
+    def _combined(self, names: Sequence[str]) -> Coded:
+        """Return for each row which combination of fields it has."""
+        return combined([self._coded(name) for name in names])
 
-    def _coded(self, name: str) -> tuple[Codes, list[Any]]:
+    def _coded(self, name: str) -> Coded:
         """Return a column as codes, and what they stand for."""
         if name not in self._batch.schema.names:
-            return np.zeros(self._batch.num_rows, dtype=np.int64), [None]
+            return Coded(np.zeros(self._batch.num_rows, dtype=np.int64), [None])
         column = self._batch.column(name)
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
@@ -228,7 +192,7 @@ class _Rows:
         if codes.null_count:
             codes = pc.fill_null(codes, len(values))
             values.append(None)
-        return codes.to_numpy().astype(np.int64), values or [None]
+        return Coded(codes.to_numpy().astype(np.int64), values or [None])
 
     def _floats(self, name: str) -> NDArray[np.float64]:
         if name not in self._batch.schema.names:
@@ -242,36 +206,27 @@ class _Rows:
         texts: list[Any] = self._batch.column(name).take(pa.array(rows)).to_pylist()
         return texts
 
-    def _predictions(self, name: str, rows: Codes) -> list[Any]:
+    def _predictions(self, name: str, rows: Codes) -> Coded:
         """Return predictions, of which Parquet has the JSON; equal ones are read once."""
-        codes, values = self._coded(name)
-        texts = ["null" if text is None else text for text in values]
-        parsed = orjson.loads("[" + ",".join(texts) + "]")
-        return [parsed[code] for code in codes[rows].tolist()]
+        column = self._coded(name)
+        texts = ["null" if text is None else text for text in column.values]
+        return Coded(column.codes[rows], orjson.loads("[" + ",".join(texts) + "]"))
 
-    def _segments(self, rows: Codes) -> list[tuple[tuple[str, str], ...]] | None:
+    def _segments(self, rows: Codes) -> Coded | None:
         if "segments" not in self._batch.schema.names:
             return None
         column = self._batch.column("segments")
         if not len(column.keys):
             return None
         maps = column.take(pa.array(rows)).to_pylist()
-        return [tuple(sorted(each)) if each else () for each in maps]
+        return coded([tuple(sorted(each)) if each else () for each in maps])
 
-    def _worst(self, rows: Codes, ids: Codes, group: Group) -> list[Record]:
+    def _worst(self, rows: Codes, group: Group) -> list[Record]:
         """Return the records of the pairs that may be among the worst, in their order."""
-        limit = group.tally.worst.limit
-        equal = COUNTED_FIELDS.index("equal")
-        differs = np.array([each[equal] is False for each in self._counted])[ids]
-        places = np.flatnonzero(differs)
-        ranks = np.nan_to_num(self._abs_diff[rows[places]], nan=-1.0)
-        chosen = places[np.sort(np.argsort(-ranks, kind="stable")[:limit])]
-        takes = group.tally.worst.takes
-        values = self._abs_diff[rows[chosen]].tolist()
-        chosen = chosen[[takes(value if value == value else None) for value in values]]
+        chosen = worst_rows(group, self._counted, self._abs_diff, rows)
         if not chosen.size:
             return []
-        records = self._details().take(pa.array(rows[chosen])).to_pylist()
+        records = self._details().take(pa.array(chosen)).to_pylist()
         for record in records:
             for name in ("primary_prediction", "candidate_prediction"):
                 if record.get(name) is not None:

@@ -10,17 +10,23 @@ from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.select import Select
 from proxy.analysis.source import Record, SourceStatistics
 from proxy.analysis.sources import open_source
+from proxy.analysis.topic import NO_OPTIONS, ClientOptions
 
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def find_pairs(name: str, identity: str) -> Search:
+def find_pairs(name: str, identity: str, options: ClientOptions = NO_OPTIONS) -> Search:
     """Return the search for what `identity` names in the source `name`; iterate it once.
+
+    Args:
+        name: a path or a topic.
+        identity: a `pair_id` or a `request_id`.
+        options: of a topic's client.
 
     Raises:
         SourceError: the name makes no sense, or there is nothing at the path.
     """
-    return Search(name, identity)
+    return Search(name, identity, options)
 
 
 class Search:
@@ -30,12 +36,13 @@ class Search:
     because a `request_id` may look like one and be of a clock that is not ours.
     """
 
-    def __init__(self, name: str, identity: str) -> None:
+    def __init__(self, name: str, identity: str, options: ClientOptions = NO_OPTIONS) -> None:
         self._name = name
+        self._options = options
         self._identity = identity.strip()
         instant_ms = time_of(self._identity)
         until_ms = None if instant_ms is None else instant_ms + 1
-        self._source = open_source(name, since_ms=instant_ms, until_ms=until_ms)
+        self._source = open_source(name, since_ms=instant_ms, until_ms=until_ms, options=options)
 
     def statistics(self) -> SourceStatistics:
         """Return the live counts of the reading."""
@@ -47,7 +54,7 @@ class Search:
             is_found = True
             yield pair
         if not is_found and self._source.statistics().is_window:
-            self._source = open_source(self._name)
+            self._source = open_source(self._name, options=self._options)
             yield from self._pairs()
 
     def _pairs(self) -> Iterator[Record]:

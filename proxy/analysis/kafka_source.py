@@ -9,18 +9,22 @@ while a batch is being fetched, inside the caller's thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterator
 from typing import Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
-from proxy.analysis.source import MissingTopicError, Record, Source, SourceStatistics
+from proxy.analysis.source import Block, MissingTopicError, Record, Source, SourceStatistics
+from proxy.analysis.topic import WHOLE, Span, Topic, TopicPart, parse_topic, topic_parts
 from proxy.errors import SourceError
+from proxy.kafka.log import ClientLog
+from proxy.kafka.options import client_settings
+from proxy.kafka.refusals import refusal_of
 from proxy.telemetry import monotonic_s
 
-DEFAULT_PORT: Final = 9092
+__all__ = ["KafkaSource", "Span", "Topic", "parse_topic"]
+
 #: For connecting, for metadata and for offsets.
 CALL_S: Final = 15.0
 #: How long no partition may advance before the broker counts as gone.
@@ -36,62 +40,6 @@ LATE_MS: Final = 24 * 3_600_000
 _NEVER: Final = 2**63 - 1
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic and the brokers to ask for it, as `HOST:PORT`."""
-
-    bootstrap_servers: tuple[str, ...]
-    name: str
-
-    def __str__(self) -> str:
-        return f"kafka://{','.join(self.bootstrap_servers)}/{self.name}"
-
-
-def parse_topic(name: str) -> Topic:
-    """Return the topic that `kafka://HOST[:PORT][,HOST[:PORT]...]/TOPIC` means.
-
-    Raises:
-        SourceError: a part is missing or is no port.
-    """
-    servers, _, topic = name.removeprefix("kafka://").partition("/")
-    if not topic or "/" in topic or not all(servers.split(",")):
-        raise SourceError(f"{name}: write kafka://HOST:PORT/TOPIC")
-    return Topic(tuple(_with_port(server, name) for server in servers.split(",")), topic)
-
-
-def _with_port(server: str, name: str) -> str:
-    host, colon, port = server.rpartition(":")
-    if not colon or server.endswith("]"):
-        return f"{server}:{DEFAULT_PORT}"
-    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise SourceError(f"{name}: {server!r} is not HOST:PORT")
-    return server
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which part of a topic is read; all that is there by default.
-
-    Attributes:
-        since_ms: start each partition at the first record that was stamped at or after it.
-        until_ms: end each partition at the first record stamped `LATE_MS` or more after it.
-        last: start each partition so many records before its end.
-        after: start partitions, by number, at these offsets.
-        is_endless: go on with what comes, until the reader stops.
-    """
-
-    since_ms: int | None = None
-    until_ms: int | None = None
-    last: int | None = None
-    after: Mapping[int, int] | None = None
-    is_endless: bool = False
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether nothing that the topic holds is left out."""
-        return (self.since_ms, self.until_ms, self.last, self.after) == (None, None, None, None)
 
 
 class KafkaSource(Source):
@@ -113,7 +61,7 @@ class KafkaSource(Source):
     def __init__(
         self,
         topic: Topic,
-        span: Span = Span(),
+        span: Span = WHOLE,
         *,
         call_s: float = CALL_S,
         stall_s: float = STALL_S,
@@ -127,6 +75,38 @@ class KafkaSource(Source):
         self._stall_s = stall_s
 
     def __iter__(self) -> Iterator[Record]:
+        for place, offset, values in self._batches():
+            yield from self.parse(values, place, offset)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all records, in blocks; each one's are read before the next is asked for.
+
+        Raises:
+            SourceError: the topic cannot be read.
+        """
+        for place, offset, values in self._batches():
+            content = b"".join(value + b"\n" for value in values)
+            is_lines = content.count(b"\n") == len(values)
+            yield Block(content if is_lines else b"", self.parse(values, place, offset))
+
+    def parts(self, groups: int) -> list[TopicPart]:
+        """Return parts that processes can read apart, for so many at once; total is known then.
+
+        Raises:
+            SourceError: the topic cannot be read.
+        """
+        with asyncio.Runner() as runner:
+            reader = _Reader(self._topic, self._span, self._call_s, self._stall_s)
+            try:
+                runner.run(reader.open())
+                self._statistics.parts = reader.partitions
+                self._statistics.total = reader.total
+                return [*topic_parts(self._topic, reader.ranges, groups)]
+            finally:
+                runner.run(reader.close())
+
+    def _batches(self) -> Iterator[tuple[str, int, list[bytes]]]:
+        """Yield where values are from, the first one's offset, and the values."""
         with asyncio.Runner() as runner:
             reader = _Reader(self._topic, self._span, self._call_s, self._stall_s)
             try:
@@ -137,12 +117,14 @@ class KafkaSource(Source):
                 self.ends = reader.ends
                 while (batch := runner.run(reader.batch())) is not None:
                     for partition, offset, values in batch:
-                        yield from self.parse(values, f"{self._topic.name}[{partition}]", offset)
+                        yield f"{self._topic.name}[{partition}]", offset, values
                     self._statistics.done = reader.done
                     self.ends = reader.ends
                 self._statistics.offsets = {
                     f"{self._topic.name}[{partition}]": end for partition, end in self.ends.items()
                 }
+            except TopicAuthorizationFailedError as exc:
+                raise SourceError(f"{self._topic}: we may not read it (the right Read)") from exc
             except (KafkaError, TimeoutError) as exc:
                 raise SourceError(f"{self._topic}: {exc or 'no answer in time'}") from exc
             finally:
@@ -163,6 +145,7 @@ class _Reader:
         self._call_s = call_s
         self._stall_s = stall_s
         self._consumer: AIOKafkaConsumer | None = None
+        self._log: ClientLog | None = None
         self._starts: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._positions: dict[TopicPartition, int] = {}
@@ -184,33 +167,70 @@ class _Reader:
         )
 
     @property
+    def ranges(self) -> dict[int, tuple[int, int]]:
+        return {tp.partition: (start, self._ends[tp]) for tp, start in self._starts.items()}
+
+    @property
     def ends(self) -> dict[int, int]:
         return {tp.partition: position for tp, position in self._positions.items()}
 
     async def open(self) -> None:
-        """Connect and find where each partition starts and ends."""
-        self._consumer = consumer = AIOKafkaConsumer(
-            bootstrap_servers=list(self._topic.bootstrap_servers),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            client_id="understudy-analysis",
-            request_timeout_ms=int(self._call_s * 1000),
-            max_partition_fetch_bytes=4 * 1024 * 1024,
-        )
-        try:
-            await asyncio.wait_for(consumer.start(), self._call_s)
-        except (KafkaError, TimeoutError, OSError) as exc:
-            brokers = ", ".join(self._topic.bootstrap_servers)
-            raise SourceError(f"cannot reach a Kafka broker at {brokers}") from exc
-        partitions = await self._find_partitions(consumer)
-        consumer.assign(partitions)
-        await self._bound(consumer, partitions)
+        """Connect and find where each partition starts and ends.
+
+        Raises:
+            ConfigError: an option of the client makes no sense.
+            SourceError: no broker answers, it refuses us, or there is no such topic.
+        """
+        consumer = await self._connect()
+        ranges = self._span.ranges
+        if ranges is None:
+            partitions = await self._find_partitions(consumer)
+            consumer.assign(partitions)
+            await self._bound(consumer, partitions)
+        else:
+            for number, (start, end) in ranges.items():
+                partition = TopicPartition(self._topic.name, number)
+                self._starts[partition], self._ends[partition] = start, end
+            consumer.assign([*self._starts])
         for partition, start in self._starts.items():
             consumer.seek(partition, start)
         self._positions = dict(self._starts)
         self._pause_finished(consumer)
         self._advanced_s = monotonic_s()
+
+    async def _connect(self) -> AIOKafkaConsumer:
+        settings = client_settings(self._topic.options)
+        settings.pop("compression_type", None)  # a producer's
+        settings |= {"request_timeout_ms": int(self._call_s * 1000)}
+        self._log = log = ClientLog()
+        self._consumer = consumer = AIOKafkaConsumer(
+            bootstrap_servers=list(self._topic.bootstrap_servers),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            **{"client_id": "understudy-analysis", **settings},
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), self._call_s)
+        except (KafkaError, TimeoutError, OSError) as exc:
+            raise SourceError(self._unreachable(exc, log)) from exc
+        return consumer
+
+    def _unreachable(self, error: BaseException, log: ClientLog) -> str:
+        """Return what to tell of a failed connection; the client hides most causes in its log."""
+        brokers = ", ".join(self._topic.bootstrap_servers)
+        refusal = refusal_of(error, log)
+        if refusal is not None:
+            return (
+                f"{brokers} refuses us: {refusal}; look at security.protocol and sasl.* in "
+                "record.kafka.options of the config (--config), or in -X"
+            )
+        told = f"cannot reach a Kafka broker at {brokers}"
+        detail = f": {log.latest}" if log.latest else ""
+        if "security.protocol" in self._topic.options:
+            return told + detail
+        return f"{told}{detail} (if it wants TLS or a login: --config, or -X security.protocol=...)"
 
     async def batch(self) -> Batch | None:
         """Return what has arrived, possibly nothing; None when every partition is at its end.
@@ -233,6 +253,13 @@ class _Reader:
 
     async def close(self) -> None:
         """Disconnect; what does not close in time is left behind, for the process to end soon."""
+        try:
+            await self._stop()
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    async def _stop(self) -> None:
         if self._consumer is not None:
             try:
                 await asyncio.wait_for(self._consumer.stop(), CLOSE_S)

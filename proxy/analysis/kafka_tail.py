@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from proxy.analysis.kafka_source import KafkaSource, Span, parse_topic
+from proxy.analysis.kafka_source import KafkaSource
 from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.select import Select
 from proxy.analysis.source import Record, SourceStatistics
 from proxy.analysis.tail import Newest
+from proxy.analysis.topic import NO_OPTIONS, ClientOptions, Span, parse_topic
 
 #: How many records of each partition are looked at first, and how many times as many the next
 #: time, when the filter took too few of them.
@@ -20,8 +21,8 @@ _GROWTH: Final = 10
 class KafkaTail:
     """Reads backwards from the ends of all partitions, in growing steps, then onwards."""
 
-    def __init__(self, name: str, wanted: PairFilter) -> None:
-        self._topic = parse_topic(name)
+    def __init__(self, name: str, wanted: PairFilter, options: ClientOptions = NO_OPTIONS) -> None:
+        self._topic = parse_topic(name, options)
         self._wanted = wanted
         self._select = Select(wanted)
         self._source = KafkaSource(self._topic)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import mmap
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 import zstandard
 
 from proxy.analysis.reading import PARQUET_MAGIC, LineReading
-from proxy.analysis.source import Record, Source, SourceStatistics
+from proxy.analysis.source import Block, Record, Source, SourceStatistics
 from proxy.errors import SourceError
 from proxy.journal.frames import MAGIC, CorruptFrameError, content_bytes, find_frame, frame_end
 
@@ -24,6 +25,8 @@ from proxy.journal.frames import MAGIC, CorruptFrameError, content_bytes, find_f
 PART_BYTES: Final = 8 * 1024 * 1024
 #: Rows of a part of a Parquet file; a row group is never cut.
 PART_ROWS: Final = 400_000
+#: Uncompressed bytes that are counted at once, or one frame if that holds more.
+BLOCK_BYTES: Final = 2 * 1024 * 1024
 #: Frames that hold more are read in steps, so that memory stays flat.
 MAX_FRAME_BYTES: Final = 8 * 1024 * 1024
 
@@ -109,6 +112,13 @@ def _ends_line(mapping: mmap.mmap, start: int, end: int, zstd: zstandard.ZstdDec
     return zstd.decompress(mapping[start:end]).endswith(b"\n")
 
 
+class Frame(NamedTuple):
+    """What a frame holds, and where in the file it starts."""
+
+    content: bytes
+    position: int
+
+
 class PartSource(Source):
     """The records of one part that holds lines."""
 
@@ -117,17 +127,26 @@ class PartSource(Source):
         self._part = part
 
     def __iter__(self) -> Iterator[Record]:
+        for block in self.blocks():
+            yield from block.records
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all lines, in blocks; each one's records are read before the next is asked for.
+
+        Raises:
+            SourceError: the file cannot be read.
+        """
         part, statistics = self._part, self._statistics
         try:
-            yield from self._records()
+            yield from self._blocks()
         except FileNotFoundError:
             statistics.note(f"{part.path.name}: removed while reading")
         except OSError as exc:
             raise SourceError(f"cannot read {part.path}: {exc.strerror or exc}") from exc
         statistics.offsets[part.path.name] = part.start + statistics.done
 
-    def _records(self) -> Iterator[Record]:
-        """Yield the records of whole frames fast; from a damaged or torn one on, carefully."""
+    def _blocks(self) -> Iterator[Block]:
+        """Yield whole frames; from a damaged or torn one on, what there is without its bytes."""
         part = self._part
         with part.path.open("rb") as file:
             head = file.read(len(MAGIC))
@@ -135,17 +154,38 @@ class PartSource(Source):
             if head == MAGIC and size:
                 with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as mapping:
                     stop = size if part.stop is None else min(part.stop, size)
-                    position = yield from self._frames(mapping, part.start, stop)
+                    position = yield from self._joined(self._frames(mapping, part.start, stop))
                 if position >= stop:
                     return
             else:
                 position = part.start
         reading = LineReading(part.path, self, position, part.stop)
-        yield from reading.records()
-        yield from reading.finish()
+        yield Block(b"", chain(reading.records(), reading.finish()))
 
-    def _frames(self, mapping: mmap.mmap, start: int, stop: int) -> Generator[Record, None, int]:
-        """Yield the records of frames that end with whole lines; return where it could not go on."""
+    def _joined(self, frames: Generator[Frame, None, int]) -> Generator[Block, None, int]:
+        """Yield blocks of frames; return what `frames` returns."""
+        waiting: list[Frame] = []
+        size = 0
+        while True:
+            try:
+                frame = next(frames)
+            except StopIteration as stop:
+                if waiting:
+                    yield self._block(waiting)
+                position: int = stop.value
+                return position
+            waiting.append(frame)
+            size += len(frame.content)
+            if size >= BLOCK_BYTES:
+                yield self._block(waiting)
+                waiting, size = [], 0
+
+    def _block(self, frames: list[Frame]) -> Block:
+        content = frames[0].content if len(frames) == 1 else b"".join(f.content for f in frames)
+        return Block(content, chain.from_iterable(self._lines(*frame) for frame in frames))
+
+    def _frames(self, mapping: mmap.mmap, start: int, stop: int) -> Generator[Frame, None, int]:
+        """Yield the frames that end with whole lines; return where it could not go on."""
         zstd = zstandard.ZstdDecompressor()
         position = start
         while position < stop:
@@ -159,7 +199,7 @@ class PartSource(Source):
                 return position
             if not content.endswith(b"\n"):
                 return position
-            yield from self._lines(content, position)
+            yield Frame(content, position)
             self._statistics.done += end - position
             position = end
         return position

@@ -18,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from proxy.analysis.bounded import BoundedCounter
+from proxy.analysis.coded import Coded, combined
 from proxy.comparison.sketch import Floats, QuantileSketch
 
 #: Pairs of labels that are told apart.
@@ -54,9 +55,7 @@ class PredictionTally:
         self.numbers = NumberTally()
         self.labels = BoundedCounter(MAX_LABEL_PAIRS)
 
-    def add(
-        self, primary: Sequence[Any], candidate: Sequence[Any], hashes: Hashes, comparator: str
-    ) -> None:
+    def add(self, primary: Coded, candidate: Coded, hashes: Hashes, comparator: str) -> None:
         """Count predictions; those of a pair in which a side made none are left out.
 
         Args:
@@ -157,31 +156,34 @@ def hashes_of(numbers: NDArray[np.int64], times_ms: NDArray[np.int64]) -> Hashes
     return found
 
 
-def paired(
-    primary: Sequence[Any], candidate: Sequence[Any], hashes: Hashes, comparator: str
-) -> Paired:
+def paired(primary: Coded, candidate: Coded, hashes: Hashes, comparator: str) -> Paired:
     """Return what `primary` and `candidate` predict where both do; see `PredictionTally.add`."""
     if comparator == "vector":
         return Paired(None, Counter())
-    if None in primary or None in candidate:
-        both = [n for n, p in enumerate(primary) if p is not None and candidate[n] is not None]
-        primary = [primary[n] for n in both]
-        candidate = [candidate[n] for n in both]
-        hashes = hashes[both]
-    primary, candidate = _unwrapped(primary), _unwrapped(candidate)
-    types = {*map(type, primary), *map(type, candidate)}
+    is_made = primary.where(_is_made) & candidate.where(_is_made)
+    if not is_made.all():
+        rows = np.flatnonzero(is_made)
+        primary, candidate, hashes = primary.at(rows), candidate.at(rows), hashes[rows]
+    primary, candidate = _unwrapped(primary.in_use()), _unwrapped(candidate.in_use())
+    types = {*map(type, primary.values), *map(type, candidate.values)}
     if not types:
         return Paired(None, Counter())
     is_numeric = comparator == "numeric"
     if types <= _NUMBERS and (is_numeric or (float in types and comparator != "label")):
-        return Paired((_floats(primary), _floats(candidate), hashes), Counter())
+        first, second = (_floats(side.values)[side.codes] for side in (primary, candidate))
+        return Paired((first, second, hashes), Counter())
+    if types <= _SCALARS and not is_numeric:
+        return Paired(None, _as_json(combined([primary, candidate])))
+    first_rows, second_rows = primary.rows(), candidate.rows()
     if types == {list}:
-        found = _of_vectors(primary, candidate, hashes, is_numeric=is_numeric)
+        found = _of_vectors(first_rows, second_rows, hashes, is_numeric=is_numeric)
         if found is not None:
             return found
-    if types <= _SCALARS and not is_numeric:
-        return Paired(None, _as_json(Counter(zip(primary, candidate, strict=True))))
-    return _one_by_one(primary, candidate, hashes, is_numeric=is_numeric)
+    return _one_by_one(first_rows, second_rows, hashes, is_numeric=is_numeric)
+
+
+def _is_made(prediction: Any) -> bool:
+    return prediction is not None
 
 
 def _floats(values: Sequence[Any]) -> Floats:
@@ -198,10 +200,11 @@ def _float(value: Any) -> float:
         return math.inf
 
 
-def _unwrapped(values: Sequence[Any]) -> Sequence[Any]:
+def _unwrapped(column: Coded) -> Coded:
+    values = column.values
     while values and {*map(type, values)} == {list} and {*map(len, values)} == {1}:
         values = [value[0] for value in values]
-    return values
+    return Coded(column.codes, values)
 
 
 def _of_vectors(
@@ -223,10 +226,8 @@ def _of_vectors(
         return Paired((*numbers, (hashes[:, np.newaxis] ^ places).ravel()), Counter())
     if _has_whole_rows(first) or _has_whole_rows(second):
         return None
-    labels = Counter(
-        zip(first.argmax(axis=1).tolist(), second.argmax(axis=1).tolist(), strict=True)
-    )
-    return Paired(None, _as_json(labels))
+    labels = [Coded(side.argmax(axis=1), range(side.shape[1])) for side in (first, second)]
+    return Paired(None, _as_json(combined([side.in_use() for side in labels])))
 
 
 def _has_whole_rows(vectors: NDArray[Any]) -> bool:
@@ -252,9 +253,11 @@ def _one_by_one(
     return Paired(None, labels)
 
 
-def _as_json(labels: Counter[Any]) -> Counter[tuple[str, str]]:
+def _as_json(labels: Coded) -> Counter[tuple[str, str]]:
+    """Return pairs by both labels, of a column of the two."""
     found: Counter[tuple[str, str]] = Counter()
-    for (primary, candidate), pairs in labels.items():
+    sizes = np.bincount(labels.codes, minlength=len(labels.values)).tolist()
+    for (primary, candidate), pairs in zip(labels.values, sizes, strict=True):
         names = label_of(primary), label_of(candidate)
         if names[0] is not None and names[1] is not None:
             found[names[0], names[1]] += pairs

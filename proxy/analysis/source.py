@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -70,6 +70,18 @@ class SourceStatistics:
             self.note(example)
         for name, end in part.offsets.items():
             self.offsets[name] = max(end, self.offsets.get(name, 0))
+
+
+class Block(NamedTuple):
+    """Some lines in a row, to be counted at once, or else one by one.
+
+    Attributes:
+        content: whole lines; empty where they are not to be had as such.
+        records: of the same lines.
+    """
+
+    content: bytes
+    records: Iterable[Record]
 
 
 class Source(ABC):

@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.analysis.reading import READ_BYTES, open_reading
 from proxy.analysis.source import Record, Source, SourceStatistics
+from proxy.analysis.topic import NO_OPTIONS, ClientOptions, Span, parse_topic
 from proxy.errors import SourceError
 
 __all__ = ["READ_BYTES", "FileSource", "Record", "Source", "SourceStatistics", "open_source"]
@@ -52,7 +53,13 @@ class FileSource(Source):
                 raise SourceError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
 
-def open_source(name: str, *, since_ms: int | None = None, until_ms: int | None = None) -> Source:
+def open_source(
+    name: str,
+    *,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    options: ClientOptions = NO_OPTIONS,
+) -> Source:
     """Return the source that `name` means; nothing of it is read yet.
 
     Args:
@@ -61,15 +68,16 @@ def open_source(name: str, *, since_ms: int | None = None, until_ms: int | None 
             such file.
         since_ms: records before it are not needed; a source may skip them, or not.
         until_ms: likewise those from then on.
+        options: of a topic's client, as `record.kafka.options` names them.
 
     Raises:
         SourceError: the name makes no sense, or there is nothing at the path.
     """
     if name.startswith(KAFKA_SCHEME):
         # aiokafka takes a third of a second to import, which readers of files need not wait for.
-        from proxy.analysis.kafka_source import KafkaSource, Span, parse_topic  # noqa: PLC0415
+        from proxy.analysis.kafka_source import KafkaSource  # noqa: PLC0415
 
-        return KafkaSource(parse_topic(name), Span(since_ms=since_ms, until_ms=until_ms))
+        return KafkaSource(parse_topic(name, options), Span(since_ms=since_ms, until_ms=until_ms))
     return FileSource(name, files_of(name))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final, cast
 
 from proxy.analysis.aggregate import BATCH_ROWS, Aggregate, Labels, Reading
 from proxy.analysis.comparing import comparison_of
@@ -11,7 +11,7 @@ from proxy.analysis.finding import findings_of
 from proxy.analysis.findings import CandidateFindings
 from proxy.analysis.judged import JudgedTally
 from proxy.analysis.judging import DEFAULTS, Judging
-from proxy.analysis.parallel import aggregate_files
+from proxy.analysis.parallel import aggregate_files, aggregate_topic
 from proxy.analysis.sources import FileSource, Record, Source, SourceStatistics
 from proxy.analysis.summary import (
     FORMAT,
@@ -23,6 +23,9 @@ from proxy.analysis.summary import (
     Summary,
 )
 from proxy.comparison.verdict import Verdict
+
+if TYPE_CHECKING:
+    from proxy.analysis.kafka_source import KafkaSource
 
 #: Instances named in the report.
 MAX_GAPS: Final = 5
@@ -57,13 +60,15 @@ def summarise(
 def aggregate_of(
     records: Iterable[Record], reading: Reading, on_batch: Callable[[], object]
 ) -> Aggregate:
-    """Return the counts of `records`; files are read by several processes.
+    """Return the counts of `records`; files and topics are read by several processes.
 
     Raises:
         SourceError: the source cannot be read.
     """
     if isinstance(records, FileSource):
         return aggregate_files(records, reading, on_batch)
+    if isinstance(records, Source) and records.statistics().kind == "kafka":
+        return aggregate_topic(cast("KafkaSource", records), reading, on_batch)
     aggregate = Aggregate(reading)
     for count, record in enumerate(records, 1):
         aggregate.add(record)

@@ -18,6 +18,7 @@ from proxy.analysis.reading import LineReading, open_reading
 from proxy.analysis.select import Select
 from proxy.analysis.source import Record, SourceStatistics
 from proxy.analysis.sources import KAFKA_SCHEME, FileSource, files_of
+from proxy.analysis.topic import NO_OPTIONS, ClientOptions
 from proxy.errors import SourceError
 
 #: How often files are looked at: a recorder writes several times a second.
@@ -42,8 +43,13 @@ class Tail(Protocol):
         ...
 
 
-def open_tail(name: str, wanted: PairFilter) -> Tail:
+def open_tail(name: str, wanted: PairFilter, options: ClientOptions = NO_OPTIONS) -> Tail:
     """Return the end of the source that `name` means, as `proxy.analysis.sources` reads names.
+
+    Args:
+        name: a path or a topic.
+        wanted: which pairs.
+        options: of a topic's client.
 
     Raises:
         SourceError: the name makes no sense, or there is nothing at the path.
@@ -52,7 +58,7 @@ def open_tail(name: str, wanted: PairFilter) -> Tail:
         # aiokafka takes a third of a second to import, which readers of files need not wait for.
         from proxy.analysis.kafka_tail import KafkaTail  # noqa: PLC0415
 
-        return KafkaTail(name, wanted)
+        return KafkaTail(name, wanted, options)
     return FileTail(name, wanted)
 
 

@@ -10,7 +10,8 @@ from proxy.analysis.judging import Judging
 from proxy.analysis.summarise import aggregate_of, summary_of
 from proxy.analysis.summary import as_dict
 from proxy.cli import options
-from proxy.cli.pair_reading import config_beside, reading_of, selection_of
+from proxy.cli.kafka_login import KafkaOptions, Login
+from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
 from proxy.cli.reporting import Html, Markdown, OneLookTests, Reports, tell
 from proxy.comparison.correctness import TOLERANCE
 
@@ -28,6 +29,7 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
     labels: options.Labels = "",
     tolerance: options.Tolerance = TOLERANCE,
     config: options.ConfigFile = None,
+    kafka_option: KafkaOptions = None,
     html: Html = None,
     markdown: Markdown = None,
     one_look: OneLookTests = False,
@@ -42,7 +44,8 @@ def compare(  # noqa: PLR0913 - one argument for each option of the command
     reports.check()
     selection = selection_of(route, candidate, since, until, worst=worst)
     judging = Judging(config=config_beside(source, config))
-    with reading_of(source, selection, judging, labels, tolerance) as (pairs, reading, advance):
+    truth, login = Truth(labels, tolerance), Login(config, kafka_option)
+    with reading_of(source, selection, judging, truth, login) as (pairs, reading, advance):
         aggregate = aggregate_of(pairs, reading, advance)
         summary = summary_of(aggregate, reading, pairs.statistics())
     tell(as_dict(summary), reports, as_json=as_json)

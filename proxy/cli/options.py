@@ -52,7 +52,8 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
-        help="The config whose gates judge; by default that of the instance which is read.",
+        help="The config whose gates judge, and whose record.kafka.options are the Kafka client's; "
+        "by default that of the instance which is read.",
         metavar="CONFIG",
     ),
 ]

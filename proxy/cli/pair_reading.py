@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +19,27 @@ from proxy.analysis.sources import open_source
 from proxy.analysis.summary import Selection
 from proxy.analysis.window import parse_instant_ms
 from proxy.cli.instance import CONFIG_NAMES, config_of
+from proxy.cli.kafka_login import Login
+from proxy.comparison.correctness import TOLERANCE
 from proxy.config.load import load_config
 from proxy.config.resolved import Config
 from proxy.errors import ConfigError, SourceError
 from proxy.telemetry import wall_ns
 
 Advance = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Which labels predictions are held against.
+
+    Attributes:
+        name: a source; empty: what lies beside the pairs, if there is any; `none`: no labels.
+        tolerance: how far off a number may be, relatively, and still be right.
+    """
+
+    name: str = ""
+    tolerance: float = TOLERANCE
 
 
 def selection_of(
@@ -47,23 +62,22 @@ def selection_of(
 
 @contextmanager
 def reading_of(
-    source: str, selection: Selection, judging: Judging, labels: str, tolerance: float
+    source: str, selection: Selection, judging: Judging, truth: Truth, login: Login
 ) -> Iterator[tuple[Source, Reading, Advance]]:
     """Open pairs and read their labels; give both, and what moves the bar of progress.
 
     Raises:
         SourceError: they cannot be read.
     """
-    # aiokafka logs each failed connection; the error that follows says it once, and better.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    pairs = open_source(source, since_ms=selection.since_ms)
-    truth = _labels_of(source, labels, tolerance)
+    options = login.options_for(source)
+    pairs = open_source(source, since_ms=selection.since_ms, options=options)
+    labels = _labels_of(source, truth, login)
     try:
         with _progress("reading", pairs) as advance:
-            yield pairs, Reading(selection, judging, truth), advance
+            yield pairs, Reading(selection, judging, labels), advance
     finally:
-        if truth is not None:
-            truth.store.close()
+        if labels is not None:
+            labels.store.close()
 
 
 def config_beside(source: str, given: Path | None) -> Config | None:
@@ -100,26 +114,26 @@ def _config_of_topic(topic: str) -> Config | None:
     return None
 
 
-def _labels_of(pairs: str, given: str, tolerance: float) -> Labels | None:
+def _labels_of(pairs: str, truth: Truth, login: Login) -> Labels | None:
     """Return the labels to hold predictions against; None without any.
 
     Raises:
         SourceError: those that were asked for by name cannot be read.
     """
-    name = given or labels_beside(pairs)
+    name = truth.name or labels_beside(pairs)
     if not name or name == "none":
         return None
-    source, store = open_source(name), LabelStore()
+    source, store = open_source(name, options=login.options_for(name)), LabelStore()
     try:
         with _progress("reading labels", source) as advance:
             store.load(source, advance)
     except SourceError as exc:
         store.close()
         # Most topics of pairs have none of labels beside them.
-        if isinstance(exc, MissingTopicError) and not given:
+        if isinstance(exc, MissingTopicError) and not truth.name:
             return None
         raise
-    return Labels(store, name, tolerance)
+    return Labels(store, name, truth.tolerance)
 
 
 @contextmanager

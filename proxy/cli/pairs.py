@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from proxy.analysis.source import Record, Source
 from proxy.analysis.sources import open_source
 from proxy.analysis.tail import open_tail
 from proxy.cli import options, pair_options
+from proxy.cli.kafka_login import KafkaOptions, Login, LoginConfig
 from proxy.cli.progress import ReadingProgress
 from proxy.cli.terminal import complain
 from proxy.errors import ExportError
@@ -37,17 +37,12 @@ pairs = typer.Typer(
 )  # fmt: skip
 
 
-@pairs.callback()
-def before_all() -> None:
-    """Do what all of them need."""
-    # aiokafka logs each failed connection; the error that follows says it once, and better.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-
-
 @pairs.command()
 def tail(  # noqa: PLR0913 - one argument for each option of the command
     *,
     source: pair_options.From = "",
+    config: LoginConfig = None,
+    kafka_option: KafkaOptions = None,
     count: Annotated[
         int, typer.Option("-n", help="How many of the newest.", min=0, metavar="N")
     ] = 10,
@@ -66,7 +61,8 @@ def tail(  # noqa: PLR0913 - one argument for each option of the command
     wanted = pair_options.pair_filter(
         route, candidate, since, until, different=different, failed=failed
     )
-    end = open_tail(pair_options.source_named(source), wanted)
+    name = pair_options.source_named(source)
+    end = open_tail(name, wanted, Login(config, kafka_option).options_for(name))
     try:
         with ReadingProgress(end.statistics):
             newest = end.last(count)
@@ -85,6 +81,8 @@ def show(
     identity: Annotated[str, typer.Argument(help="The pair_id, or the request_id.", metavar="ID")],
     *,
     source: pair_options.From = "",
+    config: LoginConfig = None,
+    kafka_option: KafkaOptions = None,
     whole: Annotated[
         bool, typer.Option("--all", help="All values, however many and long.")
     ] = False,
@@ -94,7 +92,8 @@ def show(
 
     A request_id shows the pair of each candidate. Exit code 1: there is none.
     """
-    found = find_pairs(pair_options.source_named(source), identity)
+    name = pair_options.source_named(source)
+    found = find_pairs(name, identity, Login(config, kafka_option).options_for(name))
     with ReadingProgress(found.statistics):
         records = list(found)
     if not records:
@@ -121,6 +120,8 @@ def export(  # noqa: PLR0913 - one argument for each option of the command
         ),
     ],
     source: pair_options.From = "",
+    config: LoginConfig = None,
+    kafka_option: KafkaOptions = None,
     columns: Annotated[
         str, typer.Option(help="Only these fields, in this order: a,b,c.", metavar="FIELDS")
     ] = "",
@@ -139,9 +140,9 @@ def export(  # noqa: PLR0913 - one argument for each option of the command
     fields = columns_named([name.strip() for name in columns.split(",")] if columns else [])
     if out == STDOUT and (as_json or to is Format.PARQUET):
         raise ExportError("stdout takes NDJSON and CSV, and not beside --json; give --out FILE")
-    found = open_source(
-        pair_options.source_named(source), since_ms=wanted.since_ms, until_ms=wanted.until_ms
-    )
+    name = pair_options.source_named(source)
+    login = Login(config, kafka_option).options_for(name)
+    found = open_source(name, since_ms=wanted.since_ms, until_ms=wanted.until_ms, options=login)
     select = Select(wanted)
     signal.signal(signal.SIGTERM, _leave)  # so that what is written so far is taken away again
     with ReadingProgress(found.statistics):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 import orjson
 import typer
 from rich.console import Console
 
+from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.plan_text import blocks, document
 from proxy.analysis.planning import Assumed, Recorded, answer, measure, question_of
 from proxy.analysis.select import Select
 from proxy.analysis.sources import open_source
+from proxy.analysis.topic import ClientOptions
 from proxy.cli import options, pair_options
+from proxy.cli.kafka_login import KafkaOptions, Login, LoginConfig
 from proxy.cli.progress import ReadingProgress
 from proxy.config.units import basis_points
 from proxy.errors import UnderstudyError
@@ -68,6 +70,8 @@ def plan(  # noqa: PLR0913 - one argument for each option of the command
     candidate: options.Candidate = "",
     since: pair_options.Since = "",
     until: pair_options.Until = "",
+    config: LoginConfig = None,
+    kafka_option: KafkaOptions = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say how many pairs, and how long, until the evidence decides.
@@ -85,7 +89,9 @@ def plan(  # noqa: PLR0913 - one argument for each option of the command
         harms=tuple(harm or ()),
         max_pairs=max_pairs,
     )
-    recorded = _recorded(source, route, candidate, since, until) if source else None
+    wanted = pair_options.pair_filter(route, candidate, since, until, different=False, failed=False)
+    login = Login(config, kafka_option)
+    recorded = _recorded(source, wanted, login.options_for(source)) if source else None
     question = question_of(assumed, recorded)
     forecasts = answer(question)
     if as_json:
@@ -97,11 +103,10 @@ def plan(  # noqa: PLR0913 - one argument for each option of the command
         console.print(block)
 
 
-def _recorded(source: str, route: str, candidate: str, since: str, until: str) -> Recorded:
-    # aiokafka logs each failed connection; the error that follows says it once, and better.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    wanted = pair_options.pair_filter(route, candidate, since, until, different=False, failed=False)
-    found = open_source(source, since_ms=wanted.since_ms, until_ms=wanted.until_ms)
+def _recorded(source: str, wanted: PairFilter, client_options: ClientOptions) -> Recorded:
+    found = open_source(
+        source, since_ms=wanted.since_ms, until_ms=wanted.until_ms, options=client_options
+    )
     with ReadingProgress(found.statistics):
         return measure(Select(wanted).pairs(found))
 

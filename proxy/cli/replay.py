@@ -24,6 +24,7 @@ from proxy.analysis.source import Source
 from proxy.analysis.sources import open_source
 from proxy.cli import options, pair_options
 from proxy.cli.instance import config_of
+from proxy.cli.kafka_login import KafkaOptions, Login
 from proxy.cli.kafka_of import config_path
 from proxy.cli.progress import ReadingProgress
 from proxy.cli.state_dirs import is_state_dir
@@ -72,11 +73,12 @@ def replay(  # noqa: PLR0913 - one argument for each option of the command
     config: Annotated[
         Path | None,
         typer.Option(
-            help="Has the routes, with how to compare; else that of a state directory as SOURCE, or "
-            "of the current folder.",
+            help="Has the routes, with how to compare, and the settings of the Kafka client; else "
+            "that of a state directory as SOURCE, or of the current folder.",
             metavar="CONFIG",
         ),
     ] = None,
+    kafka_option: KafkaOptions = None,
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,8 +96,6 @@ def replay(  # noqa: PLR0913 - one argument for each option of the command
     Needs records with `record.bodies: full`. Each request is sent once, however many candidates it
     had. After Ctrl-C or a crash the same command goes on where it stopped. Exit code 130 when stopped.
     """
-    # aiokafka logs each failed connection; the error that follows says it once, and better.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     wanted = pair_options.pair_filter(route, candidate, since, until, different=False, failed=False)
     resolved = _config(config, source)
@@ -106,7 +106,12 @@ def replay(  # noqa: PLR0913 - one argument for each option of the command
         backend=backend,
         headers=_fields(header or []),
         pacing=Pacing(_rate(rate), max_in_flight, limit),
-        source=open_source(source, since_ms=wanted.since_ms, until_ms=wanted.until_ms),
+        source=open_source(
+            source,
+            since_ms=wanted.since_ms,
+            until_ms=wanted.until_ms,
+            options=Login(config, kafka_option).options_for(source),
+        ),
         wanted=wanted,
         name=name,
     )

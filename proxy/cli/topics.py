@@ -17,7 +17,7 @@ from proxy.cli.kafka_of import kafka_of
 from proxy.config import units
 from proxy.config.resolved import Kafka
 from proxy.errors import UnderstudyError
-from proxy.recorder.kafka_cluster import connect
+from proxy.kafka.cluster import connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics
 
 topics = typer.Typer(add_completion=False, no_args_is_help=True)

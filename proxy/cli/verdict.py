@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -26,7 +26,8 @@ from proxy.analysis.verdict_report import (
     read_selection,
 )
 from proxy.cli import options
-from proxy.cli.pair_reading import config_beside, reading_of, selection_of
+from proxy.cli.kafka_login import KafkaOptions, Login
+from proxy.cli.pair_reading import Truth, config_beside, reading_of, selection_of
 from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
@@ -93,6 +94,7 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     labels: options.Labels = "",
     tolerance: options.Tolerance = TOLERANCE,
     config: options.ConfigFile = None,
+    kafka_option: KafkaOptions = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say whether a candidate may be promoted: promote, halt or continue, with the evidence.
@@ -106,7 +108,7 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
     if not source:
         raise SourceError("say where pairs are (--from SOURCE), or give a verdict (--from-record)")
     if check is not None:
-        _check(check, source, labels, tolerance)
+        _check(check, source, Truth(labels, tolerance), Login(config, kafka_option))
     judging = Judging(
         metrics=tuple(dict.fromkeys(metric or ())),
         margins=_margins(margin or [], metric or []),
@@ -114,7 +116,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         config=config_beside(source, config),
     )
     selection = selection_of(route, candidate, since, until)
-    with reading_of(source, selection, judging, labels, tolerance) as (pairs, reading, advance):
+    truth, login = Truth(labels, tolerance), Login(config, kafka_option)
+    with reading_of(source, selection, judging, truth, login) as (pairs, reading, advance):
         aggregate = aggregate_of(pairs, reading, advance)
         name = _chosen(aggregate.groups, route, candidate)
         found = verdict_of(aggregate, reading, name, pairs.statistics())
@@ -139,7 +142,7 @@ def _nothing_selected(records: int, name: str) -> str:
     return f"note: none of the {records:,} in {name} fits --route, --candidate, --since and --until"
 
 
-def _check(path: Path, source: str, labels: str, tolerance: float) -> None:
+def _check(path: Path, source: str, truth: Truth, login: Login) -> None:
     """Count again what a verdict was made from, and end: with its exit code if it is the same.
 
     Raises:
@@ -154,10 +157,10 @@ def _check(path: Path, source: str, labels: str, tolerance: float) -> None:
         raise SourceError(f"{path}: {exc}") from exc
     key, judging = written.counts.key, judging_like(written.params)
     if not source.startswith("kafka://"):  # those of the source, not of what it was
-        labels = labels or labels_beside(source) or "none"
+        truth = replace(truth, name=truth.name or labels_beside(source) or "none")
     with (
         as_of(source, dict(written.counts.offsets)) as then,
-        reading_of(then, selection, judging, labels, tolerance) as (pairs, reading, advance),
+        reading_of(then, selection, judging, truth, login) as (pairs, reading, advance),
     ):
         groups = aggregate_of(pairs, reading, advance).groups
         group = groups.get((key.route, key.candidate))

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.config.resolved import Kafka
 from proxy.doctor.findings import Finding, Level, ok
 from proxy.errors import ConfigError
-from proxy.recorder.kafka_cluster import Access, Cluster, ClusterError, Topic, connect
+from proxy.kafka.cluster import Access, Cluster, ClusterError, Topic, connect
 from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
 
 #: For one question; there are a handful.

@@ -31,10 +31,10 @@ from aiokafka.codec import has_snappy
 
 from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
+from proxy.kafka.log import ClientLog
+from proxy.kafka.options import client_settings
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
-from proxy.recorder.kafka_log import ClientLog
 from proxy.recorder.kafka_messages import headers_block, partitions_of
-from proxy.recorder.kafka_options import client_settings
 from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
 from proxy.recorder.kafka_watch import AnswerWatch
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus

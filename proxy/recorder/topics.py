@@ -15,7 +15,7 @@ from typing import Final
 
 from aiokafka import errors
 
-from proxy.recorder.kafka_cluster import Cluster, Topic, Wanted
+from proxy.kafka.cluster import Cluster, Topic, Wanted
 from proxy.recorder.sink import LABELS_TOPIC, PAIRS_TOPIC
 from proxy.telemetry import monotonic_s
 

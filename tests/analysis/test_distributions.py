@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from proxy.analysis.coded import uncoded
 from proxy.analysis.distributions import (
     bland_altman,
     confusion_matrix,
@@ -72,7 +73,9 @@ def test_kappa_is_scikit_learns() -> None:
     candidate = np.where(rng.random(3_000) < 0.7, primary, rng.integers(0, 30, 3_000))
     tally = PredictionTally()
     numbers = np.arange(3_000)
-    tally.add(primary.tolist(), candidate.tolist(), hashes_of(numbers, numbers), "label")
+    tally.add(
+        uncoded(primary.tolist()), uncoded(candidate.tolist()), hashes_of(numbers, numbers), "label"
+    )
     pairs = dict(tally.labels.ranked(10_000))
     matrix = confusion_matrix(pairs)
     assert matrix is not None
@@ -108,6 +111,6 @@ def test_predictions_are_numbers_labels_or_neither(
     """By comparator and type; a pair in which a side says nothing is left out."""
     tally = PredictionTally()
     numbers = np.arange(len(primary))
-    tally.add(primary, candidate, hashes_of(numbers, numbers), comparator)
+    tally.add(uncoded(primary), uncoded(candidate), hashes_of(numbers, numbers), comparator)
     labels = sum(count for _, count in tally.labels.ranked(100))
     assert (tally.numbers.pairs > 0, labels > 0) == (kind == "numbers", kind == "labels")

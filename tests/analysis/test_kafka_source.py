@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from hypothesis import given, strategies as st
 
+from proxy.analysis import parallel, topic as topics
+from proxy.analysis.aggregate import Reading
 from proxy.analysis.kafka_source import KafkaSource, Span, Topic, parse_topic
 from proxy.analysis.sources import open_source
-from proxy.analysis.summarise import summarise
+from proxy.analysis.summarise import summarise, summary_of
+from proxy.analysis.summary import Selection
 from proxy.errors import SourceError
+from tests.analysis.test_parallel import counted, mixed
 from tests.support.kafka import broker, create_topic
 from tests.support.records import START_MS, pair
 
@@ -61,6 +67,72 @@ def test_every_record_of_all_partitions_is_read_once(kafka_bootstrap: str, topic
     found = source.statistics()
     assert (found.parts, found.done, found.total, found.bad_lines) == (4, 1052, 1052, 1)
     assert found.examples[0].startswith(f"{topic}[")
+
+
+@pytest.mark.kafka
+def test_several_processes_count_what_one_counts(
+    kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pair once, also one that came twice, in parts of partitions; within a window, too."""
+    monkeypatch.setattr(topics, "PART_RECORDS", 150)
+    records = mixed(700)
+    produce(kafka_bootstrap, topic, [*records, *records[:60], None])
+    producer = Producer({"bootstrap.servers": kafka_bootstrap})
+    producer.produce(topic, value=b"not json")
+    producer.produce(topic, value=orjson.dumps(pair(9_001), option=orjson.OPT_INDENT_2))
+    assert producer.flush(20) == 0
+    for span in (Span(), Span(since_ms=START_MS + 401_000)):
+        one, two = (KafkaSource(Topic((kafka_bootstrap,), topic), span) for _ in range(2))
+        expected, _ = read_by(one, 1)
+        found, ends = read_by(two, 2)
+        assert found == expected
+        assert len(ends) > 2
+        assert ends[-1] == two.statistics().total == one.statistics().done
+        assert two.statistics().offsets == one.statistics().offsets
+        assert two.statistics().bad_lines == one.statistics().bad_lines
+
+
+def read_by(source: KafkaSource, processes: int) -> tuple[dict[str, Any], list[int]]:
+    """Return the summary of a topic, and how far the reading was after each part.
+
+    Pairs that differ equally much are shown in the order of reading, so none is.
+    """
+    reading, ends = Reading(Selection(worst=0)), list[int]()
+    found = parallel.aggregate_topic(
+        source, reading, lambda: ends.append(source.statistics().done), processes=processes
+    )
+    return counted(summary_of(found, reading)), ends
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 40), st.tuples(st.integers(0, 500), st.integers(0, 2_000)), max_size=12
+    ),
+    st.integers(1, 5),
+    st.integers(1, 500),
+)
+def test_parts_of_a_topic_hold_each_record_once(
+    sizes: dict[int, tuple[int, int]], groups: int, most: int
+) -> None:
+    """However many partitions, groups and records there are; no part is too large."""
+    ranges = {number: (start, start + size) for number, (start, size) in sizes.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topics, "PART_RECORDS", most)
+        parts = [*topics.topic_parts(Topic(("a:1",), "t"), ranges, groups)]
+    found = Counter(
+        (number, offset)
+        for part in parts
+        for number, (start, stop) in part.ranges.items()
+        for offset in range(start, stop)
+    )
+    assert {*found.values()} <= {1}
+    assert {*found} == {
+        (number, offset)
+        for number, (start, stop) in ranges.items()
+        for offset in range(start, stop)
+    }
+    sizes_of = [sum(stop - start for start, stop in part.ranges.values()) for part in parts]
+    assert max(sizes_of, default=0) <= most + len(ranges)
 
 
 @pytest.mark.kafka

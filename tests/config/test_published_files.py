@@ -20,8 +20,8 @@ from proxy.config.schema import ConfigFile
 from proxy.config.schema_route import CompareFile
 from proxy.config.values import COMPARATORS, KAFKA_OPTIONS, json_path
 from proxy.errors import ConfigError
+from proxy.kafka.options import NAMES, client_settings
 from proxy.pairs import paths
-from proxy.recorder.kafka_options import NAMES, client_settings
 
 CONFIG = Path(__file__).parents[2] / "config"
 FILES = ("sidecar", "gateway", "reference")

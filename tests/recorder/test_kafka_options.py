@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import ConfigError
-from proxy.recorder.kafka_options import client_settings
+from proxy.kafka.options import client_settings
 
 
 def test_names_of_kafka_become_the_clients() -> None:

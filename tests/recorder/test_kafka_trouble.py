@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import errors
 
-from proxy.recorder.kafka_log import ClientLog
+from proxy.kafka.log import ClientLog
 from proxy.recorder.kafka_trouble import Target, diagnose
 from proxy.recorder.kafka_watch import AnswerWatch
 from proxy.recorder.sink import SinkState, SinkStatus

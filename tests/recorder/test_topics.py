@@ -13,7 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from proxy.config.resolved import Kafka
 from proxy.doctor.findings import Level
 from proxy.doctor.kafka import kafka_findings
-from proxy.recorder.kafka_cluster import Access, ClusterError, connect
+from proxy.kafka.cluster import Access, ClusterError, connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics, topics
 from tests.support.deadline import wait_for
 from tests.support.kafka import Broker

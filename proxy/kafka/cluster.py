@@ -21,20 +21,14 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from proxy.config.resolved import Kafka
 from proxy.errors import UnderstudyError
-from proxy.recorder.kafka_log import ClientLog
-from proxy.recorder.kafka_options import client_settings
+from proxy.kafka.log import ClientLog
+from proxy.kafka.options import client_settings
+from proxy.kafka.refusals import refusal_of
 
 #: For one call to the cluster, connecting included.
 CALL_S: Final = 10.0
 _CLOSE_S: Final = 1.0
 
-_UNAUTHORIZED: Final = (
-    errors.AuthenticationFailedError,
-    errors.AuthenticationMethodNotSupported,
-    errors.SaslAuthenticationFailed,
-    errors.UnsupportedSaslMechanismError,
-    errors.IllegalSaslStateError,
-)
 #: What the admin client does not take.
 _PRODUCER_ONLY: Final = "compression_type"
 
@@ -216,13 +210,13 @@ async def connect(kafka: Kafka, *, call_s: float = CALL_S) -> AsyncIterator[Clus
 
 def _explained(error: BaseException, log: ClientLog, where: str) -> ClusterError:
     """Return what to tell of a failure; the client hides most causes in its log."""
-    for cause in (error, *log.causes):
-        if isinstance(cause, _UNAUTHORIZED):
-            return ClusterError(
-                f"{where} refuses us: {cause}; look at security.protocol and sasl.* in "
-                "record.kafka.options",
-                is_refusal=True,
-            )
+    refusal = refusal_of(error, log)
+    if refusal is not None:
+        return ClusterError(
+            f"{where} refuses us: {refusal}; look at security.protocol and sasl.* in "
+            "record.kafka.options",
+            is_refusal=True,
+        )
     detail = log.latest or str(error) or "no answer in time"
     return ClusterError(f"cannot reach a Kafka broker at {where}: {detail}")
 

@@ -1,0 +1,1 @@
+"""What every client of Kafka here shares: settings, the client's log, and questions to a cluster."""
