@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -29,14 +29,13 @@ from proxy.analysis.rows import (
     counted_fault,
 )
 from proxy.analysis.source import Record
+from proxy.analysis.tosses import Tosses, tosses_of
 from proxy.comparison.evidence import LastVersions
 from proxy.comparison.sketch import Floats
-from proxy.comparison.split_keys import Toss, toss_of
 
 _PLACES: Final = {name: place for place, name in enumerate(COUNTED_FIELDS)}
 _COMPARATOR: Final = _PLACES["comparator"]
 _SAMPLE_PROB: Final = _PLACES["sample_prob"]
-_WEIGHT: Final = _PLACES["ramp_weight_bp"]
 _STATUSES: Final = (_PLACES["primary_status"], _PLACES["candidate_status"])
 _KEY: Final = (_PLACES["experiment_id"], _PLACES["config_version"])
 
@@ -101,7 +100,7 @@ class Batch:
         predicted: by comparator.
         differing: whole records of pairs that differ, as many as may be among the worst.
         labelled: pairs to look labels up for; empty where there are none.
-        tosses: by experiment and config, what pairs say of the split, each with its key's hash.
+        tosses: what pairs say of the split.
     """
 
     size: int
@@ -113,7 +112,7 @@ class Batch:
     predicted: list[Predicted]
     differing: list[Record] = field(default_factory=list)
     labelled: list[Labelled] = field(default_factory=list)
-    tosses: dict[tuple[str, str], list[tuple[Any, Toss]]] = field(default_factory=dict)
+    tosses: Tosses = field(default_factory=dict)
 
 
 class Labelled(NamedTuple):
@@ -182,7 +181,7 @@ class Columns:
         segments: None where no pair has any.
         primary, candidate: predictions.
         request_ids: needed where there are labels.
-        units: hashes of the split keys; None where they were not read.
+        units: hashes of the split keys; None where no pair `has_canary`.
         differing: as in `Batch`.
     """
 
@@ -243,7 +242,7 @@ def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
         is_ok=_are_ok(counted),
         predicted=_predicted(columns, counted),
         differing=columns.differing,
-        tosses=_tosses(columns, counted),
+        tosses=tosses_of(columns.units, counted),
     )
     if wanted.has_labels:
         batch.labelled = _labelled(columns, filled)
@@ -309,25 +308,6 @@ def _combinations(filled: Coded, columns: Columns, budget_s: float | None) -> Co
     found: Counter[Combination] = Counter()
     for each, pairs in combined(parts).counts().items():
         found[Combination(*each)] += pairs
-    return found
-
-
-def has_canary(counted: Iterable[Counted]) -> bool:
-    """Return whether any of these pairs was made while the candidate had a weight."""
-    return any(each[_WEIGHT] for each in counted)
-
-
-def _tosses(columns: Columns, counted: Coded) -> dict[tuple[str, str], list[tuple[Any, Toss]]]:
-    """Return what the pairs say of the split; nothing where there is no canary."""
-    found: dict[tuple[str, str], list[tuple[Any, Toss]]] = {}
-    if columns.units is None or not has_canary(counted.values):
-        return found
-    tosses = [toss_of(dict(zip(COUNTED_FIELDS, each, strict=True))) for each in counted.values]
-    keys = [(each[_KEY[0]], each[_KEY[1]]) for each in counted.values]
-    for unit, code in zip(columns.units, counted.codes.tolist(), strict=True):
-        toss = tosses[code]
-        if toss is not None:
-            found.setdefault(keys[code], []).append((unit, toss))
     return found
 
 

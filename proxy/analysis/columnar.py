@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from proxy.analysis.aggregate import Aggregate, Group
-from proxy.analysis.batch import Columns, has_canary
+from proxy.analysis.batch import Columns
 from proxy.analysis.coded import Coded, Codes, coded, combined
 from proxy.analysis.parquet import arrow_schema, has_types, records_of
 from proxy.analysis.parts import Part
@@ -36,6 +36,7 @@ from proxy.analysis.rows import (
 )
 from proxy.analysis.source import Record, SourceStatistics
 from proxy.analysis.taking import taken, worst_rows
+from proxy.analysis.tosses import has_canary
 from proxy.errors import SourceError
 from proxy.pairs.record import FIELDS
 
@@ -165,7 +166,7 @@ class _Rows:
             primary=self._predictions("primary_prediction", rows),
             candidate=self._predictions("candidate_prediction", rows),
             request_ids=self._texts("request_id", rows) if group.wanted.has_labels else (),
-            units=self._texts("unit_hash", rows) if has_canary(self._counted.values) else None,
+            units=self._texts("unit_hash", rows) if has_canary(self._counted) else None,
             differing=self._worst(rows, group),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from math import inf, isfinite
 from typing import Final
 
 from proxy.analysis.bounded import OTHER
@@ -35,9 +36,12 @@ from proxy.analysis.summary import Comparison
 from proxy.analysis.tally import PairTally
 from proxy.comparison.gates import Metric
 from proxy.comparison.sample_ratio import FULL_BP, ArmCounts, log_evidence
+from proxy.comparison.sequences import quantile_bounds
 from proxy.comparison.sketch import QuantileSketch
 from proxy.comparison.verdict import GateVerdict, Verdict, evidence_value
 
+#: Of the bounds of quantiles, at either end.
+_BOUNDS_ALPHA: Final = 0.05
 #: The gate whose segments are all told: the first of these that there is.
 _ANSWERS: Final = (Metric.CORRECTNESS, Metric.AGREEMENT)
 
@@ -186,7 +190,15 @@ def _side(sketch: QuantileSketch | None) -> SideQuantiles:
     if sketch is None:
         return SideQuantiles(None, None, None, 0)
     p50, p90, p99 = (sketch.quantile(share) for share in (0.5, 0.9, 0.99))
-    return SideQuantiles(p50, p90, p99, sketch.count)
+    return SideQuantiles(p50, p90, p99, sketch.count, _bounds(sketch))
+
+
+def _bounds(sketch: QuantileSketch) -> dict[str, tuple[float | None, float | None]]:
+    found = {}
+    for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        low, high = quantile_bounds(sketch, share, _BOUNDS_ALPHA) if sketch.count else (-inf, inf)
+        found[name] = (low if isfinite(low) else None, high if isfinite(high) else None)
+    return found
 
 
 def _segments(gates: Iterable[GateVerdict]) -> tuple[SegmentFinding, ...]:

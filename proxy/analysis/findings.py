@@ -7,7 +7,7 @@ stay apart. How they are counted is `proxy.analysis.tally`'s.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.analysis.judged import VersionPairs
@@ -111,12 +111,18 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class SideQuantiles:
-    """Quantiles of one side, each within 1% of its size."""
+    """Quantiles of one side, each within 1% of its size.
+
+    Attributes:
+        bounds: of each quantile by its name, right at all looks together but for 5% at either end;
+            null where there are too few values for a claim.
+    """
 
     p50: float | None
     p90: float | None
     p99: float | None
     count: int
+    bounds: dict[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

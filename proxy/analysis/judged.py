@@ -316,6 +316,10 @@ class JudgedTally:
             return None
         return max(versions.items(), key=lambda item: (item[1].last_ms, item[1].pairs))
 
+    def counted_of(self, version: Version) -> VersionTally:
+        """Return the counts of a version, none where it did not answer."""
+        return self._settled().get(version) or VersionTally()
+
     def versions(self) -> tuple[VersionPairs, ...]:
         """Return all versions, the newest first."""
         deciding = self.deciding()

@@ -120,5 +120,27 @@ class Judging:
             return None
 
 
+def judging_like(params: Params) -> Judging:
+    """Return how to read pairs for a verdict by `params`: whose calls are late is known then."""
+    budgets = (gate.budget_s for gate in params.gates if gate.metric is Metric.LATENCY)
+    return Judging(budget_s=next(budgets, None))
+
+
+def recounted(written: Verdict, judged: JudgedTally, offsets: Iterable[tuple[str, int]]) -> Verdict:
+    """Return the verdict on what `written` was about, by its parameters, from counts of today."""
+    key, params = written.counts.key, written.params
+    version = Version(
+        key.experiment_id, key.config_version, key.primary_version, key.candidate_version
+    )
+    tally = judged.counted_of(version)
+    counts = tuple(
+        tally.gate_counts(gate.metric, params.floor, has_noise_floor=gate.has_noise_floor)
+        for gate in params.gates
+    )
+    arms = judged.arms(version, key.candidate)
+    name = key.route, key.candidate
+    return judge(evidence_counts(name, version, counts, arms, offsets), params)
+
+
 #: For readers that know of no options and no config.
 DEFAULTS: Final = Judging()

@@ -18,8 +18,8 @@ import orjson
 from numpy.typing import NDArray
 
 from proxy.analysis.aggregate import MAX_ALIKE, Aggregate, Group
-from proxy.analysis.batch import Columns, has_canary
-from proxy.analysis.coded import Coded, Codes, coded
+from proxy.analysis.batch import Columns
+from proxy.analysis.coded import Coded, Codes, coded, uncoded
 from proxy.analysis.layout import Fields, Layout
 from proxy.analysis.rows import (
     COUNTED_FIELDS,
@@ -34,6 +34,7 @@ from proxy.analysis.rows import (
 )
 from proxy.analysis.source import Block, Record
 from proxy.analysis.taking import taken, worst_rows
+from proxy.analysis.tosses import has_canary
 from proxy.comparison.sketch import Floats
 
 #: Fewer lines are sooner parsed one by one.
@@ -42,7 +43,7 @@ MIN_LINES: Final = 32
 _MAX_SKIPPED: Final = 63
 _FEW_VALUES: Final = frozenset((*PLACE_FIELDS, *COUNTED_FIELDS))
 #: Fields that are not counted, and have few values as well: they do not part what stands together.
-_BETWEEN: Final = frozenset(("proxy_version", "ramp_step", "ramp_weight_bp", "assign_prob"))
+_BETWEEN: Final = frozenset(("proxy_version", "ramp_step"))
 _NUMBER_TYPES: Final = frozenset((int, float, type(None)))
 
 
@@ -219,10 +220,7 @@ class _LineColumns:
         self._predictions = [self._json(name) for name in PREDICTION_FIELDS]
         self._segments = self._labels()
         self._request_ids = self._json("request_id") if has_labels else None
-        self._units: Coded | None = None
-        if "unit_hash" in at and has_canary(self._counted.values):
-            (self._texts["unit_hash"],) = fields.cut([(at["unit_hash"], at["unit_hash"])])
-            self._units = self._json("unit_hash")
+        self._units = self._unit_hashes()
 
     def taken(self, aggregate: Aggregate) -> Iterable[tuple[str, str, Codes]]:
         """Yield route, candidate and rows of the pairs that count, and note all as seen."""
@@ -235,7 +233,7 @@ class _LineColumns:
             taken_only = column[rows]
             if not np.isnan(taken_only).all():
                 numbers[name] = taken_only
-        ids, segments = self._request_ids, self._segments
+        ids, segments, units = self._request_ids, self._segments, self._units
         return Columns(
             counted=self._counted.at(rows),
             seqs=self._seqs[rows],
@@ -245,7 +243,7 @@ class _LineColumns:
             primary=self._predictions[0].at(rows),
             candidate=self._predictions[1].at(rows),
             request_ids=() if ids is None else ids.at(rows).rows(),
-            units=None if self._units is None else self._units.at(rows).rows(),
+            units=None if units is None else units.at(rows).rows(),
             differing=self._worst(rows, group),
         )
 
@@ -293,6 +291,14 @@ class _LineColumns:
         if len(values) != len(texts):
             raise _UnusualError
         return values
+
+    def _unit_hashes(self) -> Coded | None:
+        """Return the hashes of the split keys, which only a canary's pairs are asked for."""
+        place = self._at.get("unit_hash")
+        if place is None or not has_canary(self._counted):
+            return None
+        (texts,) = self._fields.cut([(place, place)])
+        return uncoded(self._values("unit_hash", texts))
 
     def _labels(self) -> Coded | None:
         """Return the segments of each row, sorted; None where no row has any."""

@@ -13,7 +13,7 @@ from proxy.analysis.findings import GateFinding
 from proxy.analysis.judged import VersionPairs
 from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.source import SourceStatistics
-from proxy.analysis.summary import Health
+from proxy.analysis.summary import Health, Selection
 from proxy.analysis.wording import number
 from proxy.comparison.verdict import Verdict
 from proxy.comparison.verdict_json import dumps, loads_verdict
@@ -27,6 +27,7 @@ def document(
     versions: tuple[VersionPairs, ...],
     source: SourceStatistics | None,
     health: Health | None,
+    selection: Selection | None = None,
 ) -> dict[str, Any]:
     """Return the JSON object of `understudy verdict --json`.
 
@@ -41,6 +42,7 @@ def document(
         "verdict": verdict_finding(verdict, gates_from),
         "versions": versions,
         "source": source,
+        "selection": selection,
         "health": health,
         "record": orjson.Fragment(dumps(verdict)),
     }
@@ -62,6 +64,19 @@ def read_record(data: bytes) -> Verdict:
             raise ValueError(f"this decision ({said.get('action')}) carries no verdict")
         record = said.get("record") or said.get("evidence") or said
     return loads_verdict(orjson.dumps(record))
+
+
+def read_selection(data: bytes) -> Selection:
+    """Return which pairs a document's verdict is about; all where it does not say.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    said = orjson.loads(data)
+    try:
+        return Selection(**(said.get("selection") or {}))
+    except TypeError as exc:
+        raise ValueError(f"its selection is none: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import orjson
 import typer
 
-from proxy.analysis.judging import Judging
+from proxy.analysis.as_of import as_of
+from proxy.analysis.judged import JudgedTally
+from proxy.analysis.judging import Judging, judging_like, recounted
+from proxy.analysis.labelled import labels_beside
 from proxy.analysis.opening import Truth, config_beside
 from proxy.analysis.sentence import verdict_sentence
 from proxy.analysis.summarise import aggregate_of, judgement_of, only_candidate
@@ -21,6 +24,7 @@ from proxy.analysis.verdict_report import (
     lines_of,
     read_decisions,
     read_record,
+    read_selection,
 )
 from proxy.cli import options
 from proxy.cli.kafka_login import KafkaOptions, Login
@@ -29,6 +33,7 @@ from proxy.cli.terminal import Ended
 from proxy.comparison.correctness import TOLERANCE
 from proxy.comparison.gates import Metric
 from proxy.comparison.verdict import Outcome, Verdict
+from proxy.comparison.verdict_json import dumps
 from proxy.config.units import seconds
 from proxy.errors import SourceError
 
@@ -58,6 +63,14 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
             help="Instead of pairs: compute the verdict in a file of --json, or in a decision (from the "
             "log or the topic), again from its counts; or all of a log of decisions (decisions.ndjson). "
             "- reads standard input.",
+            metavar="FILE",
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Count the pairs of --from again, up to where the verdict in a file of --json had "
+            "read, and say whether it comes out the same, bit for bit.",
             metavar="FILE",
         ),
     ] = None,
@@ -96,6 +109,8 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         _recompute(from_record, as_json=as_json)
     if not source:
         raise SourceError("say where pairs are (--from SOURCE), or give a verdict (--from-record)")
+    if check is not None:
+        _check(check, source, Truth(labels, tolerance), Login(config, kafka_option))
     judging = Judging(
         metrics=tuple(dict.fromkeys(metric or ())),
         margins=_margins(margin or [], metric or []),
@@ -109,10 +124,57 @@ def verdict(  # noqa: PLR0913 - one argument for each option of the command
         name = only_candidate(aggregate, selection, "--route and --candidate")
         found = judgement_of(aggregate, reading, name, pairs.statistics())
     if as_json:
-        _write(document(*found))
+        _write(document(*found, selection))
     else:
         print("\n".join(lines_of(found.verdict, found.gates_from, found.versions)))
+    if name not in aggregate.groups:
+        print(_nothing_selected(found.health.records, pairs.statistics().name), file=sys.stderr)
     raise Ended(EXIT_CODES[found.verdict.outcome])
+
+
+def _nothing_selected(records: int, name: str) -> str:
+    """Return why there is no data: a name that is misspelt must not wait for data for ever."""
+    if not records:
+        return f"note: there are no pairs in {name}"
+    return f"note: none of the {records:,} in {name} fits --route, --candidate, --since and --until"
+
+
+def _check(path: Path, source: str, truth: Truth, login: Login) -> None:
+    """Count again what a verdict was made from, and end: with its exit code if it is the same.
+
+    Raises:
+        SourceError: it is not, or cannot be counted any more.
+    """
+    try:
+        data = path.read_bytes()
+        written, selection = read_record(data), read_selection(data)
+    except OSError as exc:
+        raise SourceError(f"cannot read {path}: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise SourceError(f"{path}: {exc}") from exc
+    key, judging = written.counts.key, judging_like(written.params)
+    is_topic = source.startswith("kafka://")
+    if not is_topic:  # those of the source, not of what it was
+        truth = replace(truth, name=truth.name or labels_beside(source) or "none")
+    with (
+        as_of(source, dict(written.counts.offsets)) as then,
+        reading_of(then, selection, judging, truth, login) as (pairs, reading, advance),
+    ):
+        groups = aggregate_of(pairs, reading, advance).groups
+        group = groups.get((key.route, key.candidate))
+        judged = JudgedTally() if group is None else group.tally.judged
+        ends = tuple(sorted(pairs.statistics().offsets.items()))
+    # A topic cannot be read as it was; what has come since is out of a selection that has an end.
+    found = recounted(written, judged, written.counts.offsets if is_topic else ends)
+    if dumps(found) != dumps(written):
+        is_grown = is_topic and ends != written.counts.offsets
+        raise SourceError(
+            f"{source} does not give the verdict in {path}"
+            f"{', and has grown since' if is_grown else ''}: it says {verdict_sentence(written)} "
+            f"Counted again: {verdict_sentence(found)}"
+        )
+    print(f"{verdict_sentence(written)}\n  counted again from {source}: the same, bit for bit")
+    raise Ended(EXIT_CODES[written.outcome])
 
 
 def _recompute(path: Path, *, as_json: bool) -> None:

@@ -11,7 +11,10 @@ from proxy.analysis.aggregate import Aggregate, Labels, Reading
 from proxy.analysis.findings import CandidateFindings, GateFinding
 from proxy.analysis.judging import DEFAULTS, Judging
 from proxy.analysis.label_store import LabelStore
+from proxy.analysis.reports.build import page_of
+from proxy.analysis.reports.markdown import markdown_of
 from proxy.analysis.summarise import summarise, verdict_of
+from proxy.analysis.summary import as_dict
 from proxy.analysis.verdict_report import document, read_record
 from proxy.comparison.evidence import Evidence
 from proxy.comparison.gates import Metric
@@ -171,3 +174,19 @@ def test_a_segment_that_is_worse_is_flagged() -> None:
         "agreement: worse_than_margin", "agreement: worse_than_margin in language=fi",
     )  # fmt: skip
     assert one.versions[0].first_ts_ms == START_MS + 1_000
+
+
+def test_quantiles_have_bounds_that_may_be_looked_at_all_the_time() -> None:
+    """Around the true ones; none where there is too little to claim anything."""
+    records = [
+        versioned(n, "1", candidate_latency_us=1_000 * (n % 100 + 1)) for n in range(1, 2_001)
+    ]
+    side = found(records).latency_ms.candidate
+    for name, true in (("p50", 50.0), ("p90", 90.0)):
+        low, high = side.bounds[name]
+        assert low is not None
+        assert high is not None
+        assert true - 8 < low < true < high < true + 8
+    assert found(records[:3]).latency_ms.candidate.bounds["p50"] == (None, None)
+    told = markdown_of(page_of(as_dict(summarise(records))))
+    assert "bounds of the quantile that hold however often one looks" in told

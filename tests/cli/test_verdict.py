@@ -10,9 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.analysis.verdict_report import read_record
+from proxy.cli.entry import run
+from proxy.comparison.verdict import judge
+from proxy.comparison.verdict_json import counts_of, dumps as verdict_dumps
 from proxy.config.load import load_config
 from proxy.config.resolved import dumps
-from tests.support.records import pair, write_pairs
+from tests.support.records import frames, pair, write_pairs
 
 GATES = """
 backends: {a: {endpoints: ["http://127.0.0.1:9001"]}, b: {endpoints: ["http://127.0.0.1:9002"]}}
@@ -133,6 +137,8 @@ def test_several_candidates_must_be_chosen_from(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "iris/v2, iris/v3: choose" in done.stderr
     assert verdict("--from", str(path), "--candidate", "v2").returncode == 3
+    misspelt = verdict("--from", str(path), "--candidate", "v9")
+    assert (misspelt.returncode, "none of the 19 in" in misspelt.stderr) == (3, True)
 
 
 def test_every_decision_of_a_log_is_made_again(tmp_path: Path) -> None:
@@ -154,3 +160,30 @@ def test_every_decision_of_a_log_is_made_again(tmp_path: Path) -> None:
     assert "1 of 1 decisions do not come out of their counts" in done.stderr
     log.write_text("")
     assert "no decision in it carries a verdict" in verdict("--from-record", str(log)).stderr
+
+
+def test_a_log_gives_its_verdict_again_however_far_it_has_grown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bit for bit; a log that was changed, and one that is gone, is an error and no verdict."""
+    log = tmp_path / "log"
+    records = [pair(n, 1, 2 if n % 9 == 0 else 1) for n in range(1, 400)]
+    first = write_pairs(log / "1.ndjson.zst", records)
+    assert run(["verdict", "--from", str(log), "--until", "2030-01-01T00:00:00Z", "--json"]) == 2
+    written = tmp_path / "verdict.json"
+    written.write_text(capsys.readouterr().out)
+    later = frames(pair(n) for n in range(400, 500))
+    first.write_bytes(first.read_bytes() + later)
+    (log / "2.ndjson.zst").write_bytes(later)
+    assert run(["verdict", "--from", str(log), "--check", str(written)]) == 2
+    assert "the same, bit for bit" in capsys.readouterr().out
+    lied = orjson.loads(written.read_bytes())
+    lied["record"]["counts"]["gates"][1]["overall"]["cells"][0][2] += 1
+    changed = judge(counts_of(lied["record"]["counts"]), read_record(written.read_bytes()).params)
+    wrong = tmp_path / "wrong.json"
+    wrong.write_bytes(orjson.dumps({"record": orjson.Fragment(verdict_dumps(changed))}))
+    assert run(["verdict", "--from", str(log), "--check", str(wrong)]) == 1
+    assert "does not give the verdict" in capsys.readouterr().err
+    first.unlink()
+    assert run(["verdict", "--from", str(log), "--check", str(written)]) == 1
+    assert "is not there any more" in capsys.readouterr().err

@@ -24,9 +24,10 @@ from proxy.analysis.reports.page import (
     Section,
     Table,
 )
-from proxy.analysis.wording import milliseconds, percent
+from proxy.analysis.wording import milliseconds, number, percent
 
 _QUANTILES = ("p50", "p90", "p99")
+_BOUNDS = "In brackets: bounds of the quantile that hold however often one looks."
 
 
 def agreement(candidate: Object) -> Iterator[Section]:
@@ -59,14 +60,22 @@ def latency_blocks(title: str, found: Object) -> tuple[Block, ...]:
     primary, other = (object_of(found.get(side)) for side in ("primary", "candidate"))
     if not primary and not other:
         return ()
-    rows = [
-        (key, *(milliseconds(number_of(side.get(key))) for side in (primary, other)))
-        for key in _QUANTILES
-    ]
+    rows = [(key, *(_bounded(side, key) for side in (primary, other))) for key in _QUANTILES]
     rows.append(("calls", *(f"{count_of(side.get('count')):,}" for side in (primary, other))))
     table = Table(title, ("", "primary", "candidate"), tuple(rows))
     plot = _quantile_plot(title, list_of(found.get("quantiles")))
-    return (table,) if plot is None else (plot, table)
+    has_bounds = any("(" in cell for row in rows for cell in row)
+    note = (_BOUNDS,) if has_bounds else ()
+    return (*((plot,) if plot else ()), table, *note)
+
+
+def _bounded(side: Object, key: str) -> str:
+    """Return a quantile with its bounds, where both are known."""
+    shown = milliseconds(number_of(side.get(key)))
+    ends = [*map(number_of, list_of(object_of(side.get("bounds")).get(key)))]
+    if len(ends) != 2 or None in ends:
+        return shown
+    return f"{shown} ({number(ends[0])} to {number(ends[1])})"
 
 
 def interval_of(
