@@ -141,20 +141,20 @@ def test_memory_does_not_grow_with_what_is_read(tmp_path: Path) -> None:
     body = "x" * 20_000
     template = pair(1, 1, 1, primary_body=orjson.dumps({"y": 1, "text": body}).decode())
     write_pairs(
-        tmp_path / "a.zst", ({**template, "seq": n, "request_id": f"r-{n}"} for n in range(6_000))
+        tmp_path / "a.zst", ({**template, "seq": n, "request_id": f"r-{n}"} for n in range(2_500))
     )
     pairs = analysis.pairs(tmp_path / "a.zst")
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     most = rows = 0
-    for batch in pairs.batches(rows=500):
+    for batch in pairs.batches(rows=250):
         rows += batch.num_rows
         most = max(most, pa.total_allocated_bytes() - before)
     python = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert rows == 6_000  # 120 MB of bodies
-    assert most < 50_000_000
-    assert python < 60_000_000
+    assert rows == 2_500  # 50 MB of bodies
+    assert most < 20_000_000
+    assert python < 25_000_000
     with pytest.raises(SourceError, match=r"more than max_bytes \(5 MiB\).*columns="):
         pairs.arrow(max_bytes=5 * 2**20)
 

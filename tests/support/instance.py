@@ -29,6 +29,8 @@ from tests.support.deadline import wait_for
 COMMAND = (sys.executable, "-m", "proxy")
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 25.0
+#: A command that reads or writes little.
+COMMAND_TIMEOUT_S = 25.0
 
 
 class Instance:
@@ -148,12 +150,15 @@ class Instance:
 
 
 def understudy(
-    *words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run an `understudy` command to its end."""
     return subprocess.run(
         [*COMMAND, *words],
-        capture_output=True, text=True, timeout=25, check=False, cwd=cwd,
+        capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd,
         env={**_clean_environment(), **(env or {})},
     )  # fmt: skip
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from proxy.analysis.reports import page
-from proxy.analysis.reports.scale import Scale, around
+from proxy.analysis.reports.scale import Scale, around, without_outliers
 from proxy.analysis.wording import number
 
 #: Units of all drawings; as wide as a phone, so that words stay readable there.
@@ -230,9 +230,16 @@ def _histogram(chart: page.Histogram) -> Drawing:
 
 
 def _differences(chart: page.DifferencePlot) -> Drawing:
-    """Draw each pair as a dot, with the mean difference and its limits as lines."""
-    x_low, x_high = around(x for x, _ in chart.points)
-    y_low, y_high = around([chart.low, chart.high, 0.0, *(y for _, y in chart.points)])
+    """Draw each pair as a dot, with the mean difference and its limits as lines.
+
+    Pairs far beyond the others are drawn at the edge and counted; lines there are left out.
+    """
+    lines = ((chart.mean, "mean"), (chart.low, "limit"), (chart.high, "limit"))
+    shown = without_outliers(difference for _, difference in chart.points)
+    if len(shown) == len(chart.points):
+        shown += [value for value, _ in lines]
+    x_low, x_high = around(without_outliers(mean for mean, _ in chart.points))
+    y_low, y_high = around([0.0, *shown])
     x, y = Scale(x_low, x_high, _LEFT, WIDTH - _RIGHT - 8), Scale(y_low, y_high, 250, 26)
     description = (
         f"{len(chart.points)} pairs; mean difference {number(chart.mean)}, "
@@ -244,10 +251,14 @@ def _differences(chart: page.DifferencePlot) -> Drawing:
         drawing.shapes.append(Label(x(tick), 267, f"{tick:.4g}", "middle", "tick"))
     for a, b in chart.points:
         drawing.shapes.append(Dot(x(a), y(b), "pair"))
-    for value, look in ((chart.mean, "mean"), (chart.low, "limit"), (chart.high, "limit")):
-        drawing.shapes.append(Line(_LEFT, y(value), WIDTH - _RIGHT, y(value), look))
+    for value, look in lines:
+        if y_low <= value <= y_high:
+            drawing.shapes.append(Line(_LEFT, y(value), WIDTH - _RIGHT, y(value), look))
     drawing.shapes.append(Label(4, 14, "candidate minus primary", "start", "tick"))
+    beyond = sum(not (x_low <= a <= x_high and y_low <= b <= y_high) for a, b in chart.points)
     words = "mean of both; lines: mean difference, and limits of 95%"
+    if beyond:
+        words = f"mean of both; {beyond} of {len(chart.points)} pairs are beyond the edge"
     drawing.shapes.append(Label(WIDTH / 2, 288, words, "middle", "tick"))
     return drawing
 

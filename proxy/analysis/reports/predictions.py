@@ -91,8 +91,9 @@ def differences(candidate: Object) -> Iterator[Section]:
     points = [[*map(number_of, list_of(each)[:2])] for each in list_of(found.get("points"))]
     kept = [(point[0], point[1]) for point in points if len(point) == 2][:MAX_POINTS]
     text = (
-        f"Candidate minus primary is {number(mean)} on average of {count_of(found.get('n')):,}; 19 of 20 differences lie between "
-        f"{number(low)} and {number(high)}."
+        f"Candidate minus primary is {number(mean)} on average of {count_of(found.get('n')):,}; the "
+        f"limits of agreement are {number(low)} and {number(high)}, between which 19 of 20 differences "
+        "lie if they are spread normally."
     )
     note = Note(
         "A slope or a funnel means that the difference depends on the size of the prediction."
@@ -124,7 +125,9 @@ def confusion(candidate: Object) -> Iterator[Section]:
     blocks: list[Block] = [text]
     if len(labels) <= MAX_LABELS:
         blocks.append(HeatMap("Primary's label against candidate's", labels, counts))
-    blocks.append(_changes(labels, counts))
+    changes = _changes(labels, counts)
+    if changes.rows:
+        blocks.append(changes)
     yield Section("Labels that change", tuple(blocks))
 
 
@@ -132,6 +135,9 @@ def correctness(candidate: Object) -> Iterator[Section]:
     """Yield who is right, where ground truth is known."""
     found = object_of(candidate.get("correctness"))
     if not found:
+        return
+    if not count_of(found.get("labelled")):
+        yield Section("Who is right", ("No pair of this candidate has a label that says so.",))
         return
     right = [object_of(found.get(side)) for side in _SIDES]
     rows = []

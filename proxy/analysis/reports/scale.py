@@ -63,6 +63,21 @@ def round_step(rough: float) -> float:
     return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough * (1 - 1e-9))
 
 
+def without_outliers(values: Iterable[float]) -> list[float]:
+    """Return those of `values` that can share a picture, in their order.
+
+    What lies further from the middle nine tenths than three times their width would press them all
+    into a line (fences as J. W. Tukey's, 1977, but wider). All, where the nine tenths have no width.
+    """
+    found = list(values)
+    if not found:
+        return found
+    ranked = sorted(found)
+    low, high = (ranked[round(share * (len(ranked) - 1))] for share in (0.05, 0.95))
+    reach = 3.0 * (high - low)
+    return [each for each in found if low - reach <= each <= high + reach] if reach else found
+
+
 def around(values: Iterable[float], room: float = 0.06) -> tuple[float, float]:
     """Return ends with some room around `values`; never the same twice."""
     found = list(values)

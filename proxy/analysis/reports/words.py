@@ -30,6 +30,9 @@ STOPS: Final = {
 #: Where nothing was judged.
 NO_VERDICT: Final = ("No verdict", Tone.OPEN)
 
+#: Intervals of shares narrower than this are told with another digit: not as 100.0-100.0%.
+_NARROW: Final = 0.001
+
 #: What a gate's difference counts, by metric.
 METRICS: Final = {
     "agreement": "answers that differ from the primary's",
@@ -104,7 +107,10 @@ def share(value: Any) -> str:
 def share_bounds(value: Any) -> str:
     """Return the interval of a share, `-` without any."""
     low, high = (number_of(object_of(value).get(end)) for end in ("low", "high"))
-    return "-" if low is None or high is None else f"{100 * low:.1f}-{100 * high:.1f}%"
+    if low is None or high is None:
+        return "-"
+    digits = 1 if high - low >= _NARROW else 2
+    return f"{100 * low:.{digits}f}-{100 * high:.{digits}f}%"
 
 
 def evidence(value: Any) -> str:

@@ -9,7 +9,7 @@ from hypothesis import assume, given, strategies as st
 
 from proxy.analysis.reports import page
 from proxy.analysis.reports.charts import Box, Dot, Drawing, Label, Line, Trace, draw
-from proxy.analysis.reports.scale import Scale, around, round_step
+from proxy.analysis.reports.scale import Scale, around, round_step, without_outliers
 
 numbers = st.floats(-1e9, 1e9)
 shares = st.floats(0, 1)
@@ -116,3 +116,37 @@ def test_dots_stay_inside(points: list[tuple[float, float]], mean: float, half: 
     """One pair alone included."""
     plot = page.DifferencePlot("d", tuple(points), mean, mean - half, mean + half)
     assert is_inside(draw(plot))
+
+
+def test_one_pair_far_off_does_not_press_the_others_into_a_line() -> None:
+    """It is drawn at the edge and counted; a line that is as far off is left out."""
+    points = tuple((float(n), n / 50.0) for n in range(100))
+    plain = draw(page.DifferencePlot("d", points, 1.0, -1.0, 3.0))
+    far = draw(page.DifferencePlot("d", (*points, (4e6, 8e6)), 8e4, -1.5e6, 1.7e6))
+
+    def height(drawing: Drawing) -> float:
+        places = sorted(shape.y for shape in drawing.shapes if isinstance(shape, Dot))
+        return places[95] - places[5]
+
+    def lines(drawing: Drawing) -> int:
+        shapes = (shape for shape in drawing.shapes if isinstance(shape, Line))
+        return sum(shape.look in ("mean", "limit") for shape in shapes)
+
+    def words(drawing: Drawing) -> str:
+        return " ".join(shape.text for shape in drawing.shapes if isinstance(shape, Label))
+
+    assert is_inside(far)
+    assert height(far) >= height(plain) > 80
+    assert (lines(plain), lines(far)) == (3, 0)
+    assert "1 of 101 pairs are beyond the edge" in words(far)
+    assert "beyond" not in words(plain)
+
+
+@given(st.lists(numbers, min_size=1, max_size=40))
+def test_outliers_are_few_and_never_the_middle(values: list[float]) -> None:
+    """At most a tenth, and what is left keeps its order."""
+    kept = without_outliers(values)
+    assert len(kept) >= 0.9 * len(values) - 2
+    assert sorted(values)[len(values) // 2] in kept
+    rest = iter(values)
+    assert all(value in rest for value in kept)

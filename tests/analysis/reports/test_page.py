@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings, strategies as st
 from rich.console import Console
 
+from proxy.analysis.reports import words
 from proxy.analysis.reports.build import page_of
 from proxy.analysis.reports.html import html_of
 from proxy.analysis.reports.markdown import markdown_of
@@ -236,3 +237,31 @@ def test_of_many_segments_those_are_drawn_that_matter() -> None:
     ]  # fmt: skip
     assert (len(forest.intervals), forest.title) == (24, "Difference by segment; 24 of 100")
     assert (len(table.rows), table.is_detail) == (100, True)
+
+
+def test_labels_of_another_route_make_no_table_of_noughts() -> None:
+    """A sentence says that there are none for this candidate."""
+    document = findings()
+    counts = dict.fromkeys(("labelled", "unanswered", "both", "only_primary", "neither"), 0)
+    document["candidates"][0]["correctness"] = counts
+    page = page_of(document)
+    assert "No pair of this candidate has a label" in shown(page)
+    assert "Right answers" not in tables(page)
+
+
+def test_labels_that_never_change_have_no_table_of_changes() -> None:
+    """The matrix shows it."""
+    document = findings()
+    for counts in ([[7, 0], [0, 9]], [[7, 1], [0, 9]]):
+        found = {"labels": ['"a"', '"b"'], "counts": counts, "kappa": 1.0}
+        document["candidates"][0]["confusion"] = found
+        assert ("Most frequent changes" in tables(page_of(document))) == (counts[0][1] > 0)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [(0.994, 0.997, "99.4-99.7%"), (0.99981, 1.0, "99.98-100.00%"), (0.0, 0.0004, "0.00-0.04%")],
+)
+def test_a_narrow_interval_is_no_single_number(low: float, high: float, told: str) -> None:
+    """100.0-100.0% says less than it knows."""
+    assert words.share_bounds({"low": low, "high": high}) == told
