@@ -14,10 +14,11 @@ from typing import TypeVar
 from proxy.config.addresses import can_reach, collide, is_loopback
 from proxy.config.redact_checks import redact_checks
 from proxy.config.resolved import FULL_BP, Protocol, SplitKind
+from proxy.config.route_order import reachable
 from proxy.config.schema import ConfigFile, LimitsFile
 from proxy.config.schema_backend import BackendFile
 from proxy.config.schema_ramp import GateFile, RampFile
-from proxy.config.schema_route import CandidateFile, MatchFile, RouteFile
+from proxy.config.schema_route import CandidateFile, RouteFile
 from proxy.config.segment_checks import segment_checks
 from proxy.config.units import duration, percent, size
 from proxy.config.values import KAFKA_OPTIONS
@@ -60,7 +61,7 @@ def cross_check(file: ConfigFile) -> Found:
         yield ("routes", index, "name"), f"there is already a route called {name!r}"
     for index, route in enumerate(file.routes):
         yield from _route(("routes", index), route, file)
-        yield from _reachable(index, file.routes)
+        yield from reachable(index, file.routes)
     yield from redact_checks(file)
     yield from segment_checks(file)
     if file.record.kafka is not None:
@@ -358,38 +359,6 @@ def _known_backend(path: Path, name: str, file: ConfigFile) -> Found:
     near = difflib.get_close_matches(name, file.backends, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(file.backends)}"
     yield path, f"there is no backend called {name!r}; {hint}"
-
-
-def _reachable(index: int, routes: tuple[RouteFile, ...]) -> Found:
-    for earlier in routes[:index]:
-        if _covers(earlier.match, routes[index].match):
-            yield (
-                ("routes", index, "match"),
-                (
-                    f"no request gets here: the route {earlier.name!r} above takes all of them; put "
-                    "the narrower route first"
-                ),
-            )
-            return
-
-
-def _covers(wide: MatchFile, narrow: MatchFile) -> bool:
-    """Tell whether every request that `narrow` takes is taken by `wide`."""
-    headers = {name.lower(): value for name, value in narrow.headers.items()}
-    return (
-        wide.host in ("", narrow.host)
-        and (not wide.methods or (bool(narrow.methods) and {*narrow.methods} <= {*wide.methods}))
-        and all(headers.get(name.lower()) == value for name, value in wide.headers.items())
-        and _covers_path(wide, narrow)
-    )
-
-
-def _covers_path(wide: MatchFile, narrow: MatchFile) -> bool:
-    if wide.path:
-        return wide.path == narrow.path
-    inner = narrow.path or narrow.path_prefix
-    prefix = wide.path_prefix
-    return not prefix or inner == prefix or inner.startswith(prefix.rstrip("/") + "/")
 
 
 def _repeated(items: Iterable[_Item]) -> Iterator[tuple[int, _Item]]:

@@ -30,11 +30,12 @@ from proxy.control.bodies import (
 )
 from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
+from proxy.control.problems import problems
 from proxy.control.pulse import SETTLE_S, Pulse
 from proxy.control.ramps import Ramps
 from proxy.control.reload import Reloader, Result, outcome_document
 from proxy.control.snapshot import Observer
-from proxy.control.status import is_ready, problems, routes, status
+from proxy.control.status import is_ready, routes, status
 from proxy.errors import StateError
 from proxy.journal.label_journal import LabelJournal
 from proxy.state import decisions

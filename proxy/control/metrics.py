@@ -22,12 +22,13 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__
 from proxy.control.auth import REFUSALS
+from proxy.control.candidate_facts import ejection_of, ramp_of
 from proxy.control.decision_metrics import decision_metrics
 from proxy.control.ledger import imbalances, ledger, retained
 from proxy.control.reload import Result
-from proxy.control.replica_status import STATES, standing
+from proxy.control.replica_metrics import replica_metrics
 from proxy.control.snapshot import Observer, Snapshot
-from proxy.control.status import ejection_of, is_ready, ramp_of
+from proxy.control.status import is_ready
 from proxy.control.worker_pages import PER_WORKER
 from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
@@ -64,7 +65,7 @@ class _Collected(Collector):
         yield from _ramps(self._snapshot)
         yield from _instance(self._snapshot)
         yield from _config(self._snapshot)
-        yield from _replicas(self._snapshot)
+        yield from replica_metrics(self._snapshot)
         yield from _processes(self._snapshot)
         yield from _usage(self._snapshot)
         yield from _recorders(self._snapshot)
@@ -232,25 +233,6 @@ def _config(snapshot: Snapshot) -> Iterator[Metric]:
         for index, found in snapshot.revisions.items():
             revision.add_metric((f"worker {index}",), found)
         yield revision
-
-
-def _replicas(snapshot: Snapshot) -> Iterator[Metric]:
-    found = standing(snapshot)
-    state = GaugeMetricFamily(
-        f"{PREFIX}replica_state", "1 for how it stands among its replicas.", labels=("state",)
-    )
-    for word in STATES:
-        state.add_metric((word,), float(found["state"] == word))
-    yield state
-    yield GaugeMetricFamily(
-        f"{PREFIX}replica_leads",
-        "1 while it decides the ramps of all.",
-        float(found.get("leads", False)),
-    )
-    yield GaugeMetricFamily(
-        f"{PREFIX}replicas_living", "Replicas that it hears, itself included.",
-        float(sum(each["lives"] for each in found["replicas"])),
-    )  # fmt: skip
 
 
 def _processes(snapshot: Snapshot) -> Iterator[Metric]:

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
 from proxy.comparison.evidence import params_of
 from proxy.comparison.verdict import Verdict
-from proxy.config.resolved import Candidate, Config, Ramp, Route
+from proxy.config.resolved import Config
 from proxy.control.ejections import Ejection, standing
 from proxy.control.guards import WHO as GUARD
 from proxy.control.judging import Judging
+from proxy.control.ramp_entry import Entry, told
 from proxy.control.ramp_files import EvidenceFiles, Kept, load, store, store_seen
 from proxy.control.told_verdicts import ToldVerdicts
 from proxy.control.webhooks import Webhooks
@@ -49,24 +48,6 @@ VIA: Final = "control"
 AFRESH: Final = frozenset({Event.START, Event.ADVANCE, Event.FINISH, Event.RESUME, Event.RESTART})
 #: Actions in one tick: pass, advance and a fall that is settled are three.
 _MOST_ACTIONS: Final = 4
-
-
-@dataclass(slots=True)
-class Entry:
-    """One candidate that may be ramped; `waits` says why it does not move."""
-
-    route: Route
-    candidate: Candidate
-    plan: Ramp
-    kept: Kept
-    waits: str = ""
-    trouble: str = ""
-    judged: Judgement = field(default_factory=Judgement)
-
-    @property
-    def name(self) -> str:
-        """`route/candidate`."""
-        return f"{self.route.name}/{self.candidate.name}"
 
 
 def decider(event: Event | None) -> str:
@@ -383,7 +364,7 @@ class RampDriver:
 
     def _tell(self) -> None:
         """Write what was seen, if it has changed."""
-        seen = {name: _told(entry) for name, entry in self.entries.items()}
+        seen = {name: told(entry) for name, entry in self.entries.items()}
         if seen != self._seen:
             self._seen = seen
             store_seen(self._state_dir, seen)
@@ -401,29 +382,3 @@ def other_active(driver: RampDriver, entry: Entry) -> Entry | None:
         ),
         None,
     )
-
-
-def _told(entry: Entry) -> dict[str, Any]:
-    state, judged = entry.kept.state, entry.judged
-    gates: list[dict[str, Any]] = []
-    if judged.verdict is not None and state.phase in JUDGED:
-        for gate, by in zip(judged.verdict.gates, judged.verdict.params.gates, strict=True):
-            standing: dict[str, Any] = orjson.loads(orjson.dumps(gate.standing))
-            said = {"metric": gate.metric, "outcome": gate.outcome, "reason": gate.reason}
-            gates.append({**said, **standing, "margin": by.margin, "acts_at": 1 / by.alpha})
-    return {
-        "phase": state.phase,
-        "words": state.words,
-        "step": state.step + 1,
-        "steps": len(entry.plan.steps),
-        "weight_bp": state.weight_bp,
-        "entered_ms": state.entered_ms,
-        "who": state.who,
-        "why": state.why,
-        "waits": entry.waits if state.phase in JUDGED else "",
-        "trouble": entry.trouble,
-        "outcome": judged.outcome if state.phase in JUDGED else None,
-        "pairs": judged.pairs if state.phase in JUDGED else 0,
-        "is_fresh": judged.is_fresh and state.phase in JUDGED,
-        "gates": gates,
-    }

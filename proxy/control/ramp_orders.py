@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from proxy.control.bodies import ApiError
-from proxy.control.ramp_driver import Entry, RampDriver, other_active
+from proxy.control.ramp_driver import RampDriver, other_active
+from proxy.control.ramp_entry import Entry
 from proxy.errors import StateError
 from proxy.ramp.phases import Event, IllegalEventError
 from proxy.ramp.policy import Sight

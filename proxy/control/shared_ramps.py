@@ -21,7 +21,8 @@ import orjson
 from proxy.config.resolved import Config
 from proxy.control.ejections import Ejection
 from proxy.control.judging import Judging
-from proxy.control.ramp_driver import AFRESH, VIA, WHO, Entry, RampDriver, decider
+from proxy.control.ramp_driver import AFRESH, VIA, WHO, RampDriver, decider
+from proxy.control.ramp_entry import Entry
 from proxy.control.ramp_files import Kept, kept_as_json, kept_of
 from proxy.control.replica_page import words_of
 from proxy.control.replicas import Replicas

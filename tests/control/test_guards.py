@@ -10,7 +10,8 @@ import pytest
 from proxy.control.ejections import Ejection
 from proxy.control.guards import Guards
 from proxy.control.metrics import exposition
-from proxy.control.status import problems, routes
+from proxy.control.problems import problems
+from proxy.control.status import routes
 from proxy.errors import StateError
 from proxy.ramp.phases import Event, Phase
 from proxy.state import decisions

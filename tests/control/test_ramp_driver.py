@@ -13,8 +13,8 @@ import pytest
 
 from proxy.comparison.verdict_json import loads_verdict
 from proxy.control.app import build_app
+from proxy.control.problems import problems
 from proxy.control.snapshot import Observer
-from proxy.control.status import problems
 from proxy.ramp.phases import Event, Phase
 from proxy.state.control_page import ControlPage, Part, RouteState, update
 from proxy.state.kill import Scope

@@ -13,9 +13,9 @@ from proxy.config.diff import Change
 from proxy.config.load import load_config, write_resolved
 from proxy.config.resolved import RedactRule
 from proxy.control.app import build_app
+from proxy.control.problems import FOLLOW_MS, problems
 from proxy.control.reload import GOOD, Reloader, Result, automatic, diff_lines
 from proxy.control.snapshot import HUNG_MS
-from proxy.control.status import FOLLOW_MS, problems
 from proxy.state import decisions
 from proxy.state.control_page import Part, update
 from proxy.state.kill import Scope, set_weight

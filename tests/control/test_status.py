@@ -8,7 +8,8 @@ import os
 import pytest
 
 from proxy.control.metrics import DROP_REASONS
-from proxy.control.status import is_ready, problems, routes
+from proxy.control.problems import problems
+from proxy.control.status import is_ready, routes
 from proxy.recorder.sink import Drop
 from proxy.telemetry import wall_ns
 from tests.support.admin import Instance
