@@ -172,15 +172,21 @@ def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) ->
         }
 
 
+def requests(instance: Instance) -> int:
+    """Return how many requests a replica has received."""
+    received: int = instance.status()["totals"]["received"]
+    return received
+
+
 def no_more_copies(found: Found) -> None:
     """Look whether no worker sends copies, while users go on asking."""
     time.sleep(0.05)  # what was decided before the kill may be on its way
-    before = [(copies(each), each.status()["totals"]["received"]) for each in found]
-    for each, (_, received) in zip(found, before, strict=True):
-        wait_for(
-            lambda e=each, r=received: e.status()["totals"]["received"] > r + 20, "more requests"
-        )  # type: ignore[misc]
-    assert [copies(each) for each in found] == [sent for sent, _ in before]
+    sent = [copies(each) for each in found]
+    received = [requests(each) for each in found]
+    wait_for(
+        lambda: all(requests(e) > r + 20 for e, r in zip(found, received, strict=True)), "requests"
+    )
+    assert [copies(each) for each in found] == sent
 
 
 def test_a_replica_that_joins_serves_only_the_primary_until_it_knows(
@@ -211,8 +217,9 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
     own_broker.freeze()
     try:
         with loaded(joined):
-            for each in joined:
-                wait_for(lambda e=each: standing(e)["state"] == "cut_off", "it is cut off", 15)  # type: ignore[misc]
+            wait_for(
+                lambda: all(standing(each)["state"] == "cut_off" for each in joined), "cut off", 15
+            )
             raised = one.admin("PUT", WEIGHT, {"percent": 50, "reason": "t"})
             assert raised.status_code == 503
             assert "nothing was raised: this replica is cut off" in raised.json()["error"]
@@ -244,10 +251,8 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
             kill_leader(joined, chance.uniform(0, 3 * TAKEOVER_S)) for _ in range(LEADER_KILLS)
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
-        for each in joined:
-            wait_for(
-                lambda e=each: phase(e) == "promoted", f"the end; seed {seed}", 60 + 10 * STEPS
-            )  # type: ignore[misc]
+        patience_s = 60 + 10 * STEPS
+        wait_for(lambda: {*map(phase, joined)} == {"promoted"}, f"the end; seed {seed}", patience_s)
     weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
     assert weights == [100 * STEPS] * 3
     ways = [way_of(each) for each in joined]
