@@ -161,7 +161,7 @@ class Endpoints:
             raise ApiError(404, str(exc)) from exc
         except StateError as exc:
             return self._kill_by_file(order, source, str(exc))
-        return _answer(change, began_s)
+        return _answer(change, began_s, warnings=self._unheard())
 
     async def revive(self, request: Request) -> Response:
         """Open the latch; of everything, also mend a corrupt page."""
@@ -172,7 +172,9 @@ class Endpoints:
             return _carry_out(
                 lambda: revive_corrupt(self._observer.state_dir, self._config, source)
             )
-        return _carry_out(lambda: order_revive(self._observer.page(), scope, part, source))
+        return _carry_out(
+            lambda: order_revive(self._observer.page(), scope, part, source), self._unheard()
+        )
 
     async def weight(self, request: Request) -> Response:
         """Set the live canary weight of one candidate."""
@@ -181,7 +183,9 @@ class Endpoints:
         weight_bp, source = order.weight_bp(), _source(request, order)
         await self._refuse_if_stale(request, order)
         self._refuse_if_alone(scope, weight_bp)
-        return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
+        return _carry_out(
+            lambda: order_weight(self._observer.page(), scope, weight_bp, source), self._unheard()
+        )
 
     async def ramp(self, request: Request) -> Response:
         """Give an operator's word to a ramp."""
@@ -224,6 +228,15 @@ class Endpoints:
                 break
             await asyncio.sleep(_FOLLOW_S)
         return json_response(outcome_document(outcome, lagging), _RELOAD_STATUS[outcome.result])
+
+    def _unheard(self) -> tuple[str, ...]:
+        """Return the warning that other replicas do not hear of an order yet, if that is so."""
+        refusal = self._replicas.refusal() if self._replicas is not None else ""
+        return (
+            (f"it holds here, and is told to the other replicas later: {refusal}",)
+            if refusal
+            else ()
+        )
 
     def _refuse_if_alone(self, scope: Scope, weight_bp: int) -> None:
         """Refuse to raise a weight where other replicas would not hear of it."""
@@ -274,7 +287,7 @@ class Endpoints:
             )
 
 
-def _carry_out(order: Callable[[], Change]) -> Response:
+def _carry_out(order: Callable[[], Change], warnings: tuple[str, ...] = ()) -> Response:
     began_s = monotonic_s()
     try:
         change = order()
@@ -286,7 +299,7 @@ def _carry_out(order: Callable[[], Change]) -> Response:
         raise ApiError(412, str(exc)) from exc
     except StateError as exc:
         raise ApiError(503, str(exc)) from exc
-    return _answer(change, began_s)
+    return _answer(change, began_s, warnings=warnings)
 
 
 def _refuse_if_expired(order: Order) -> None:

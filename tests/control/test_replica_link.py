@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from confluent_kafka import KafkaException
 
 from proxy.config.resolved import Kafka
 from proxy.control.replica_link import ReplicaLink
@@ -83,6 +84,35 @@ async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
     async with line(kafka_bootstrap, prefix) as (link, later):
         await until(lambda: link.is_caught_up, "the second line", 20)
         assert later.heard == listener.heard
+        await until(lambda: link.may_lead, "the lead", 20)
+
+
+async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefix: str) -> None:
+    """So that what holds is written once more."""
+    create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
+    async with line(kafka_bootstrap, prefix) as (link, listener):
+        await until(lambda: link.is_caught_up, "the line", 20)
+        link.send(b"g/kill/*", b"3")
+        await until(lambda: len(listener.heard) == 1, "the message", 10)
+        delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
+        link.echoed_s = monotonic_s() - 60
+        # A broker that makes topics by itself has made one that is unfit, since clients asked for it.
+        await until(lambda: "topic" in link.trouble, "the trouble", 20)
+        await until(lambda: _is_made_anew(kafka_bootstrap, f"{prefix}.state.v1"), "a fit one", 20)
+        await until(lambda: link.is_caught_up, "the line again", 20)
+        assert listener.beginnings[-1]
+        await until(lambda: link.may_lead, "the lead", 20)
+
+
+def _is_made_anew(bootstrap: str, topic: str) -> bool:
+    """Delete a topic if it is there, and make it; return whether it could be made already."""
+    with suppress(KafkaException):
+        delete_topic(bootstrap, topic)
+    try:
+        create_topic(bootstrap, topic, 1, COMPACTED)
+    except KafkaException:
+        return False
+    return True
 
 
 async def test_a_topic_that_is_unfit_is_told_and_waited_for(
