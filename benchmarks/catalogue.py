@@ -18,6 +18,7 @@ from benchmarks import (
     openai_route,
     recorder_backlog,
     recorder_rate,
+    replicas,
     slowloris,
     sse,
 )
@@ -37,6 +38,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         sse,
         slowloris,
         kill_switch,
+        replicas,
         recorder_rate,
         journal,
         recorder_backlog,

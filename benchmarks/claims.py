@@ -74,6 +74,9 @@ ISOLATION_P99 = Bar(0.3, " ms")
 #: From the page written, and from the command's start, to the last copy at the candidate.
 KILL_PAGE = Bar(10, " ms")
 KILL_COMMAND = Bar(100, " ms", digits=0)
+#: From an order to the control pages: of the replica that was told, and of all.
+REPLICA_HERE = Bar(100, " ms", digits=0)
+REPLICA_THERE = Bar(1_000, " ms", digits=0)
 #: One recorder, journal to Kafka.
 RECORDER = Bar(20_000, " pairs/s", is_floor=True, digits=0)
 BACKLOG_MEMORY = Bar(200, " MB", digits=0)

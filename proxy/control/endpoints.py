@@ -169,7 +169,7 @@ class Endpoints:
                 raise ApiError(404, str(exc)) from exc
             except StateError as exc:
                 return self._kill_by_file(order, source, str(exc))
-            return _answer(change, began_s, warnings=self._memory_only())
+            return _answer(change, began_s, warnings=self._memory_only() + self._unheard())
 
     async def revive(self, request: Request) -> Response:
         """Open the latch; of everything, also mend a corrupt page."""
@@ -180,7 +180,9 @@ class Endpoints:
             await self._refuse_if_stale(request, order)
             if scope == Scope() and order.only is None and not is_readable(state_dir):
                 return _carry_out(lambda: revive_corrupt(state_dir, self._config, source))
-            return _carry_out(lambda: order_revive(self._observer.page(), scope, part, source))
+            return _carry_out(
+                lambda: order_revive(self._observer.page(), scope, part, source), self._unheard()
+            )
 
     async def weight(self, request: Request) -> Response:
         """Set the live canary weight of one candidate."""
@@ -190,7 +192,10 @@ class Endpoints:
         with self._refusal_logged("weight", scope, weight_bp, source):
             await self._refuse_if_stale(request, order)
             self._refuse_if_alone(scope, weight_bp)
-            return _carry_out(lambda: order_weight(self._observer.page(), scope, weight_bp, source))
+            return _carry_out(
+                lambda: order_weight(self._observer.page(), scope, weight_bp, source),
+                self._unheard(),
+            )
 
     async def ramp(self, request: Request) -> Response:
         """Give an operator's word to a ramp."""
@@ -230,6 +235,15 @@ class Endpoints:
                 break
             await asyncio.sleep(_FOLLOW_S)
         return json_response(outcome_document(outcome, lagging), _RELOAD_STATUS[outcome.result])
+
+    def _unheard(self) -> tuple[str, ...]:
+        """Return the warning that other replicas do not hear of an order yet, if that is so."""
+        refusal = self._replicas.refusal() if self._replicas is not None else ""
+        return (
+            (f"it holds here, and is told to the other replicas later: {refusal}",)
+            if refusal
+            else ()
+        )
 
     def _refuse_if_alone(self, scope: Scope, weight_bp: int) -> None:
         """Refuse to raise a weight where other replicas would not hear of it."""
@@ -322,7 +336,7 @@ class Endpoints:
             )
 
 
-def _carry_out(order: Callable[[], Change]) -> Response:
+def _carry_out(order: Callable[[], Change], warnings: tuple[str, ...] = ()) -> Response:
     began_s = monotonic_s()
     try:
         change = order()
@@ -334,7 +348,7 @@ def _carry_out(order: Callable[[], Change]) -> Response:
         raise ApiError(412, str(exc)) from exc
     except StateError as exc:
         raise ApiError(503, str(exc)) from exc
-    return _answer(change, began_s)
+    return _answer(change, began_s, warnings=warnings)
 
 
 def _refuse_if_expired(order: Order) -> None:

@@ -53,6 +53,8 @@ LOOK_S: Final = 0.02
 RETRY_S: Final = 1.0
 #: Beats within the time after which a replica is cut off.
 _BEATS: Final = 4
+#: Of one ramp, until they are handed over; that is at once, where the config has the ramp.
+_MOST_HAPPENED: Final = 32
 #: A clock may be set back by this much without a replica being taken for two.
 _SKEW_MS: Final = 2_000
 
@@ -221,7 +223,9 @@ class Replicas:
         if isinstance(message, Beat):
             self._note_beat(message)
         if isinstance(message, Weight) and holds and message.event:
-            self._happened.setdefault(message.name, []).append(message)
+            happened = self._happened.setdefault(message.name, [])
+            happened.append(message)
+            del happened[:-_MOST_HAPPENED]
 
     def ended(self) -> None:
         """Act on what has come."""

@@ -60,7 +60,12 @@ def _checks(
         # Imported here: aiokafka takes a third of a second.
         from proxy.doctor.kafka import kafka_findings  # noqa: PLC0415
 
-        yield "kafka", functools.partial(kafka_findings, config.record.kafka)
+        yield (
+            "kafka",
+            functools.partial(
+                kafka_findings, config.record.kafka, has_replicas=config.replicas is not None
+            ),
+        )
     if sample is not None:
         yield "sample", functools.partial(sample_findings, config, sample)
 

@@ -12,6 +12,8 @@ from proxy.doctor.findings import Finding, Level, ok
 from proxy.errors import ConfigError
 from proxy.kafka.cluster import Access, Cluster, ClusterError, Topic, connect
 from proxy.recorder.sink import DECISIONS_TOPIC, LABELS_TOPIC, PAIRS_TOPIC
+from proxy.recorder.topics import CLEANUP, COMPACT
+from proxy.replicas.messages import STATE_TOPIC
 
 #: For one question; there are a handful.
 CALL_S: Final = 4.0
@@ -21,8 +23,8 @@ _JOINED: Final = (PAIRS_TOPIC, LABELS_TOPIC)
 _MEND_TOPIC: Final = "run `understudy topics create`"
 
 
-async def kafka_findings(kafka: Kafka) -> list[Finding]:
-    """Return what there is to know about the Kafka of `record.kafka`."""
+async def kafka_findings(kafka: Kafka, *, has_replicas: bool = False) -> list[Finding]:
+    """Return what there is to know about the Kafka of `record.kafka`; and of replicas, if there are."""
     servers = ", ".join(kafka.bootstrap_servers)
     why = "pairs wait in the journal until the disk budget is used up"
     try:
@@ -32,6 +34,8 @@ async def kafka_findings(kafka: Kafka) -> list[Finding]:
             found = [ok("kafka", servers, reached)]
             for name, what in _TOPICS.items():
                 found += await _topic(cluster, f"{kafka.topic_prefix}.{name}", what, there)
+            if has_replicas:
+                found += await _states(cluster, f"{kafka.topic_prefix}.{STATE_TOPIC}", there)
     except ConfigError as exc:
         return [Finding("kafka", servers, Level.FAULT, str(exc), why, "mend record.kafka.options")]
     except ClusterError as exc:
@@ -77,6 +81,30 @@ async def _topic(cluster: Cluster, name: str, what: str, there: dict[str, Topic]
                     "give it two replicas or more (`understudy topics create` does where it can)")
         ]  # fmt: skip
     return [ok("topic", name, told)]
+
+
+async def _states(cluster: Cluster, name: str, there: dict[str, Topic]) -> list[Finding]:
+    """Look at the topic through which replicas agree."""
+    why = "this replica cannot join the others: it is on its own, and raises no weight"
+    topic, told, mend = there.get(name), "", _MEND_TOPIC
+    if topic is None:
+        told = "does not exist, or we may not describe it"
+    elif topic.partitions != 1:
+        told = f"has {topic.partitions} partitions, not 1: replicas would read it in another order each"
+        mend = f"delete it, and {_MEND_TOPIC}"
+    elif await cluster.can_write(name) is Access.DENIED:
+        told = "we may not write to it"
+        mend = (
+            f"grant the rights Read, Write and Describe on the topic {name}, and Read on its group"
+        )
+    if told:
+        return [Finding("topic", name, Level.FAULT, told, why, mend)]
+    cleanup = (await cluster.settings([name])).get(name, {}).get(CLEANUP, COMPACT)
+    if cleanup != COMPACT:
+        lost = "what replicas agreed on is deleted with time, or never shrinks"
+        mend = f"set {CLEANUP}={COMPACT} (kafka-configs.sh --alter)"
+        return [Finding("topic", name, Level.FAULT, f"{CLEANUP} is {cleanup}", lost, mend)]
+    return [ok("topic", name, "1 partition, compacted; we may write to it")]
 
 
 def _widths(kafka: Kafka, there: dict[str, Topic]) -> list[Finding]:

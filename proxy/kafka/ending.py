@@ -20,6 +20,11 @@ async def stopped(client: Any, timeout_s: float) -> None:
     with suppress(errors.KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(timeout_s):
             await client.stop()
+    # A stop that was cut short has not come to the connections.
+    connections = getattr(client, "client", None) or client._client  # noqa: SLF001 - a consumer's
+    with suppress(errors.KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await connections.close()
 
 
 async def end_client_tasks(timeout_s: float) -> None:

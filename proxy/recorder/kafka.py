@@ -31,7 +31,7 @@ from aiokafka.codec import has_snappy
 
 from proxy.config.resolved import Kafka
 from proxy.errors import ConfigError, ConfigFault
-from proxy.kafka.ending import end_client_tasks
+from proxy.kafka.ending import end_client_tasks, stopped
 from proxy.kafka.log import ClientLog
 from proxy.kafka.options import client_settings
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
@@ -353,12 +353,7 @@ class KafkaSink:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        with suppress(errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(self._deadlines.close_s):
-                await producer.stop()
-        with suppress(errors.KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(self._deadlines.close_s):
-                await producer.client.close()
+        await stopped(producer, self._deadlines.close_s)
         await end_client_tasks(self._deadlines.close_s)
 
 

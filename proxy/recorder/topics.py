@@ -35,6 +35,7 @@ _LOOK_AGAIN_S: Final = 0.1
 _EXISTS: Final = errors.TopicAlreadyExistsError
 
 CLEANUP: Final = "cleanup.policy"
+COMPACT: Final = "compact"
 RETENTION_MS: Final = "retention.ms"
 RETENTION_BYTES: Final = "retention.bytes"
 MIN_IN_SYNC: Final = "min.insync.replicas"
@@ -170,7 +171,7 @@ def topics(prefix: str, asked: Asked, brokers: int) -> list[Wanted]:
         LABELS_TOPIC: (asked.partitions or PARTITIONS, records),
         # In the order they were taken, all of them, for ever: they are the audit.
         DECISIONS_TOPIC: (1, {CLEANUP: "delete", RETENTION_MS: _FOR_EVER, **lasting}),
-        STATE_TOPIC: (1, {CLEANUP: "compact", **_STATE_SEGMENT, **lasting}),
+        STATE_TOPIC: (1, {CLEANUP: COMPACT, **_STATE_SEGMENT, **lasting}),
     }
     return [
         Wanted(f"{prefix}.{name}", partitions, replicas, settings)

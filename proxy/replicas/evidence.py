@@ -6,15 +6,27 @@ the living must have caught up, and all of them must run the same config; else n
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import TypeAlias
+from dataclasses import dataclass
 
 from proxy.comparison.verdict_json import counts_of
 from proxy.ramp.window import Part, Published
 from proxy.replicas.messages import Beat, Counted
 
-#: What a merge was made of: of each replica its counts, and of the living ones their config.
-_Source: TypeAlias = tuple[tuple[int, ...], tuple[tuple[str, str], ...]]
+
+@dataclass(frozen=True, slots=True)
+class _Merge:
+    """A merge, and what it was made of: the counts, and the living replicas with their configs."""
+
+    counted: tuple[Counted, ...]
+    living: frozenset[tuple[str, str]]
+    published: Published
+
+    def is_of(self, counted: tuple[Counted, ...], living: frozenset[tuple[str, str]]) -> bool:
+        """Return whether it was made of these very counts."""
+        is_same = len(counted) == len(self.counted) and living == self.living
+        return is_same and all(map(operator.is_, counted, self.counted))
 
 
 class Together:
@@ -23,7 +35,7 @@ class Together:
     def __init__(self, config_version: str) -> None:
         self._version = config_version
         self._parts: dict[str, tuple[Counted, tuple[Part, ...]]] = {}
-        self._merged: dict[str, tuple[_Source, Published]] = {}
+        self._merged: dict[str, _Merge] = {}
 
     def published(
         self, name: str, counted: Mapping[str, Counted], living: Mapping[str, Beat]
@@ -35,14 +47,13 @@ class Together:
             counted: by the replica's name.
             living: the replicas that live.
         """
-        source = (
-            tuple(sorted(map(id, counted.values()))),
-            tuple(sorted((each, beat.config_version) for each, beat in living.items())),
-        )
+        counts = tuple(counted.values())
+        alive = frozenset((each, beat.config_version) for each, beat in living.items())
         known = self._merged.get(name)
-        if known is None or known[0] != source:
-            known = self._merged[name] = (source, self._merge(counted, living))
-        return known[1]
+        if known is None or not known.is_of(counts, alive):
+            known = _Merge(counts, alive, self._merge(counted, living))
+            self._merged[name] = known
+        return known.published
 
     def _merge(self, counted: Mapping[str, Counted], living: Mapping[str, Beat]) -> Published:
         reached_ms: list[int] = []

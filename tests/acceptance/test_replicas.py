@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from tests.support.ramp_models import models
 from tests.support.ramp_users import PAUSE_S, Users
 from tests.support.replica_stage import (
     BROKER_SETTINGS,
+    START_TIMEOUT_S,
     TAKEOVER_S,
     PageClock,
     created,
@@ -43,7 +43,7 @@ from tests.support.replica_stage import (
 ROUNDS = int(os.environ.get("UNDERSTUDY_REPLICA_ROUNDS", "4"))
 LEADER_KILLS = int(os.environ.get("UNDERSTUDY_LEADER_KILLS", "2"))
 #: Of the ramp: enough for all the leaders that are killed.
-STEPS = 2 + 2 * LEADER_KILLS
+STEPS = 1 + 2 * LEADER_KILLS
 #: A kill on the replica that was told, and anything on any other one.
 HERE_S, THERE_S = 0.1, 1.0
 WEIGHT = "/api/v1/routes/equal/candidates/v2/weight"
@@ -97,7 +97,7 @@ def loaded(found: Sequence[Instance], route: str = "equal") -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def joined(
+def all_three(
     own_broker: Broker, urls: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Found]:
     """Give three replicas that have joined."""
@@ -105,6 +105,14 @@ def joined(
     folder = tmp_path_factory.mktemp("replicas")
     with replicas(own_broker.bootstrap, folder, config(urls), "agree") as (one, two, three):
         yield one, two, three
+
+
+@pytest.fixture
+def joined(all_three: Found) -> Found:
+    """Give the replicas, with nothing killed."""
+    order(all_three[0], "POST", "/api/v1/revive", {"reason": "the next test"})
+    wait_for(lambda: not any(live(each).killed for each in all_three), "nothing killed", 30)
+    return all_three
 
 
 def weight_of(state: ControlState) -> int:
@@ -173,24 +181,21 @@ def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) ->
         }
 
 
-def has_received(instance: Instance, least: int) -> bool:
-    """Tell whether an instance has received more than `least` requests."""
+def requests(instance: Instance) -> int:
+    """Return how many requests a replica has received."""
     received: int = instance.status()["totals"]["received"]
-    return received > least
-
-
-def is_promoted(instance: Instance) -> bool:
-    """Tell whether the ramp of an instance is at its end."""
-    return phase(instance) == "promoted"
+    return received
 
 
 def no_more_copies(found: Found) -> None:
     """Look whether no worker sends copies, while users go on asking."""
     time.sleep(0.05)  # what was decided before the kill may be on its way
-    before = [(copies(each), each.status()["totals"]["received"]) for each in found]
-    for each, (_, received) in zip(found, before, strict=True):
-        wait_for(partial(has_received, each, received + 20), "more requests")
-    assert [copies(each) for each in found] == [sent for sent, _ in before]
+    sent = [copies(each) for each in found]
+    received = [requests(each) for each in found]
+    wait_for(
+        lambda: all(requests(e) > r + 20 for e, r in zip(found, received, strict=True)), "requests"
+    )
+    assert [copies(each) for each in found] == sent
 
 
 def test_a_replica_that_joins_serves_only_the_primary_until_it_knows(
@@ -201,8 +206,11 @@ def test_a_replica_that_joins_serves_only_the_primary_until_it_knows(
     order(joined[0], "POST", "/api/v1/kill", {"reason": "t"})
     wait_for(lambda: all(live(each).killed for each in joined), "the kill everywhere")
     newcomer = {**replica_config(own_broker.bootstrap, "d", config(urls), "agree"), "workers": 1}
-    with running(newcomer, tmp_path, wait_healthy=False) as late, loaded([late]):
-        wait_for(lambda: standing(late)["state"] == "connected", "it has joined", 20)
+    with (
+        running(newcomer, tmp_path, wait_healthy=False, start_timeout_s=START_TIMEOUT_S) as late,
+        loaded([late]),
+    ):
+        wait_for(lambda: standing(late)["state"] == "connected", "it has joined", 30)
         wait_for(lambda: weight_of(live(late)) == 700, "its weight")
         assert copies(late) == 0
         assert live(late).killed == Part.DEFAULT
@@ -221,14 +229,17 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
     own_broker.freeze()
     try:
         with loaded(joined):
-            for each in joined:
-                wait_for(lambda e=each: standing(e)["state"] == "cut_off", "it is cut off", 15)  # type: ignore[misc]
+            wait_for(
+                lambda: all(standing(each)["state"] == "cut_off" for each in joined), "cut off", 15
+            )
             raised = one.admin("PUT", WEIGHT, {"percent": 50, "reason": "t"})
             assert raised.status_code == 503
             assert "nothing was raised: this replica is cut off" in raised.json()["error"]
             clock = PageClock(two, lambda state: bool(state.killed))
             sent_s = order(two, "POST", "/api/v1/kill", {"reason": "while cut off"})
             took_s = clock.wait() - sent_s
+            again = two.admin("POST", "/api/v1/kill", {"reason": "while cut off"}).json()
+            assert "told to the other replicas later" in again["warnings"][0]
             order(three, "PUT", WEIGHT, {"percent": 5, "reason": "while cut off"})
             problems = two.admin("GET", "/readyz").json()["problems"]
             assert any("cut off from the others" in each for each in problems), problems
@@ -240,8 +251,6 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
     assert took_s <= HERE_S
     wait_for(lambda: all(live(each).killed == Part.DEFAULT for each in joined), "the kill", 15)
     wait_for(lambda: all(weight_of(live(each)) == 500 for each in joined), "5% everywhere", 15)
-    order(one, "POST", "/api/v1/revive", {"reason": "t"})
-    wait_for(lambda: not any(live(each).killed for each in joined), "the revive everywhere")
 
 
 def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
@@ -254,8 +263,8 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
             kill_leader(joined, chance.uniform(0, 3 * TAKEOVER_S)) for _ in range(LEADER_KILLS)
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
-        for each in joined:
-            wait_for(partial(is_promoted, each), f"the end; seed {seed}", 60 + 10 * STEPS)
+        patience_s = 60 + 10 * STEPS
+        wait_for(lambda: {*map(phase, joined)} == {"promoted"}, f"the end; seed {seed}", patience_s)
     weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
     assert weights == [100 * STEPS] * 3
     ways = [way_of(each) for each in joined]

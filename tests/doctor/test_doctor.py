@@ -24,6 +24,7 @@ from proxy.config.resolved import (
     Endpoint,
     HealthCheck,
     Kafka,
+    ReplicaGroup,
     Rewrite,
     UpstreamTls,
 )
@@ -288,6 +289,32 @@ async def test_a_topic_that_is_missing_is_found_and_not_made(
     assert f"where {name}.pairs.v1 has 2" in ready[3].what
     there = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
     assert "doctor.pairs.v1" not in there
+
+
+@pytest.mark.kafka
+async def test_the_topic_through_which_replicas_agree_must_be_fit(
+    kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    """Missing, of several partitions or not compacted it is a fault, where there are replicas at all."""
+    prefix = f"doctor-{uuid.uuid4().hex[:8]}"
+    alone = kafka_config(tmp_path, kafka_bootstrap, prefix)
+    config = replace(alone, replicas=ReplicaGroup("default"))
+    name = f"{prefix}.state.v1"
+    assert name not in [each.subject for each in await findings(alone, "topic")]
+    missing = (await findings(config, "topic"))[-1]
+    assert (missing.subject, missing.level, "topics create" in missing.mend) == (
+        name, Level.FAULT, True,
+    )  # fmt: skip
+    create_topic(kafka_bootstrap, name, partitions=1)
+    assert "cleanup.policy is delete" in (await findings(config, "topic"))[-1].what
+    good, wide = f"{prefix}-good", f"{prefix}-wide"
+    create_topic(kafka_bootstrap, f"{good}.state.v1", 1, {"cleanup.policy": "compact"})
+    create_topic(kafka_bootstrap, f"{wide}.state.v1", 2, {"cleanup.policy": "compact"})
+    for its_prefix, words in ((good, "1 partition, compacted"), (wide, "has 2 partitions")):
+        its = replace(
+            config, record=replace(config.record, kafka=Kafka((kafka_bootstrap,), its_prefix, {}))
+        )
+        assert words in (await findings(its, "topic"))[-1].what
 
 
 async def test_no_broker_is_a_fault_that_names_the_address(tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def replicas(
         for future in starting:
             stack.callback(future.result()[0])
         found = [future.result()[1] for future in starting]
-        for each in found:
-            wait_for(lambda each=each: standing(each)["state"] == "connected", "a replica", 20)  # type: ignore[misc]
+        wait_for(
+            lambda: all(standing(each)["state"] == "connected" for each in found), "all of them", 20
+        )
         yield tuple(found)
 
 

@@ -1,0 +1,136 @@
+"""The line between replicas, on a real broker: what is sent comes back, and what is unfit is told."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from confluent_kafka import KafkaException
+
+from proxy.config.resolved import Kafka
+from proxy.control.replica_link import ReplicaLink
+from proxy.telemetry import monotonic_s
+from tests.support.dataplane import until
+from tests.support.kafka import create_topic, delete_topic
+
+pytestmark = pytest.mark.kafka
+
+COMPACTED = {"cleanup.policy": "compact"}
+
+
+class Listener:
+    """Who is told what came."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[bytes, bytes | None]] = []
+        self.beginnings: list[bool] = []
+
+    def took(self, key: bytes, value: bytes | None) -> None:
+        """Keep it."""
+        self.heard.append((key, value))
+
+    def ended(self) -> None:
+        """Nothing more is there."""
+
+    def began_anew(self, *, has_lost_log: bool) -> None:
+        """Keep it."""
+        self.beginnings.append(has_lost_log)
+
+
+@asynccontextmanager
+async def line(bootstrap: str, prefix: str) -> AsyncIterator[tuple[ReplicaLink, Listener]]:
+    """Keep a line until the block ends."""
+    listener = Listener()
+    link = ReplicaLink(Kafka((bootstrap,), prefix, {}), "g", 6.0, listener)
+    task = asyncio.get_running_loop().create_task(link.run())
+    try:
+        yield link, listener
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=10)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Return a prefix that nobody else uses."""
+    return f"line-{uuid.uuid4().hex[:8]}"
+
+
+async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
+    kafka_bootstrap: str, prefix: str
+) -> None:
+    """Kills before all else of the same moment; a second line reads all of it from the beginning."""
+    create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
+    async with line(kafka_bootstrap, prefix) as (link, listener):
+        link.send(b"g/early", b"lost")
+        await until(lambda: link.is_caught_up, "the line", 20)
+        link.send(b"g/weight/m", b"1")
+        link.send(b"g/weight/m", b"2")
+        link.send(b"g/kill/*", b"3")
+        link.send(b"g/beat/gone", None)
+        await until(lambda: len(listener.heard) == 3, "the messages", 10)
+        assert listener.heard == [
+            (b"g/kill/*", b"3"), (b"g/weight/m", b"2"), (b"g/beat/gone", None),
+        ]  # fmt: skip
+        await until(lambda: link.may_lead, "the lead", 20)
+        link.echoed_s = monotonic_s() - 60  # nothing of ours has come back for long
+        await until(lambda: len(listener.beginnings) == 2, "a new beginning", 20)
+        await until(lambda: link.is_caught_up, "the line again", 20)
+        assert listener.beginnings == [False, False]
+        assert len(listener.heard) == 3  # it goes on where it was
+    async with line(kafka_bootstrap, prefix) as (link, later):
+        await until(lambda: link.is_caught_up, "the second line", 20)
+        assert later.heard == listener.heard
+        await until(lambda: link.may_lead, "the lead", 20)
+
+
+async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefix: str) -> None:
+    """So that what holds is written once more."""
+    create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
+    async with line(kafka_bootstrap, prefix) as (link, listener):
+        await until(lambda: link.is_caught_up, "the line", 20)
+        link.send(b"g/kill/*", b"3")
+        await until(lambda: len(listener.heard) == 1, "the message", 10)
+        delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
+        link.echoed_s = monotonic_s() - 60
+        # A broker that makes topics by itself has made one that is unfit, since clients asked for it.
+        await until(lambda: "topic" in link.trouble, "the trouble", 20)
+        await until(lambda: _is_made_anew(kafka_bootstrap, f"{prefix}.state.v1"), "a fit one", 20)
+        await until(lambda: link.is_caught_up, "the line again", 20)
+        assert listener.beginnings[-1]
+        await until(lambda: link.may_lead, "the lead", 20)
+
+
+def _is_made_anew(bootstrap: str, topic: str) -> bool:
+    """Delete a topic if it is there, and make it; return whether it could be made already."""
+    with suppress(KafkaException):
+        delete_topic(bootstrap, topic)
+    try:
+        create_topic(bootstrap, topic, 1, COMPACTED)
+    except KafkaException:
+        return False
+    return True
+
+
+async def test_a_topic_that_is_unfit_is_told_and_waited_for(
+    kafka_bootstrap: str, prefix: str
+) -> None:
+    """Missing, and with too many partitions; it is not made by accident."""
+    async with line(kafka_bootstrap, prefix) as (link, listener):
+        await until(lambda: "does not exist" in link.trouble, "the trouble", 20)
+        create_topic(kafka_bootstrap, f"{prefix}.state.v1", 2, COMPACTED)
+        await until(lambda: "has 2 partitions, not 1" in link.trouble, "another trouble", 20)
+        delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
+        await until(lambda: "does not exist" in link.trouble, "the first trouble", 20)
+        assert not link.is_caught_up
+        assert listener.beginnings == []
+
+
+async def test_no_broker_is_a_trouble_and_no_end(prefix: str) -> None:
+    """It is tried again and again."""
+    async with line("127.0.0.1:1", prefix) as (link, _):
+        await until(lambda: "127.0.0.1:1" in link.trouble, "the trouble", 20)
+        assert not link.is_caught_up
