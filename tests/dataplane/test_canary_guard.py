@@ -167,8 +167,8 @@ async def test_a_hung_candidate_is_out_once_enough_users_wait_and_all_of_them_ar
         assert not plane.worker.routes.by_name()["iris"].plan.has_canary
         lines = await plane.pairs(8)
         check_ledger(plane)
-        standing = plane.worker.pools["v2"].statistics()
-        assert standing.ejections == 0  # nothing was longer than what the backend is allowed
+        (member,) = plane.worker.pools["v2"]._members
+        assert member.standing.failures == 0  # nothing was longer than what the backend is allowed
     by_guard = [line for line in lines if "guard" in (line["candidate_error"] or "")]
     assert len(by_guard) == 8
     assert {line["candidate_status"] for line in by_guard} == {"timeout"}
@@ -222,35 +222,105 @@ async def test_without_a_latency_the_primarys_own_says_what_is_too_slow(tmp_path
 
 
 async def test_what_is_none_of_the_candidates_doing_does_not_count(tmp_path: Path) -> None:
-    """Clients that leave or upload slowly, and calls that we shed."""
+    """Clients that leave, or take longer for their upload than the candidate may for its answer."""
+    patient = replace(QUICK, latency_s=0.4)
+
+    async def leaves() -> None:
+        _, writer = await plane.connect()
+        writer.write(request_bytes(b"POST", b"/gone", b"x", b""))
+        await until(lambda: gone.count(b"/gone") == 4, "the requests")
+        leave(writer)
+
+    async def uploads() -> bytes:
+        reader, writer = await plane.connect()
+        writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx")
+        await asyncio.sleep(0.6)
+        writer.write(b"y")
+        line = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        return line
+
+    async def behave(request: Request, writer: asyncio.StreamWriter) -> None:
+        gone.append(request.target)
+        await (hang if request.target == b"/gone" else echo)(request, writer)
+
+    gone: list[bytes] = []
     async with (
         Upstream(echo) as primary,
-        Upstream(slow(0.03)) as candidate,
+        Upstream(behave) as candidate,
         dataplane(
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=options(max_in_flight=2),
+            options=options(patient),
         ) as plane,
     ):
-        for _ in range(4):  # gone
-            _, writer = await plane.connect()
-            writer.write(request_bytes(b"POST", b"/", b"x", b""))
-            routed = plane.count("routed", "iris")
-            await until(lambda: plane.count("routed", "iris") > routed, "the request")  # noqa: B023 - awaited at once
-            leave(writer)
+        await asyncio.gather(*(leaves() for _ in range(4)))
         await until(lambda: plane.count("served", "iris", "cancelled") == 4, "their ends")
-        for _ in range(4):  # slow
-            reader, writer = await plane.connect()
-            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx")
-            await asyncio.sleep(0.12)
-            writer.write(b"y")
-            assert b"200" in await asyncio.wait_for(reader.readline(), 5)
-            writer.close()
-        found = await asyncio.gather(*(plane.request(b"POST", b"/", body=b"x") for _ in range(8)))
-        assert [status for status, _, _ in found] == [200] * 8  # 6 of them shed
+        lines = await asyncio.gather(*(uploads() for _ in range(4)))
+        assert all(b"200" in line for line in lines)
         assert plane.count("guard_failed", "iris", "v2") == 0
         assert plane.count("guard_slow", "iris", "v2") == 0
+        assert not guard_of(plane).is_out
+
+
+async def test_calls_that_we_shed_do_not_count(tmp_path: Path) -> None:
+    """A candidate that is full is not asked."""
+    async with (
+        Upstream(echo) as primary,
+        Upstream(slow(0.05)) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(replace(QUICK, latency_s=0.0), max_in_flight=1),
+        ) as plane,
+    ):
+        found = await asyncio.gather(*(plane.request(b"POST", b"/", body=b"x") for _ in range(8)))
+        assert [status for status, _, _ in found] == [200] * 8
+        assert plane.count("rescued", "iris", "v2") >= 3
+        assert plane.count("guard_failed", "iris", "v2") == 0
+        assert not guard_of(plane).is_out
+
+
+async def test_one_user_alone_finds_a_hung_candidate_out(tmp_path: Path) -> None:
+    """Its call counts again each 100 ms that it waits: three times, and it is rescued."""
+    async with (
+        Upstream(echo) as primary,
+        Upstream(hang) as candidate,
+        dataplane(
+            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options()
+        ) as plane,
+    ):
+        begun_s = monotonic_s()
+        assert await ask(plane, 1) == [200]
+        assert 0.3 <= monotonic_s() - begun_s < 2.0
+        assert plane.count("guard_slow", "iris", "v2") == 1
+        assert note(plane, Note.SLOW) == 3
+
+
+async def test_a_kill_lets_nobody_wait_any_more_who_has_waited_too_long(tmp_path: Path) -> None:
+    """Whoever gave it: another worker's guard by way of control, or an operator."""
+    many = replace(QUICK, failures=100, latency_s=1.0)
+    async with (
+        Upstream(echo) as primary,
+        Upstream(hang) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(many, timeout_s=60.0),
+        ) as plane,
+    ):
+        begun_s = monotonic_s()
+
+        async def killer() -> None:
+            await until(lambda: plane.count("guard_slow", "iris", "v2"), "a call that is late")
+            plane.change(partial(kill, scope=V2, part=Part.CANARY, note="n"))
+
+        (status, _, _), _ = await asyncio.gather(plane.request(b"POST", b"/", body=b"x"), killer())
+        assert status == 200
+        assert monotonic_s() - begun_s < 1.8  # and not after another second
         assert not guard_of(plane).is_out
 
 
