@@ -167,7 +167,7 @@ def _numbers(board: Board) -> Text:
     text.append(
         f" · p50 {_ms(board.tally.latency_ms(0.5))} · p99 {_ms(board.tally.latency_ms(0.99))}"
     )
-    text.append(f" · {board.log.pairs:,} pairs in the log")
+    text.append(f" · {board.log.pairs:,} pairs")
     return text
 
 

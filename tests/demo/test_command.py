@@ -21,6 +21,8 @@ import pytest
 from tests.support.deadline import wait_for
 
 COMMAND = [sys.executable, "-m", "proxy", "demo", "--fast", "--no-browser"]
+#: As a shell starts what `&` sends to the background: Ctrl-C is not for it.
+IN_BACKGROUND = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 #: On a machine that runs other things, too.
 LIMIT_S = 150
 
@@ -31,7 +33,7 @@ def _demo(*options: str, directory: Path, output: Path) -> Iterator[subprocess.P
 
     With `--json` the JSON goes to a file beside it.
     """
-    command = [*COMMAND, "--dir", str(directory), *options]
+    command = [*IN_BACKGROUND, *COMMAND, "--dir", str(directory), *options]
     ours, theirs = pty.openpty()
     with output.with_suffix(".json").open("wb") as document:
         stdout = document if "--json" in options else theirs
@@ -84,7 +86,7 @@ def test_the_demo_holds_what_it_promises_and_is_kept_until_ctrl_c(tmp_path: Path
         )
         text = output.read_text()
         _check_found(orjson.loads(output.with_suffix(".json").read_bytes()), text)
-        for words in ("requests/s", "own tests", "pairs in the log", "1/6", "all is right"):
+        for words in ("requests/s", "own tests", "1/6", "all is right"):
             assert words in text
         assert list((directory / "state" / "pairs").glob("*.ndjson.zst"))
         runtime = orjson.loads((directory / "state" / "runtime.json").read_bytes())
