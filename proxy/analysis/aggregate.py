@@ -190,8 +190,8 @@ class Aggregate:
         batch = batch_of(columns, group.tally.last_versions, group.wanted)
         group.tally.add(batch)
         labels = self._reading.labels
-        if labels is not None:
-            group.labelled.add(batch.labelled, group.tally.judged, labels.store, labels.tolerance)
+        if labels is not None and batch.to_label is not None:
+            group.labelled.add(batch.to_label, group.tally.judged, labels.store, labels.tolerance)
         self.selected += batch.size
 
     def reject(self, fault: str | None) -> None:

@@ -34,8 +34,8 @@ from proxy.comparison.evidence import LastVersions
 from proxy.comparison.sketch import Floats
 
 _PLACES: Final = {name: place for place, name in enumerate(COUNTED_FIELDS)}
-_COMPARATOR: Final = _PLACES["comparator"]
-_SAMPLE_PROB: Final = _PLACES["sample_prob"]
+COMPARATOR: Final = _PLACES["comparator"]
+SAMPLE_PROB: Final = _PLACES["sample_prob"]
 _STATUSES: Final = (_PLACES["primary_status"], _PLACES["candidate_status"])
 _KEY: Final = (_PLACES["experiment_id"], _PLACES["config_version"])
 
@@ -99,7 +99,7 @@ class Batch:
         is_ok: whether the primary's and the candidate's call ended ok, shape `(size,)` each.
         predicted: by comparator.
         differing: whole records of pairs that differ, as many as may be among the worst.
-        labelled: pairs to look labels up for; empty where there are none.
+        to_label: the pairs, to look labels up for; None where there are none.
         tosses: what pairs say of the split.
     """
 
@@ -111,20 +111,26 @@ class Batch:
     is_ok: tuple[Booleans, Booleans]
     predicted: list[Predicted]
     differing: list[Record] = field(default_factory=list)
-    labelled: list[Labelled] = field(default_factory=list)
+    to_label: ToLabel | None = None
     tosses: Tosses = field(default_factory=dict)
 
 
-class Labelled(NamedTuple):
-    """What of a pair is held against its label."""
+@dataclass(frozen=True, slots=True)
+class ToLabel:
+    """What of pairs is held against their labels.
 
-    request_id: Any
-    comparator: Any
-    primary: Any
-    candidate: Any
-    sample_prob: float
-    segments: Segments
-    version: Version
+    Attributes:
+        request_ids: of each pair.
+        counted: the values of `rows.COUNTED_FIELDS`, calls that name no version filled in.
+        primary, candidate: predictions.
+        segments: sorted.
+    """
+
+    request_ids: Sequence[Any]
+    counted: Coded
+    primary: Coded
+    candidate: Coded
+    segments: Coded
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +251,8 @@ def batch_of(columns: Columns, last: LastVersions, wanted: Wanted) -> Batch:
         tosses=tosses_of(columns.units, counted),
     )
     if wanted.has_labels:
-        batch.labelled = _labelled(columns, filled)
+        ids, segments = columns.request_ids, columns.segments or _all_alike(filled, _NO_SEGMENTS)
+        batch.to_label = ToLabel(ids, filled, columns.primary, columns.candidate, segments)
     last.primary, last.candidate = moved
     return batch
 
@@ -348,29 +355,13 @@ def _are_ok(counted: Coded) -> tuple[Booleans, Booleans]:
 
 def _predicted(columns: Columns, counted: Coded) -> list[Predicted]:
     hashes = hashes_of(columns.seqs, columns.times_ms)
-    comparators = {each[_COMPARATOR] for each in counted.values}
+    comparators = {each[COMPARATOR] for each in counted.values}
     if len(comparators) == 1:
         return [Predicted(comparators.pop(), columns.primary, columns.candidate, hashes)]
     found = []
     for name in sorted(comparators):
-        is_such = np.array([each[_COMPARATOR] == name for each in counted.values])
+        is_such = np.array([each[COMPARATOR] == name for each in counted.values])
         rows = np.flatnonzero(is_such[counted.codes])
         sides = columns.primary.at(rows), columns.candidate.at(rows)
         found.append(Predicted(name, *sides, hashes[rows]))
     return found
-
-
-def _labelled(columns: Columns, filled: Coded) -> list[Labelled]:
-    count = filled.codes.size
-    segments = [_NO_SEGMENTS] * count if columns.segments is None else columns.segments.rows()
-    sides = columns.primary.rows(), columns.candidate.rows()
-    versions = [version_of(each) for each in filled.values]
-    rows = zip(columns.request_ids, *sides, segments, filled.codes.tolist(), strict=True)
-    values = filled.values
-    return [
-        Labelled(
-            request_id, values[code][_COMPARATOR], primary, candidate, values[code][_SAMPLE_PROB],
-            segment, versions[code],
-        )
-        for request_id, primary, candidate, segment, code in rows
-    ]  # fmt: skip

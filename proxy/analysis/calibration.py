@@ -26,17 +26,17 @@ class ScoreTally:
         self._right = [0] * BINS
         self._brier = 0.0
 
-    def add(self, prediction: Any, label: Any) -> None:
-        """Count a labelled prediction if it is a score."""
+    def add(self, prediction: Any, label: Any, pairs: int = 1) -> None:
+        """Count a labelled prediction, of `pairs` alike, if it is a score."""
         found = scored(prediction, label)
         if found is None:
             return
         score, is_right = found
         place = min(int(score * BINS), BINS - 1)
-        self._counts[place] += 1
-        self._scores[place] += score
-        self._right[place] += is_right
-        self._brier += (score - is_right) ** 2
+        self._counts[place] += pairs
+        self._scores[place] += score * pairs
+        self._right[place] += is_right * pairs
+        self._brier += (score - is_right) ** 2 * pairs
 
     def merge(self, other: ScoreTally) -> None:
         """Count everything that `other` has counted."""

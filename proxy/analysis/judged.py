@@ -145,13 +145,15 @@ class VersionTally:
         for segment in segments:
             _of(self._segments, segment).add(differences, count)
 
-    def add_label(self, value: float | None, sample_prob: float, segments: Segments) -> None:
-        """Count the difference of a labelled pair."""
+    def add_label(
+        self, value: float | None, sample_prob: float, segments: Segments, count: int
+    ) -> None:
+        """Count the difference of `count` labelled pairs alike."""
         is_usable = value is not None and -1.0 <= value <= 1.0
         cell = difference_cell(value) if value is not None and is_usable else MISSING
-        self._correctness.add((cell, sample_prob), 1)
+        self._correctness.add((cell, sample_prob), count)
         for segment in segments:
-            _of(self._segment_correctness, segment).add((cell, sample_prob), 1)
+            _of(self._segment_correctness, segment).add((cell, sample_prob), count)
 
     def note_span(self, first_ms: int, last_ms: int) -> None:
         """Note that pairs between these times were counted."""

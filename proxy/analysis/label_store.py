@@ -31,6 +31,8 @@ from proxy.pairs.label import LABEL_VERSION, LabelError, make
 #: Pages in memory, while labels are put in order and looked up.
 CACHE_KIB: Final = 32 * 1024
 _BATCH: Final = 5_000
+#: Labels that are asked for at once; SQLite takes no more than 32,766 values in a statement.
+_ASKED: Final = 4_096
 
 _CREATE: Final = """
     CREATE TABLE arrived (key INTEGER NOT NULL, ts_ms INTEGER NOT NULL, label BLOB NOT NULL);
@@ -106,13 +108,23 @@ class LabelStore:
         return int(count)
 
     def find(self, request_ids: Sequence[str]) -> dict[str, Any]:
-        """Return the labels of those of `request_ids` that have one; a few hundred at once."""
+        """Return the labels of those of `request_ids` that have one."""
+        return {each: orjson.loads(text) for each, text in self.texts(request_ids).items()}
+
+    def texts(self, request_ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the JSON of the labels of those of `request_ids` that have one."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(request_ids), _ASKED):
+            found |= self._texts(request_ids[start : start + _ASKED])
+        return found
+
+    def _texts(self, request_ids: Sequence[str]) -> dict[str, bytes]:
         self._put_in_order()
         by_key = {_key(request_id): request_id for request_id in request_ids}
         marks = ",".join("?" * len(by_key))
         query = f"SELECT key, label FROM labels WHERE key IN ({marks})"  # noqa: S608 - marks only
         found = self._database.execute(query, sorted(by_key))
-        return {by_key[key]: orjson.loads(label) for key, label in found}
+        return {by_key[key]: label for key, label in found}
 
     def close(self) -> None:
         """Let the database and its disk go."""

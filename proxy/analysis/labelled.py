@@ -6,11 +6,13 @@ decides; which label counts, `proxy.analysis.label_store`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from proxy.analysis.batch import Labelled
+import orjson
+
+from proxy.analysis.batch import COMPARATOR, SAMPLE_PROB, ToLabel, version_of
 from proxy.analysis.calibration import ScoreTally, calibration_of
 from proxy.analysis.findings import Calibration
 from proxy.analysis.judged import JudgedTally
@@ -33,19 +35,23 @@ class LabelledTally:
 
     def add(
         self,
-        pairs: Sequence[Labelled],
+        pairs: ToLabel,
         judged: JudgedTally,
         store: LabelStore,
         tolerance: float = TOLERANCE,
     ) -> None:
         """Count those of `pairs` that have a label in `store`, also as evidence in `judged`."""
-        labels = store.find([p.request_id for p in pairs if type(p.request_id) is str])
-        if not labels:
+        texts = store.texts([each for each in pairs.request_ids if type(each) is str])
+        if not texts:
             return
-        for pair in pairs:
-            if pair.request_id in labels:
-                value = self._judge(pair, labels[pair.request_id], tolerance)
-                judged.of(pair.version).add_label(value, pair.sample_prob, pair.segments)
+        for each, count in _alike(pairs, texts).items():
+            counted = pairs.counted.values[each.counted]
+            predictions = pairs.primary.values[each.primary], pairs.candidate.values[each.candidate]
+            held = _Held(*predictions, orjson.loads(each.label), str(counted[COMPARATOR]))
+            value = self._judge(held, tolerance, count)
+            segments = pairs.segments.values[each.segments]
+            evidence = judged.of(version_of(counted))
+            evidence.add_label(value, counted[SAMPLE_PROB], segments, count)
 
     def merge(self, other: LabelledTally) -> None:
         """Count everything that `other` has counted."""
@@ -77,21 +83,50 @@ class LabelledTally:
             candidate=proportion(both + only_candidate, judged),
         )
 
-    def _judge(self, pair: Labelled, label: Any, tolerance: float) -> float | None:
-        """Count a labelled pair; return its loss difference, None where a side did not answer."""
-        self._labelled += 1
-        if pair.primary is None or pair.candidate is None:
-            self._unanswered += 1
+    def _judge(self, held: _Held, tolerance: float, count: int) -> float | None:
+        """Count pairs alike; return their loss difference, None where a side did not answer."""
+        self._labelled += count
+        if held.primary is None or held.candidate is None:
+            self._unanswered += count
             return None
-        predictions = pair.primary, pair.candidate
+        predictions = held.primary, held.candidate
         primary, candidate = (
-            is_right(prediction, label, str(pair.comparator), tolerance)
+            is_right(prediction, held.label, held.comparator, tolerance)
             for prediction in predictions
         )
-        self._counts[primary, candidate] += 1
+        self._counts[primary, candidate] += count
         for scores, prediction in zip(self._scores, predictions, strict=True):
-            scores.add(prediction, label)
+            scores.add(prediction, held.label, count)
         return difference_of(candidate_wrong=not candidate, primary_wrong=not primary)
+
+
+class _Alike(NamedTuple):
+    """Codes of what pairs have in common, and the JSON of their label."""
+
+    counted: int
+    primary: int
+    candidate: int
+    segments: int
+    label: bytes
+
+
+class _Held(NamedTuple):
+    """Two predictions, held against a label."""
+
+    primary: Any
+    candidate: Any
+    label: Any
+    comparator: str
+
+
+def _alike(pairs: ToLabel, texts: dict[str, bytes]) -> Counter[_Alike]:
+    """Return how many of `pairs` have a label, those alike together: each kind is judged once."""
+    ids = pairs.request_ids
+    rows = [row for row, each in enumerate(ids) if type(each) is str and each in texts]
+    columns = pairs.counted, pairs.primary, pairs.candidate, pairs.segments
+    codes = (column.codes[rows].tolist() for column in columns)
+    found = Counter(zip(*codes, (texts[ids[row]] for row in rows), strict=True))
+    return Counter({_Alike(*each): count for each, count in found.items()})
 
 
 def labels_beside(source: str) -> str | None:

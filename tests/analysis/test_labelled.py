@@ -89,6 +89,12 @@ def test_the_latest_label_counts_in_whatever_order_they_are_read(
     store.close()
 
 
+def test_more_labels_are_found_than_one_statement_may_ask_for(store: LabelStore) -> None:
+    """Parquet hands over 32,768 pairs at once."""
+    store.load([label(n, n) for n in range(0, 40_000, 1_000)])
+    assert len(store.find([f"r-{n}" for n in range(40_000)])) == 40
+
+
 def test_what_is_no_label_is_counted_and_told(store: LabelStore) -> None:
     """And hides no label."""
     store.load([{"request_id": 1}, label(1, 1), pair(1)])
