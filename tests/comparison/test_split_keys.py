@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from proxy.comparison.bets import log_threshold
-from proxy.comparison.sample_ratio import log_evidence
+from proxy.comparison.sample_ratio import ArmCounts, log_evidence
 from proxy.comparison.split_keys import MAX_WEIGHTS, SplitKeys, Toss, toss_of
 from tests.support.records import pair
 
@@ -23,10 +24,14 @@ tosses = st.builds(
     st.just(1.0),
     st.sampled_from([True, None]),
 )
-seen = st.lists(st.tuples(st.integers(0, 2**64 - 1), tosses), max_size=60)
+#: Forty keys, some seen often, whose hashes lie anywhere.
+units = st.integers(1, 40).map(lambda number: number * 0x9E3779B97F4A7C15 % 2**64)
+seen = st.lists(st.tuples(units, tosses), max_size=60)
+#: Few, so that thresholds are halved again and again.
+KEPT = 3
 
 
-def noted(found: list[Seen], limit: int = 8) -> SplitKeys:
+def noted(found: list[Seen], limit: int = KEPT) -> SplitKeys:
     """Return the keys of one process that saw all of `found`."""
     keys = SplitKeys(limit)
     for unit, toss in found:
@@ -48,12 +53,12 @@ def test_shards_keep_what_one_process_would_have_kept(found: list[Seen], cuts: l
     bounds = sorted(cuts)
     parts = [found[start:end] for start, end in zip([0, *bounds], [*bounds, 60], strict=True)]
     for order in (parts, [*parts[::-1], parts[0]]):
-        merged = SplitKeys(8)
+        merged = SplitKeys(KEPT)
         for part in order:
             merged.merge(noted(part))
         assert told(merged) == told(whole)
         assert merged.arms("v2") == whole.arms("v2")
-    assert all(len(each["hits"]) + len(each["misses"]) <= 8 for each in whole.as_notes())
+    assert all(len(each["hits"]) + len(each["misses"]) <= KEPT for each in whole.as_notes())
 
 
 @given(found=seen)
@@ -70,6 +75,18 @@ def test_a_user_with_many_requests_is_one_key() -> None:
         keys.note(f"{number % 20:016x}", Toss(1_000, number % 20 < 2, 1.0, is_alone=True))
     (arm,) = keys.arms("v2")
     assert (arm.name, arm.cells, arm.discount) == ("canary v2 at 10%", ((1_000, 2, 18),), 1)
+
+
+def test_what_is_chosen_by_what_was_seen_is_paid_for() -> None:
+    """Each halving of the threshold, and the first look, cost a half of the evidence."""
+    keys = SplitKeys(4)
+    for number in range(64):  # evenly spread
+        keys.note(f"{number << 58:016x}", Toss(5_000, is_hit=True, sample_prob=1.0, is_alone=None))
+    keys.note("0" * 16, Toss(5_000, is_hit=False, sample_prob=1.0, is_alone=True))
+    (arm,) = keys.arms("v2")
+    assert (arm.cells, arm.discount) == (((5_000, 4, 0),), 5)
+    whole = ArmCounts(arm.name, arm.cells)
+    assert log_evidence([arm]) == pytest.approx(log_evidence([whole]) - 5 * math.log(2))
 
 
 def test_pairs_that_are_recorded_more_seldom_make_hits_more_frequent() -> None:
