@@ -6,12 +6,13 @@ comma is followed by none of a field's name. Only nested objects and arrays of s
 them; such fields are known by name, and what follows one is looked for by its own name. Each field
 that is read is known by its name at its place, so that a line of another shape is noticed, not misread.
 
-Pure. Measured (records of 3.6 KB, a busy machine): 1.5 us a line, where orjson's parse takes 5.6.
+Pure. Measured on a busy machine (records of 3.6 KB): 1.9 us a line for all places, and 2 to cut 15
+pieces out, where parsing the line and taking its fields into tuples took 10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ _NESTED: Final = frozenset(f.name for f in FIELDS if f.kind in (Kind.ANY, Kind.M
 _MOST_NESTED: Final = 64
 #: Bytes that are looked at at once, and lines that are cut at once: what the nearest caches hold.
 _PIECE_BYTES: Final = 128 * 1024
-_CUT_LINES: Final = 128
+_CUT_LINES: Final = 64
 
 Bytes = NDArray[np.uint8]
 
@@ -138,23 +139,22 @@ class Fields:
         """Return a whole line, without its newline."""
         return self._content[self._lines.starts[row] : self._lines.ends[row]]
 
-    def cut(self, runs: Sequence[tuple[int, int]]) -> list[list[bytes]]:
-        """Return the bytes of fields that stand together, names included, for each run of places.
+    def cut(self, runs: Sequence[tuple[int, int]]) -> Iterator[list[list[bytes]]]:
+        """Yield the bytes of fields that stand together, names included, for each run of places.
 
-        Some lines at a time, so that they are read from memory once.
+        Of some lines at a time: if these are done with before the next, all stays in the cache.
         """
         content = self._content
         bounds = [
             ((self._begins(first) + 1).tolist(), self._begins(last + 1).tolist())
             for first, last in runs
         ]
-        found: list[list[bytes]] = [[] for _ in runs]
         for row in range(0, self.count, _CUT_LINES):
             stop = row + _CUT_LINES
-            for texts, (starts, ends) in zip(found, bounds, strict=True):
-                places = zip(starts[row:stop], ends[row:stop], strict=True)
-                texts += [content[start:end] for start, end in places]
-        return found
+            yield [
+                [content[s:e] for s, e in zip(starts[row:stop], ends[row:stop], strict=True)]
+                for starts, ends in bounds
+            ]
 
     def sizes(self, place: int) -> Codes:
         """Return how many bytes the values of a field have."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -136,28 +136,31 @@ class _Shape:
         self._places: list[Place] = []
         self._counted: list[Counted] = []
 
-    def combinations(self, pieces: Iterable[tuple[bytes, ...]]) -> tuple[Coded, Coded]:
-        """Return the values of `rows.PLACE_FIELDS` and of `rows.COUNTED_FIELDS`.
+    def forget(self) -> None:
+        """Forget what bytes mean, if that has become much; codes of before mean nothing then."""
+        if len(self._known) > MAX_ALIKE:
+            self._known, self._places, self._counted = {}, [], []
 
-        Args:
-            pieces: of each line the bytes of `runs`.
+    def codes(self, pieces: Iterable[tuple[bytes, ...]]) -> list[int]:
+        """Return what lines have in `runs`, of which these are the bytes, as codes.
 
         Raises:
             _UnusualError: something is not of its type.
         """
-        if len(self._known) > MAX_ALIKE:
-            self._known, self._places, self._counted = {}, [], []
         known = self._known
         codes = []
-        code: int | None = None
+        code = -1
         before: tuple[bytes, ...] = ()
         for key in pieces:
             if key != before:  # far sooner known than the hash of its bytes
                 before = key
-                code = known.get(key)
-                if code is None:
-                    code = self._learn(key)
+                found = known.get(key)
+                code = self._learn(key) if found is None else found
             codes.append(code)
+        return codes
+
+    def combinations(self, codes: list[int]) -> tuple[Coded, Coded]:
+        """Return the values of `rows.PLACE_FIELDS` and of `rows.COUNTED_FIELDS`."""
         found = Coded(np.array(codes, dtype=np.int64), range(len(self._places))).in_use()
         places = coded([self._places[code] for code in found.values])
         counted = [self._counted[code] for code in found.values]
@@ -192,6 +195,13 @@ def _runs_of(names: Sequence[str]) -> list[tuple[int, int]]:
     return runs
 
 
+class _Indexed(NamedTuple):
+    """Bytes and their codes, and the code of each row."""
+
+    places: dict[bytes, int]
+    codes: list[int]
+
+
 class _LineColumns:
     """The columns of a block of lines.
 
@@ -204,23 +214,36 @@ class _LineColumns:
         self._fields = fields
         self._layout = shape.layout
         self._at = at = shape.layout.places
-        names: list[str] = [n for n in ("seq", "ts_ms", *PREDICTION_FIELDS) if n in at]
-        names += [name for name in (*NUMBER_FIELDS, *STREAM_FIELDS) if self._has_any(name)]
-        if self._has_segments():
-            names.append("segments")
-        if has_labels and "request_id" in at:
-            names.append("request_id")
-        runs = [*shape.runs, *((at[name], at[name]) for name in names)]
-        cut = fields.cut(runs)
-        self._texts = dict(zip(names, cut[len(shape.runs) :], strict=True))
-        self._places, self._counted = shape.combinations(zip(*cut[: len(shape.runs)], strict=True))
+        numbers = [name for name in (*NUMBER_FIELDS, *STREAM_FIELDS) if self._has_any(name)]
+        self._joined: dict[str, list[bytes]] = {name: [] for name in ("seq", "ts_ms", *numbers)}
+        others: list[str] = [name for name in PREDICTION_FIELDS if name in at]
+        others += ["segments"] * self._has_segments()
+        others += ["request_id"] * (has_labels and "request_id" in at)
+        self._indexed: dict[str, _Indexed] = {name: _Indexed({}, []) for name in others}
+        self._places, self._counted = shape.combinations(self._cut(shape))
         self._seqs, self._times_ms = self._whole("seq"), self._whole("ts_ms")
         self._numbers = {name: self._floats(name) for name in NUMBER_FIELDS}
-        self._streams = {name: self._floats(name) for name in STREAM_FIELDS if name in self._texts}
+        self._streams = {name: self._floats(name) for name in STREAM_FIELDS if name in self._joined}
         self._predictions = [self._json(name) for name in PREDICTION_FIELDS]
         self._segments = self._labels()
         self._request_ids = self._json("request_id") if has_labels else None
         self._units = self._unit_hashes()
+
+    def _cut(self, shape: _Shape) -> list[int]:
+        """Take what is needed out of all lines; return the codes of the shape's runs."""
+        shape.forget()
+        at = self._at
+        runs = [*shape.runs, *((at[name], at[name]) for name in (*self._joined, *self._indexed))]
+        first, second = len(shape.runs), len(shape.runs) + len(self._joined)
+        codes: list[int] = []
+        for cut in self._fields.cut(runs):
+            codes += shape.codes(zip(*cut[:first], strict=True))
+            for joined, texts in zip(self._joined.values(), cut[first:second], strict=True):
+                joined.append(b",".join(texts))
+            for indexed, texts in zip(self._indexed.values(), cut[second:], strict=True):
+                place, places = indexed.places.setdefault, indexed.places
+                indexed.codes.extend([place(text, len(places)) for text in texts])
+        return codes
 
     def taken(self, aggregate: Aggregate) -> Iterable[tuple[str, str, Codes]]:
         """Yield route, candidate and rows of the pairs that count, and note all as seen."""
@@ -257,15 +280,15 @@ class _LineColumns:
         return place is not None and not (self._fields.sizes(place) == len(b"{}")).all()
 
     def _whole(self, name: str) -> Codes:
-        values = self._values(name, self._texts[name])
+        values = self._values(name, self._joined[name], self.size)
         if {*map(type, values)} != {int}:
             raise _UnusualError
         return self._array(values, np.int64)
 
     def _floats(self, name: str) -> Floats:
-        if name not in self._texts:
+        if name not in self._joined:
             return np.full(self.size, np.nan)
-        values = self._values(name, self._texts[name])
+        values = self._values(name, self._joined[name], self.size)
         if not {*map(type, values)} <= _NUMBER_TYPES:
             raise _UnusualError
         return self._array(values, np.float64)
@@ -278,17 +301,18 @@ class _LineColumns:
 
     def _json(self, name: str) -> Coded:
         """Return any JSON; values of the same bytes are parsed once."""
-        if name not in self._texts:
+        if name not in self._indexed:
             return Coded(np.zeros(self.size, dtype=np.int64), [None])
-        column = coded(self._texts[name])
-        return Coded(column.codes, self._values(name, column.values))
+        found = self._indexed[name]
+        values = self._values(name, found.places, len(found.places))
+        return Coded(np.array(found.codes, dtype=np.int64), values)
 
-    def _values(self, name: str, texts: Sequence[bytes]) -> list[Any]:
-        """Return what fields say that all have this name."""
+    def _values(self, name: str, texts: Iterable[bytes], count: int) -> list[Any]:
+        """Return the `count` values in fields that all have this name."""
         # The name, a colon and what it says: where it is another name, the rest is no JSON.
         opening = self._layout.openings[self._at[name]]
         values: list[Any] = _loads(b"[%b]" % b",".join(texts).replace(opening, b""))
-        if len(values) != len(texts):
+        if len(values) != count:
             raise _UnusualError
         return values
 
@@ -302,7 +326,7 @@ class _LineColumns:
 
     def _labels(self) -> Coded | None:
         """Return the segments of each row, sorted; None where no row has any."""
-        if "segments" not in self._texts:
+        if "segments" not in self._indexed:
             return None
         column = self._json("segments")
         found = []
