@@ -321,8 +321,8 @@ class _LineColumns:
         place = self._at.get("unit_hash")
         if place is None or not has_canary(self._counted):
             return None
-        (texts,) = self._fields.cut([(place, place)])
-        return uncoded(self._values("unit_hash", texts))
+        texts = [text for (some,) in self._fields.cut([(place, place)]) for text in some]
+        return uncoded(self._values("unit_hash", texts, self.size))
 
     def _labels(self) -> Coded | None:
         """Return the segments of each row, sorted; None where no row has any."""
