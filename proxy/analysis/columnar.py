@@ -62,6 +62,7 @@ def count_row_groups(part: Part, aggregate: Aggregate) -> SourceStatistics:
     statistics = SourceStatistics(str(part.path), "files", parts=1, done=part.size_bytes)
     groups = part.row_groups or ()
     # Arrow's own pool keeps what is freed from Python, and Python what is freed from Arrow.
+    before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())
     try:
         there = {*pq.read_schema(part.path).names}
@@ -74,6 +75,8 @@ def count_row_groups(part: Part, aggregate: Aggregate) -> SourceStatistics:
                     _count_row_group(file, number, aggregate)
     except (pa.ArrowException, orjson.JSONDecodeError, OSError) as exc:
         raise SourceError(f"cannot read the Parquet file {part.path}: {exc}") from exc
+    finally:
+        pa.set_memory_pool(before)  # a notebook has tables of its own
     statistics.offsets[f"{part.path.name}, row groups"] = max(groups, default=-1) + 1
     return statistics
 

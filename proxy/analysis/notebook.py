@@ -134,7 +134,7 @@ class VerdictFindings(Shown):
         judged: the verdict as a value: it holds the counts that it comes out of, bit for bit.
     """
 
-    frame_height = "30rem"
+    frame_height = "38rem"
 
     def __init__(self, judgement: Judgement) -> None:
         super().__init__(orjson.loads(orjson.dumps(document(*judgement))))

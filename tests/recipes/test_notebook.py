@@ -2,60 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from html import unescape
 from typing import Any
 
-import nbformat
 import numpy as np
 import pytest
 
 from proxy import analysis
-from tests.recipes.recorded import Record, Recorded, Topic
+from tests.recipes.kernel import NAME, code_cells, run, shown
+from tests.recipes.recorded import Record, Recorded
 from tests.recipes.texts import RECIPES, readme_block
 
-NAME = "compare.ipynb"
-
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
-
-
-def run(folder: Path, source: str = "state") -> list[Any]:
-    """Run the notebook in `folder` as `jupyter execute` does; return its code cells."""
-    text = (RECIPES / NAME).read_text().replace('SOURCE = \\"state\\"', f'SOURCE = \\"{source}\\"')
-    path = folder / NAME
-    path.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-c", "from nbclient.cli import main; main()", "--inplace", "--timeout=60", str(path)],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
-        # A figure is drawn without a screen; nothing of this machine's own settings is read.
-        env={**os.environ, "IPYTHONDIR": str(folder / "ipython"), "MPLCONFIGDIR": str(folder / "mpl"),
-             "JUPYTER_PREFER_ENV_PATH": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4_000:]
-    return code_cells(path)
-
-
-def code_cells(path: Path) -> list[Any]:
-    """Return the code cells of a valid notebook."""
-    found: Any = nbformat.reads(path.read_text(), as_version=4)  # type: ignore[no-untyped-call]
-    nbformat.validate(found)
-    return [cell for cell in found.cells if cell.cell_type == "code"]
-
-
-def shown(cells: list[Any], line: str) -> dict[str, Any]:
-    """Return what the one cell shows whose last line this is."""
-    (cell,) = [c for c in cells if c.source.splitlines()[-1] == line]
-    found: dict[str, Any] = cell.outputs[-1]["data"]
-    return found
 
 
 def row_of(table: str, name: str) -> list[str]:
     """Return the cells of a Polars table's row, as HTML, that begins with `name`."""
     (row,) = [row for row in re.findall(r"<tr>(.*?)</tr>", table) if f"<td>&quot;{name}" in row]
-    return [cell.strip("&quot;") for cell in re.findall(r"<td>(.*?)</td>", row)]
+    return [unescape(cell).strip('"') for cell in re.findall(r"<td>(.*?)</td>", row)]
 
 
 def of_the_route(records: list[Record]) -> list[Record]:
@@ -113,16 +80,6 @@ def test_it_draws_the_differences(cells: list[Any]) -> None:
         if "image/png" in output.get("data", {})
     ]
     assert len(picture) > 10_000
-
-
-@pytest.mark.kafka
-def test_it_reads_a_topic_in_the_kernels_own_event_loop(topic: Topic, tmp_path: Path) -> None:
-    """The kernel's loop runs already, which asyncio does not let another one do."""
-    cells = run(tmp_path, f"kafka://{topic.bootstrap}/{topic.name}")
-    assert (
-        f"pairs={len(of_the_route(topic.records))}"
-        in shown(cells, "few.statistics()")["text/plain"]
-    )
 
 
 def test_the_repository_holds_it_without_results() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.recipes.kernel import run, shown
 from tests.recipes.recorded import Recorded, Topic
 from tests.recipes.texts import RECIPES, readme_block
 from tests.support.instance import understudy
@@ -42,6 +43,17 @@ def test_a_pair_of_a_topic_is_shown_by_either_id(topic: Topic) -> None:
     for identity in (wanted["pair_id"], wanted["request_id"]):
         done = understudy("pairs", "show", identity, "--from", _source(topic), "--json")
         assert orjson.loads(done.stdout) == wanted
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_notebook_reads_the_topic_beside_its_kernels_own_event_loop(
+    topic: Topic, tmp_path: Path
+) -> None:
+    """That loop runs already, which asyncio does not let another one do."""
+    count = sum(record["route"] == "score" for record in topic.records)
+    cells = run(tmp_path, _source(topic), last="few.statistics()")
+    assert f"pairs={count}," in shown(cells, "few.statistics()")["text/plain"]
 
 
 @pytest.mark.real_kafka
