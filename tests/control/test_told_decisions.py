@@ -11,8 +11,9 @@ import pytest
 from proxy.config.resolved import Kafka
 from proxy.control.ledger import ledger
 from proxy.control.metrics import exposition
+from proxy.control.problems import problems
 from proxy.control.snapshot import Observer
-from proxy.control.problems import problems, status
+from proxy.control.status import status
 from proxy.state import decisions
 from proxy.state.decision_files import FILE_NAME, SHIPPED_NAME
 from proxy.state.decision_record import Decision
