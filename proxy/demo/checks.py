@@ -15,8 +15,8 @@ from typing import Any, Final
 import orjson
 
 from proxy.comparison.verdict_json import loads_verdict
+from proxy.demo.classifiers import Integers
 from proxy.demo.folder import MIN_DURATION_S, MIN_PAIRS
-from proxy.demo.models import Integers
 from proxy.demo.pair_log import PairLog
 from proxy.demo.ramping import Ramping
 from proxy.demo.traffic import PRIMARY, Tally, request_id, row_of, user_of

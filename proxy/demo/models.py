@@ -1,7 +1,7 @@
 """The three models of the demo: a regression on the digits that come with scikit-learn, and two rewrites.
 
-Decides the split, the models and how a batch becomes labels and probabilities. How they are
-served is `proxy.demo.server`'s business.
+Decides the split and the training. What the models do once they are trained is
+`proxy.demo.classifiers`' business, how they are served `proxy.demo.server`'s.
 
 The held-out rows never meet a training: they are the traffic of the demo, and the accuracies that
 it shows are measured on them. Everything is seeded, so every run trains the same models.
@@ -16,33 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import joblib
 import numpy as np
-import numpy.typing as npt
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
 
+from proxy.demo.classifiers import (
+    DigitModel,
+    EightBit,
+    Floats,
+    Integers,
+    as_they_are,
+    misordered,
+)
 from proxy.telemetry import monotonic_s
 
-#: An image of 8 by 8 grey values from 0 to 16.
-FEATURES: Final = 64
-CLASSES: Final = 10
 HELD_OUT: Final = 600
 _SEED: Final = 0
 #: Of the regression: the smaller, the smoother.
 _INVERSE_PENALTY: Final = 0.01
-#: The greatest whole number that a signed byte holds.
-_EIGHT_BIT_MAX: Final = 127
-#: Features by their number, as a careless server knows them.
-_MISORDERED: Final = [*range(24), *range(32, 40), *range(24, 32), *range(40, FEATURES)]
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +65,9 @@ def regression(rows: Floats, labels: Integers) -> Any:
     return LogisticRegression(C=_INVERSE_PENALTY, max_iter=2_000).fit(rows, labels)
 
 
-class EightBit:
-    """A logistic regression as one matrix product, its weights in whole numbers of eight bits."""
-
-    def __init__(self, original: LogisticRegression) -> None:
-        self.classes_ = original.classes_
-        self._scale = float(np.abs(original.coef_).max()) / _EIGHT_BIT_MAX
-        self._weights = np.round(original.coef_.T / self._scale).astype(np.int8)
-        self._bias = original.intercept_
-
-    def predict_proba(self, rows: Floats) -> Floats:
-        """Return the probabilities `(n, 10)` of rows `(n, 64)`."""
-        scores = rows @ self._weights * self._scale + self._bias
-        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float64)
-
-
 def eight_bit(rows: Floats, labels: Integers) -> Any:
     """Return the same regression, rewritten."""
     return EightBit(regression(rows, labels))
-
-
-def as_they_are(rows: Floats) -> Floats:
-    """Return the rows."""
-    return rows
-
-
-def misordered(rows: Floats) -> Floats:
-    """Return the rows with the fourth and the fifth line of each image in each other's place."""
-    return rows[:, _MISORDERED]
 
 
 #: The primary, the candidate that is as good, and the one that is served with a mistake.
@@ -132,33 +101,6 @@ def load_data() -> Digits:
         np.asarray(held_out, dtype=np.float64),
         np.asarray(held_out_labels, dtype=np.int64),
     )
-
-
-class DigitModel:
-    """A trained classifier behind what reads its rows."""
-
-    def __init__(self, estimator: Any, read: Callable[[Floats], Floats] = as_they_are) -> None:
-        self._estimator = estimator
-        self._read = read
-
-    def predict(self, rows: Floats) -> tuple[Integers, Floats]:
-        """Return the labels `(n,)` and the probabilities `(n, 10)` of rows `(n, 64)`.
-
-        The label is the most probable class, which is how these estimators predict; asking once
-        for both halves the cost.
-        """
-        read = self._read(rows)
-        probabilities = np.asarray(self._estimator.predict_proba(read), dtype=np.float64)
-        return probabilities.argmax(axis=1), probabilities
-
-    def save(self, path: Path) -> None:
-        """Write the model; `load_model` reads it back."""
-        joblib.dump((self._estimator, self._read), path)
-
-
-def load_model(path: Path) -> DigitModel:
-    """Return the model that `DigitModel.save` wrote. Only for files of one's own: it is a pickle."""
-    return DigitModel(*joblib.load(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,13 @@ from typing import Any
 
 import orjson
 import setproctitle
-import sklearn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from proxy.demo.classifiers import CLASSES, FEATURES, DigitModel, load_model
 from proxy.demo.listener import serve
-from proxy.demo.models import CLASSES, FEATURES, DigitModel, load_model
 from proxy.demo.tensors import (
     JSON_LENGTH_HEADER,
     BadRequestError,
@@ -210,9 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setproctitle.setproctitle(f"understudy demo: {asked.name}")
     fail_every = round(100 / asked.fail_percent) if asked.fail_percent > 0 else 0
     serving = Serving(asked.name, asked.version, asked.slow_ms / 1000, fail_every)
-    # The rows are checked here already; scikit-learn's own checks cost more than the prediction.
-    sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
-    serve(ModelServer(load_model(asked.model), serving).app(), asked.host, asked.port)
+    model = load_model(asked.model)
+    if sklearn := sys.modules.get("sklearn"):  # the model needs it
+        # The rows are checked here already; its own checks cost more than the prediction.
+        sklearn.set_config(assume_finite=True, skip_parameter_validation=True)
+    serve(ModelServer(model, serving).app(), asked.host, asked.port)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import orjson
 
+from proxy.demo.classifiers import FEATURES, Floats
 from proxy.demo.client import Answer, Connection, NoAnswerError
-from proxy.demo.models import FEATURES, HELD_OUT, Floats
+from proxy.demo.models import HELD_OUT
 from proxy.telemetry import monotonic_s
 
 PATH: Final = "/v2/models/digits/infer"

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proxy.demo.models import CLASSES, FEATURES, HELD_OUT, load_model, misordered
+from proxy.demo.classifiers import CLASSES, FEATURES, load_model, misordered
+from proxy.demo.models import HELD_OUT
 from tests.support.models import digits, trained
 
 
