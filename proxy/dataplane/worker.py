@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
+#: A tick that is later than this says that the loop stood still. Its lag is some milliseconds under load.
+STALL_S = 0.25
 #: How often guards take over how slow the primary is.
 LEARN_S = 1.0
 #: Between two lines in the log about pairs that the journal did not take.
@@ -68,6 +70,8 @@ class Worker:
         shadows: mirrors and replicates under way.
         unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
+        due_s, resumed_s: when the next tick should come, and when one last came after a stall of the
+            loop (`STALL_S`), of ours or of the machine's (monotonic): time that no backend has taken.
     """
 
     def __init__(
@@ -102,16 +106,16 @@ class Worker:
         self.clients = Clients(deadlines_of(config.limits))
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
-        self.held_bytes = 0
         self._loop, self._state_dir = loop, state_dir
-        self._seq, self._generation, self._pid = 0, -1, os.getpid()
+        self._seq, self._generation, self._pid, self.held_bytes = 0, -1, os.getpid(), 0
         self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
+        self._learn_s = self.due_s = self.resumed_s = 0.0
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
-        self._page_error, self._name, self._learn_s = "", f"worker {index}", 0.0
+        self._page_error, self._name = "", f"worker {index}"
         self.state: ControlState | None = None
         self.contexts: tuple[RouteContext, ...] = ()
         self.revisions, self.revision = Revisions(self, loop), revision
@@ -125,6 +129,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to tick."""
+        self.due_s = monotonic_s() + TICK_S
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self, timeout_s: float) -> None:
@@ -198,6 +203,10 @@ class Worker:
     def is_killed(self, route: str, candidate: str, part: Part) -> bool:
         """Tell whether `part` is killed; without a state everything is. No name: the primary."""
         return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
+
+    def has_stalled(self, now_s: float) -> bool:
+        """Tell whether the loop has stood still until now, and no tick has come since."""
+        return now_s > self.due_s + STALL_S
 
     def replan(self, route: str) -> None:
         """Plan a route anew: its guards know more than the control page."""
@@ -315,14 +324,12 @@ class Worker:
     def _tick(self) -> None:
         now_s = monotonic_s()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        self._note_stall(now_s)
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.look(now_s)
         self.revisions.look(now_s)
-        if now_s >= self._learn_s:
-            self._learn_s = now_s + LEARN_S
-            for context in self.contexts:
-                context.learn()
+        self._learn(now_s)
         for client in tuple(self.unread):
             half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
@@ -340,6 +347,19 @@ class Worker:
                 self._apply_state()
         elif self._page.generation() != self._generation:
             self._read_control_page()
+
+    def _learn(self, now_s: float) -> None:
+        """Let guards take over how slow the primaries are, each `LEARN_S`."""
+        if now_s >= self._learn_s:
+            self._learn_s = now_s + LEARN_S
+            for context in self.contexts:
+                context.learn()
+
+    def _note_stall(self, now_s: float) -> None:
+        """Note when this tick comes, and whether the loop has stood still before it."""
+        if self.has_stalled(now_s):
+            self.resumed_s = now_s
+        self.due_s = now_s + TICK_S
 
     def _set_in_flight(self) -> None:
         cells = self.cells
