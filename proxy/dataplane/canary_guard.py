@@ -9,7 +9,8 @@ the event loop in which the burst is whole. What a burst is says `proxy.routing.
 
 Bad is what is charged to the candidate (no connection, reset, time-out, 5xx), and an answer whose
 first byte takes longer than `latency_s`, which is noticed while the call still waits for it. What our
-client did, what we shed, and what the primary has failed in just as well is not.
+client did, what we shed, what our own loop slept through (the process was stopped, the machine was
+asleep), and what the primary has failed in just as well is not.
 
 The note outlives the worker, so that its successor does not forget, and holds until the canary is
 revived (`CandidateState.revivals`), whether control has been alive to read it or not.
@@ -162,11 +163,11 @@ class CanaryGuard:
             return
         status = leg.status
         if status is OK or (status is HTTP_ERROR and not has_failed(leg)):
-            if leg.asked_s and leg.first_s - leg.asked_s > self.latency_s:
+            if leg.asked_s and leg.first_s - leg.asked_s > self.latency_s and self._was_awake(leg):
                 self._count_bad(leg, leg.end_s, is_slow=True)
             else:
                 self._burst.calls += 1
-        elif has_failed(leg):
+        elif has_failed(leg) and (status is not Outcome.TIMEOUT or self._was_awake(leg)):
             self._count_bad(leg, leg.end_s, is_slow=False)
 
     def settle(self, leg: Leg | None, primary: Leg) -> None:
@@ -218,10 +219,17 @@ class CanaryGuard:
         route = state.routes.get(self._route, RouteState())
         return route.candidates.get(self._candidate, CandidateState())
 
+    def _was_awake(self, leg: ServingLeg) -> bool:
+        """Tell whether our own loop never stood still during a call that has just ended."""
+        worker = self._worker
+        return leg.begun_s >= worker.resumed_s and not worker.has_stalled(leg.end_s)
+
     def _is_late(self, leg: ServingLeg, now_s: float) -> bool:
         is_waiting = leg.head is None and not leg.is_over and leg.asked_s > 0.0
-        since_s = leg.asked_s + self.latency_s
-        return is_waiting and (now_s >= since_s or (self.is_shut and leg.guard_number > 0))
+        if not is_waiting or self._worker.has_stalled(now_s):
+            return False
+        since_s = max(leg.asked_s, self._worker.resumed_s)
+        return now_s >= since_s + self.latency_s or (self.is_shut and leg.guard_number > 0)
 
     def _give_up(self, leg: ServingLeg, now_s: float) -> None:
         """End a late call so that the primary answers, if it may be asked; else the user waits on."""

@@ -115,6 +115,14 @@ class Gauges:
             cells[cell] = not pool.is_serving(endpoint)
         self.write_log()
 
+    def write_in_flight(self) -> None:
+        """Write how many requests of each route are under way."""
+        cells = self._worker.cells
+        for context in self._worker.contexts:
+            counters = context.cells
+            served = sum(cells[cell] for cell in counters.served.values())
+            cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+
     def write_histograms(self) -> None:
         """Write the durations that were observed since the last time."""
         self._lag.write(self._worker.cells)

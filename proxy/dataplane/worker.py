@@ -21,6 +21,7 @@ from proxy.dataplane.counters import CandidateCells
 from proxy.dataplane.deadlines import Clients, deadlines_of
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.gauges import Gauges
+from proxy.dataplane.hash_key import own_key
 from proxy.dataplane.ids import Ids
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
@@ -32,7 +33,6 @@ from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
 from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
-from proxy.state.hash_key import kept_key
 from proxy.state.stats_file import UnkeptStats
 from proxy.state.stats_page import Lost, Outcome, Reject
 from proxy.telemetry import monotonic_s, wall_ns
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
+#: A tick that is later than this says that the loop stood still. Its lag is some milliseconds under load.
+STALL_S = 0.25
 #: How often guards take over how slow the primary is.
 LEARN_S = 1.0
 #: Between two lines in the log about pairs that the journal did not take.
@@ -68,6 +70,8 @@ class Worker:
         shadows: mirrors and replicates under way.
         unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
+        due_s, resumed_s: when the next tick should come, and when one last came after a stall of the
+            loop (`STALL_S`), of ours or of the machine's (monotonic): time that no backend has taken.
     """
 
     def __init__(
@@ -101,17 +105,16 @@ class Worker:
         self.clients = Clients(deadlines_of(config.limits))
         self.shadows: set[Leg] = set()
         self.unread: set[Answering] = set()
-        self.held_bytes = 0
         self._loop, self._state_dir = loop, state_dir
-        self._seq, self._generation, self._pid = 0, -1, os.getpid()
+        self._seq, self._generation, self._pid, self.held_bytes = 0, -1, os.getpid(), 0
         self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
+        self._learn_s = self.due_s = self.resumed_s = 0.0
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
         self._page_error, self._name, self._index = "", f"worker {index}", index
-        self._learn_s = 0.0
         self.state: ControlState | None = None
         self.contexts: tuple[RouteContext, ...] = ()
         self.revisions, self.revision = Revisions(self, loop), revision
@@ -125,6 +128,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to tick."""
+        self.due_s = monotonic_s() + TICK_S
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self, timeout_s: float) -> None:
@@ -144,7 +148,7 @@ class Worker:
         if self.access_log is not None:
             self.access_log.flush()
         self.gauges.write_last()
-        self._set_in_flight()
+        self.gauges.write_in_flight()
         self.stats.close_books()
         for pool in self.all_pools():
             pool.close()
@@ -168,7 +172,7 @@ class Worker:
 
     def _take_settings(self, config: Config) -> None:
         """Take over what is looked up here for each request or each record."""
-        self.hash_key = config.record.hash_key or _own_key(Path(config.state_dir))
+        self.hash_key = config.record.hash_key or own_key(Path(config.state_dir))
         self.path_mask = PathMask(config.record.redact.query)
         self.trusted_proxies = TrustedProxies(config.trusted_proxies)
         self.memory_limit = config.limits.memory_bytes
@@ -198,6 +202,10 @@ class Worker:
     def is_killed(self, route: str, candidate: str, part: Part) -> bool:
         """Tell whether `part` is killed; without a state everything is. No name: the primary."""
         return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
+
+    def has_stalled(self, now_s: float) -> bool:
+        """Tell whether the loop has stood still until now, and no tick has come since."""
+        return now_s > self.due_s + STALL_S
 
     def replan(self, route: str) -> None:
         """Plan a route anew: its guards know more than the control page."""
@@ -319,14 +327,12 @@ class Worker:
     def _tick(self) -> None:
         now_s = monotonic_s()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        self._note_stall(now_s)
         for pool in self.pools.values():
             pool.expire(now_s)
             pool.look(now_s)
         self.revisions.look(now_s)
-        if now_s >= self._learn_s:
-            self._learn_s = now_s + LEARN_S
-            for context in self.contexts:
-                context.learn()
+        self._learn(now_s)
         for client in tuple(self.unread):
             half_closed.look_at_unread(client)
         self.stats.beat(pid=self._pid, now_ms=wall_ns() // 1_000_000)
@@ -334,7 +340,7 @@ class Worker:
             self.access_log.flush()
         self.gauges.write(now_s)
         self.journal.tick()
-        self._set_in_flight()
+        self.gauges.write_in_flight()
         if isinstance(self.stats, UnkeptStats):
             self._keep_books(self.stats)
         self._look_at_page()
@@ -360,12 +366,18 @@ class Worker:
         self.cells = self.stats.cells
         logger.info("the stats page can be used again; what was counted meanwhile is on it")
 
-    def _set_in_flight(self) -> None:
-        cells = self.cells
-        for context in self.contexts:
-            counters = context.cells
-            served = sum(cells[cell] for cell in counters.served.values())
-            cells[counters.in_flight] = max(0, cells[counters.routed] - served)
+    def _learn(self, now_s: float) -> None:
+        """Let guards take over how slow the primaries are, each `LEARN_S`."""
+        if now_s >= self._learn_s:
+            self._learn_s = now_s + LEARN_S
+            for context in self.contexts:
+                context.learn()
+
+    def _note_stall(self, now_s: float) -> None:
+        """Note when this tick comes, and whether the loop has stood still before it."""
+        if self.has_stalled(now_s):
+            self.resumed_s = now_s
+        self.due_s = now_s + TICK_S
 
     def _follow_log(self, log: Log) -> None:
         """Turn the access log on or off, or let it choose other lines."""
@@ -382,12 +394,3 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a task of the data plane failed", exc_info=task.exception())
-
-
-def _own_key(state_dir: Path) -> str:
-    """Return the key in `state_dir`; where it cannot be kept there, one for the life of this worker."""
-    try:
-        return kept_key(state_dir)
-    except StateError as exc:
-        logger.error("hash key: %s; unit_hash of this run is like no other", exc)  # noqa: TRY400 - no traceback for a full disk
-        return os.urandom(32).hex()

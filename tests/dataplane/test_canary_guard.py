@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -262,6 +263,35 @@ async def test_what_is_none_of_the_candidates_doing_does_not_count(tmp_path: Pat
         assert plane.count("guard_failed", "iris", "v2") == 0
         assert plane.count("guard_slow", "iris", "v2") == 0
         assert not guard_of(plane).is_out
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+async def test_what_our_own_loop_slept_through_is_nobodys_latency(
+    tmp_path: Path, *, is_hung: bool
+) -> None:
+    """As after a SIGSTOP: 0.8 s are over, and the answers, if there are any, come right then."""
+    patient = replace(QUICK, latency_s=0.5)
+    async with (
+        Upstream(echo) as primary,
+        Upstream(hang if is_hung else slow(0.02)) as candidate,
+        dataplane(
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(patient),
+        ) as plane,
+    ):
+
+        async def sleeper() -> None:
+            await until(lambda: len(candidate.requests) == 4, "the requests")
+            time.sleep(0.8)  # noqa: ASYNC251 - it is the loop that is to stand still
+            await asyncio.sleep(0.15)
+            assert plane.count("guard_slow", "iris", "v2") == 0
+
+        users = [plane.request(b"POST", b"/", body=b"x") for _ in range(4)]
+        found, _ = await asyncio.gather(asyncio.gather(*users), sleeper())
+        assert [status for status, _, _ in found] == [200] * 4
+        assert guard_of(plane).is_out is is_hung  # 0.5 s later
 
 
 async def test_calls_that_we_shed_do_not_count(tmp_path: Path) -> None:
