@@ -110,7 +110,10 @@ def all_three(
 
 @pytest.fixture
 def joined(all_three: Found) -> Found:
-    """Give the replicas, with nothing killed."""
+    """Give the replicas, connected and with nothing killed."""
+    wait_for(
+        lambda: all(standing(each)["state"] == "connected" for each in all_three), "the line", 30
+    )
     order(all_three[0], "POST", "/api/v1/revive", {"reason": "the next test"})
     wait_for(lambda: not any(live(each).killed for each in all_three), "nothing killed", 30)
     return all_three
