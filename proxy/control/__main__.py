@@ -96,7 +96,7 @@ async def serve(config: Config, source: Path | None, listener: socket.socket) ->
 def _replicas(config: Config, observer: Observer) -> Replicas | None:
     """Return this replica, if the config says that there are others.
 
-    The client of Kafka is imported here: 20 MB that control does without elsewhere.
+    The client of Kafka is imported here: some 10 MB that control does without elsewhere.
     """
     if config.replicas is None:
         return None

@@ -8,23 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from collections.abc import Coroutine
 from typing import Any
 
 import aiokafka
-from aiokafka import errors
 
 
 async def stopped(client: Any, timeout_s: float) -> None:
     """Stop a producer or consumer; return when it has stopped or its time is over."""
-    with suppress(errors.KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await client.stop()
+    await _ended(client.stop(), timeout_s)
     # A stop that was cut short has not come to the connections.
     connections = getattr(client, "client", None) or client._client  # noqa: SLF001 - a consumer's
-    with suppress(errors.KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await connections.close()
+    await _ended(connections.close(), timeout_s)
+
+
+async def _ended(call: Coroutine[Any, Any, None], timeout_s: float) -> None:
+    """Return when a call has ended, however, or its time is over.
+
+    It is waited for from outside: a consumer whose broker is gone swallows the cancellation that a
+    timeout around it would be, and goes on waiting.
+    """
+    task = asyncio.get_running_loop().create_task(call)
+    done, _ = await asyncio.wait({task}, timeout=timeout_s)
+    if not done:
+        task.cancel()
+    elif not task.cancelled():
+        task.exception()  # looked at, so that nobody complains that nobody did
 
 
 async def end_client_tasks(timeout_s: float) -> None:

@@ -50,9 +50,11 @@ class ClientLog(logging.Handler):
         self.causes = []
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop listening; the last of several lets the library be heard again."""
         self._logger.removeHandler(self)
-        self._logger.propagate = True
+        self._logger.propagate = not any(
+            isinstance(each, ClientLog) for each in self._logger.handlers
+        )
         super().close()
 
 

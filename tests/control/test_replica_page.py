@@ -217,7 +217,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(steps=STEPS, last=st.integers(0, 2), is_compacted=st.booleans())
 def test_they_agree_whatever_happens(
     steps: list[tuple[str, int, int]], last: int, is_compacted: bool

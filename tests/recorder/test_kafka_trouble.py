@@ -93,3 +93,13 @@ def test_an_invalid_record_is_told_apart_from_other_unknown_errors() -> None:
     assert (watch.is_invalid(3), watch.is_invalid(3)) == (True, False)
     watch.look(answer([], 0))
     assert (watch.throttle_ms, watch.throttled_ms) == (0, 250)
+
+
+def test_the_library_stays_quiet_until_the_last_who_listens_has_gone() -> None:
+    """A look at the cluster beside a client must not fill the launcher's log from then on."""
+    logger = logging.getLogger("aiokafka")
+    first, second = ClientLog(), ClientLog()
+    second.close()
+    assert not logger.propagate
+    first.close()
+    assert logger.propagate
