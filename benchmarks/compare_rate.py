@@ -6,10 +6,12 @@ writes it. CPU is that of all its processes; divided by two it is the time on tw
 free, which is what the claim is about; what the clock said is beside it. Data come from
 `benchmarks.programs.pair_files`. `UNDERSTUDY_COMPARE_PAIRS=10000000` takes the claim's own number.
 
-What was learnt (microseconds per pair of NDJSON, Python 3.11, a busy machine): unpacking takes 1.2 and
-orjson 5.6 of some 13, so little is to be had elsewhere; msgspec with half of the fields 4.6 and more to take
-them out, polars 6.5, pyarrow 9. glibc's heap giving memory back cost 3.5, splitting a whole frame into lines
-1, counting a thousand tuples whose strings have left the cache instead of one shared tuple each 2.
+What was learnt (microseconds per pair of NDJSON, Python 3.11, a busy machine): parsing every line (orjson
+5.6, msgspec with half of the fields 4.6, polars 6.5, pyarrow 9) and taking its fields out came to 14 in all;
+finding where fields lie, cutting 15 pieces out and parsing each combination once comes to 8 to 9
+(`proxy.analysis.layout`), of which unpacking is 1.4. Pieces that are kept beyond 64 lines cost 1.2 more,
+because new memory is cold; a look at 2 MB for commas at once, not by 128 KB, 2; glibc's heap giving memory
+back 3.5.
 """
 
 from __future__ import annotations

@@ -137,6 +137,7 @@ def _with(**changes: Any) -> Records:
         lines_of(mixed(MIN_LINES)) + b"{nonsense}\n",
         lines_of(mixed(MIN_LINES)).replace(b'"seq":9,', b'"seq":09,'),
         lines_of(mixed(MIN_LINES)).replace(b'"seq":9,', b'"seq":9.5,'),
+        lines_of(mixed(MIN_LINES)).replace(b'"seq":9,', b'"seq":9,9,'),
         lines_of(mixed(MIN_LINES)).replace(b'"rescued":false', b'"rescued":fa', 1),
         lines_of([*mixed(MIN_LINES), {"a": 1}]),
         lines_of(_without("primary_status")),
@@ -147,7 +148,7 @@ def _with(**changes: Any) -> Records:
         lines_of([dict(reversed(each.items())) for each in mixed(3)] + mixed(MIN_LINES)),
         b"",
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_lines_of_another_shape_are_left_to_records(content: bytes) -> None:
     """Nothing of such a block is counted."""
@@ -155,6 +156,17 @@ def test_lines_of_another_shape_are_left_to_records(content: bytes) -> None:
     counter = LineCounter(aggregate)
     assert not counter.count(content)
     assert (aggregate.records, aggregate.groups, aggregate.bad) == (0, {}, 0)
+
+
+def test_what_came_first_counts_whichever_way_it_went() -> None:
+    """Records that wait to be counted are counted before the next block."""
+    records = mixed(MIN_LINES)
+    again = [record | {"equal": None, "comparable": False} for record in records]
+    aggregate = Aggregate(EVERY_PAIR)
+    for record in records[:5]:
+        aggregate.add(record)
+    assert LineCounter(aggregate).count(lines_of(again))
+    assert told(aggregate) == told(by_records([*records[:5], *again]))
 
 
 def test_a_shape_is_learnt_from_the_lines() -> None:
