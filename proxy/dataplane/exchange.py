@@ -179,6 +179,7 @@ class Exchange:
                 serving.guard.ended(serving)
             if replace_failed(self, serving):
                 return
+            serving.release()
             self._serving_over(serving)
         else:
             self.worker.shadows.discard(leg)

@@ -14,6 +14,7 @@ from proxy.dataplane.member import Member
 from proxy.dataplane.patience import Seen, look
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.proxy_status import Fault
+from proxy.dataplane.rescue import FIRST_FAULT_STATUS, WITHHELD_BYTES, could_rescue
 from proxy.dataplane.writing import write_together
 from proxy.state.stats_page import HTTP_ERROR, NOT_SENT, OK, Outcome
 from proxy.telemetry import monotonic_s
@@ -251,18 +252,19 @@ class ServingLeg(Leg):
         guard: of a candidate: whom to tell how it goes.
         guard_number: under which its guard has counted it as a bad call; 0: not so far.
         asked_s: since when its guard waits for the first byte (monotonic); 0.0: it does not.
+        is_withheld: a canary answers with an error, which the user gets only if nobody rescues it.
     """
 
     __slots__ = (
         "_held_s", "_held_since_s", "_is_chunked", "_out", "asked_s", "guard", "guard_number",
-        "has_answered",
+        "has_answered", "is_withheld",
     )  # fmt: skip
 
     is_serving = True
 
     def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
         super().__init__(exchange, role, pool)
-        self.has_answered = False
+        self.has_answered = self.is_withheld = False
         self._is_chunked = False
         self._held_s = self._held_since_s = self.asked_s = 0.0
         self._out: list[bytes] = []
@@ -288,6 +290,8 @@ class ServingLeg(Leg):
             b"%b%b%b%b\r\n"
             % (STATUS_LINES[head.status], head.lines, framing, client.connection_line())
         )
+        if head.status >= FIRST_FAULT_STATUS:
+            self.is_withheld = could_rescue(self.exchange, self)
 
     def response_body(self, data: bytes) -> None:
         """Pass a piece on, and keep the start."""
@@ -296,10 +300,12 @@ class ServingLeg(Leg):
             self._out.extend(chunk(data))
         else:
             self._out.append(data)
+        if self.is_withheld and self.response_bytes > WITHHELD_BYTES:
+            self.is_withheld = False
 
     def flush(self) -> None:
         """Write what one read brought in one call."""
-        if self._out:
+        if self._out and not self.is_withheld:
             self.has_answered = True
             self.exchange.client.write(self._out)
             self._out = []
@@ -310,6 +316,12 @@ class ServingLeg(Leg):
             self._out.append(LAST_CHUNK)
         self.flush()
         super().response_end()
+
+    def release(self) -> None:
+        """Pass on the error answer that was withheld, if it is whole: nobody answers in its place."""
+        if self.is_withheld and self.is_answered() and not self.exchange.is_aborted:
+            self.is_withheld = False
+            self.flush()
 
     def pause_request(self) -> None:
         """Stop reading the client until the backend has read more."""

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.leg import ServingLeg
 
+#: From here on it is the backend's fault (RFC 9110 section 15.6).
+FIRST_FAULT_STATUS: Final = 500
+#: What is kept from the user of an error answer that the primary's may replace; a longer one passes.
+WITHHELD_BYTES: Final = 64 * 1024
 #: Methods that may be sent again when nobody knows whether they arrived (RFC 9110 section 9.2.2).
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"})
 
 
 def replace_failed(exchange: Exchange, leg: ServingLeg) -> bool:
     """Start another leg in place of one that has ended, where that is right; tell whether it was."""
-    if leg.is_answered() or not _is_untold(exchange, leg):
+    if leg.status is Outcome.OK or not _is_untold(exchange, leg):
         return False
     if leg.status is Outcome.CANCELLED:  # the client's own doing, or a shutdown
         return False

@@ -156,6 +156,10 @@ def test_a_candidate_that_breaks_at_a_quarter_of_the_users_is_out_within_a_secon
         _revive(instance)
         _breaks(instance, urls["fragile"], "hang", QUICK_S + LATENCY_S)
         _check_record(instance, "0 failed")
+        _tell(urls["fragile"], "mend")
+        _revive(instance)
+        _breaks(instance, urls["fragile"], "fail", QUICK_S)
+        _check_record(instance, "0 too slow")
 
 
 def _breaks(instance: Instance, url: str, fault: str, allowed_s: float) -> None:

@@ -2,7 +2,7 @@
 
 `primary` answers `{"y": x mod 7}`; `equal` does, too; `wrong` answers something else for three of a
 hundred inputs; `fragile` is equal until it is told to break (`POST /break`), and then closes every
-connection without an answer, or to hang (`POST /hang`); `POST /mend` mends it.
+connection without an answer, to hang (`POST /hang`), or to answer 500 (`POST /fail`); `POST /mend` mends it.
 
     with models() as urls:
         httpx.post(f"{urls['primary']}/any", json={"x": 9})
@@ -25,7 +25,8 @@ import uvloop
 NAMES = ("primary", "equal", "wrong", "fragile")
 _LENGTH = re.compile(rb"(?i)content-length: *([0-9]+)")
 #: What a model may be told, and what is wrong with it from then on.
-_ORDERS = {b"/break": "reset", b"/hang": "hang", b"/mend": ""}
+_ORDERS = {b"/break": "reset", b"/hang": "hang", b"/fail": "error", b"/mend": ""}
+_ERROR = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 2\r\n\r\n{}"
 
 
 class _Model(asyncio.Protocol):
@@ -53,6 +54,8 @@ class _Model(asyncio.Protocol):
         elif self._name == "fragile" and _Model.fault:
             if _Model.fault == "reset":
                 self._transport.abort()
+            elif _Model.fault == "error":
+                self._transport.write(_ERROR)
             return
         self._answer(json.loads(body)["x"] if body else 0)
 
