@@ -136,8 +136,8 @@ class VerdictFindings(Shown):
 
     frame_height = "38rem"
 
-    def __init__(self, judgement: Judgement) -> None:
-        super().__init__(orjson.loads(orjson.dumps(document(*judgement))))
+    def __init__(self, judgement: Judgement, selection: Selection) -> None:
+        super().__init__(orjson.loads(orjson.dumps(document(*judgement, selection))))
         self.judged: Verdict = judgement.verdict
         self.verdict = str(judgement.verdict.outcome)
         self.gates = judgement.finding().gates
@@ -231,11 +231,11 @@ def verdict(
         config=config_beside(chosen.source, _path(config)),
     )
 
-    def found(aggregate: Aggregate, reading: Reading, read: SourceStatistics) -> Judgement:
+    def found(aggregate: Aggregate, reading: Reading, read: SourceStatistics) -> VerdictFindings:
         name = only_candidate(aggregate, reading.selection, "pairs(…, route=…, candidate=…)")
-        return judgement_of(aggregate, reading, name, read)
+        return VerdictFindings(judgement_of(aggregate, reading, name, read), reading.selection)
 
-    return VerdictFindings(_read(_Asked(chosen, judging, _truth(labels), 0, processes), found))
+    return _read(_Asked(chosen, judging, _truth(labels), 0, processes), found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,24 +199,31 @@ def _unfounded(decisions: Sequence[Mapping[str, Any]], outcome: str) -> int:
 
 
 def _crash(measured: Measured) -> Check:
-    """The candidate's server was killed: its users were rescued, and it was rolled back."""
+    """The candidate's server was killed: its users were rescued, and it was rolled back.
+
+    By the guard of a worker, after a burst of failures, or by the gate on availability, if that is first.
+    """
     ramp, tally = measured.crash, measured.tallies["crash"]
     if ramp is None:
         return Check("crash", is_passed=False, detail="it never happened")
-    halts = [each for each in ramp.decisions[-1:] if each["action"] == "ramp_halt"]
+    falls = [each for each in ramp.decisions[-1:] if each["action"] in ("ramp_halt", "ramp_eject")]
+    halts = [each for each in falls if each["action"] == "ramp_halt"]
+    is_founded = not _unfounded(halts, "halt") and all(
+        each["who"] == "guard" for each in falls if each not in halts
+    )
     rescued = sum(
         candidate["rescued"]
         for route in measured.status["routes"]
         for candidate in route["candidates"]
     )
     bad = tally.failed + tally.wrong
-    why = halts[-1]["reason"] if halts else "no halt"
+    why = f"{falls[-1]['reason']}, by {falls[-1]['who']}" if falls else "no halt"
     detail = (
         f"{rescued} calls of users rescued, {bad} failed; {ramp.words} after "
         f"{ramp.seconds:.1f} s: {why}"
     )
-    is_right = ramp.phase == "rolled_back" and not _unfounded(halts, "halt")
-    return Check("crash", is_right and bool(halts) and rescued > 0 and not bad, detail)
+    is_right = ramp.phase == "rolled_back" and bool(falls) and is_founded
+    return Check("crash", is_right and rescued > 0 and not bad, detail)
 
 
 def _kill(measured: Measured) -> Check:

@@ -131,8 +131,24 @@ def measured(tmp_path: Path) -> Measured:
     )  # fmt: skip
 
 
+def _eject(measured: Measured, who: str) -> None:
+    """Let the last decision on the crash be an ejection."""
+    assert measured.crash is not None
+    measured.crash.decisions[-1] = {
+        "action": "ramp_eject", "ts_ms": 30_000, "who": who, "reason": "5 of 5 live calls were bad",
+    }  # fmt: skip
+
+
 def _failed(measured: Measured) -> list[str]:
     return [check.name for check in checks(measured) if not check.is_passed]
+
+
+def test_a_guard_may_be_first_to_see_a_crash(measured: Measured) -> None:
+    """It needs no verdict, and says what it has counted."""
+    _eject(measured, "guard")
+    assert _failed(measured) == []
+    (crash,) = (check for check in checks(measured) if check.name == "crash")
+    assert "5 of 5 live calls were bad, by guard" in crash.detail
 
 
 def test_a_sound_demo_passes_everything(measured: Measured) -> None:
@@ -204,6 +220,7 @@ FAULTS: list[tuple[str, Callable[[Measured], object]]] = [
     ("crash", lambda m: setattr(m.crash, "told", _ramping("v2", "paused").told)),
     ("crash", lambda m: m.crash and m.crash.decisions.pop()),
     ("crash", lambda m: setattr(m, "crash", None)),
+    ("crash", lambda m: _eject(m, "ramp")),
     ("crash", lambda m: [c.update(rescued=0) for c in m.status["routes"][0]["candidates"]]),
     ("pairs", lambda m: _lose(m, 0)),
     ("pairs", lambda m: _lose(m, SENT - 1)),
