@@ -10,6 +10,7 @@ of what, so that another requirement makes it anew.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -47,12 +48,15 @@ def install(environment: Path = ENVIRONMENT) -> Path:
     """
     wanted = "\n".join((*REQUIREMENTS, sys.version))
     stamp = environment / ".done"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return environment
-    shutil.rmtree(environment, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(environment)])
-    _run([str(environment / "bin" / "pip"), "install", "--quiet", *REQUIREMENTS])
-    stamp.write_text(wanted)
+    environment.parent.mkdir(exist_ok=True)
+    with (environment.parent / f"{environment.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one makes it, the others wait
+        if stamp.exists() and stamp.read_text() == wanted:
+            return environment
+        shutil.rmtree(environment, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(environment)])
+        _run([str(environment / "bin" / "pip"), "install", "--quiet", *REQUIREMENTS])
+        stamp.write_text(wanted)
     return environment
 
 
@@ -110,3 +114,7 @@ def _is_ready(child: Child) -> bool:
     child.url = found[1]
     answer = httpx.get(f"{child.url}/v2/models/iris/ready", trust_env=False)
     return answer.status_code == 200
+
+
+if __name__ == "__main__":
+    install()
