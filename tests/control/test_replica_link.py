@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import uuid
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -16,7 +18,12 @@ from proxy.telemetry import monotonic_s
 from tests.support.dataplane import until
 from tests.support.kafka import create_topic, delete_topic
 
-pytestmark = pytest.mark.kafka
+# A client that is cancelled while it connects leaves its connection to the collector (aiokafka).
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 COMPACTED = {"cleanup.policy": "compact"}
 
@@ -51,6 +58,15 @@ async def line(bootstrap: str, prefix: str) -> AsyncIterator[tuple[ReplicaLink, 
     finally:
         task.cancel()
         await asyncio.wait([task], timeout=10)
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Collect what a cancelled client has left, so that no later test is blamed for it."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
