@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from benchmarks import machine, plots, report
 from benchmarks.catalogue import BENCHMARKS, WITHOUT_LOAD
@@ -114,7 +115,7 @@ def _console(options: Options) -> Console:
 def _warn(console: Console, notes: list[str]) -> None:
     """Print notes."""
     for note in notes:
-        console.print(f"[yellow]note: {note}[/yellow]")
+        console.print(f"[yellow]note: {escape(note)}[/yellow]")
 
 
 if __name__ == "__main__":
