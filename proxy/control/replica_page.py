@@ -231,9 +231,10 @@ class ReplicaPage:
         for scope, plan in plans.kills.items():
             if plan.page is not None:
                 state = _with_parts(state, scope, Part(plan.page), self._note(scope))
+        live = dict(_weights(state))
         moves = [(name, plan.page) for name, plan in plans.weights.items() if plan.page is not None]
         trouble = ""
-        for name, weight_bp in sorted(moves, key=lambda move: move[1]):
+        for name, weight_bp in sorted(moves, key=lambda move: move[1] - live[move[0]]):
             step = self._shared.weights[name].step
             try:
                 state = latch.set_weight(state, scope_of(name), weight_bp, step)
@@ -308,19 +309,26 @@ class ReplicaPage:
             yield message
 
     def _tell_weights(self, state: ControlState, plans: _Plans) -> Iterator[Message]:
-        for name, plan in plans.weights.items():
-            if plan.publish is None:
-                continue
+        told = [
+            (bp - self._shared_bp(name), name, bp)
+            for name, plan in plans.weights.items()
+            if (bp := plan.publish) is not None
+        ]
+        for _, name, weight_bp in sorted(told):  # falls first: they make room for rises
             shared, scope = self._shared.weights.get(name), scope_of(name)
             live = state.routes[scope.route].candidates[scope.candidate]
             message = Weight(
-                scope.route, scope.candidate, plan.publish, live.ramp_step,
-                1 if shared is None else shared.revision + 1, 0, self._cause("weight", name, plan.publish, ""),
+                scope.route, scope.candidate, weight_bp, live.ramp_step,
+                1 if shared is None else shared.revision + 1, 0, self._cause("weight", name, weight_bp, ""),
                 ramp=None if shared is None else shared.ramp,
             )  # fmt: skip
-            base = WeightBase(plan.publish, message.revision)
+            base = WeightBase(weight_bp, message.revision)
             self._pending[message.key] = _Pending(message.revision, weight=base)
             yield message
+
+    def _shared_bp(self, name: str) -> int:
+        found = self._shared.weights.get(name)
+        return 0 if found is None else found.weight_bp
 
     def _cause(self, action: str, scope: str, new: list[str] | int, note: str) -> Origin:
         """Return the origin of a change of the page, in the words of its decision if it is logged."""

@@ -85,6 +85,7 @@ class Replicas:
         self.follower: Follower | None = None
         self._group = group
         self._version = config.version
+        self._names = _names(config)
         self._state_dir = Path(config.state_dir)
         self._page = ReplicaPage(self._state_dir, page, self.shared, self.origin)
         self._link = ReplicaLink(config.record.kafka, group.group, group.takeover_s, self)
@@ -105,6 +106,7 @@ class Replicas:
     def follow(self, config: Config) -> None:
         """Run another config; a line to other brokers is made with the next beginning."""
         self._version = config.version
+        self._names = _names(config)
         if config.record.kafka is not None:
             self._link.kafka = config.record.kafka
         self._is_dirty = True
@@ -153,7 +155,7 @@ class Replicas:
     @property
     def leader(self) -> str:
         """The replica that got the lead last; empty before the first."""
-        return self.shared.lead.origin.instance if self.shared.lead is not None else ""
+        return self.shared.leader
 
     def refusal(self) -> str:
         """Return why nothing can be raised here; empty when it can."""
@@ -298,10 +300,17 @@ class Replicas:
         origin = self.origin("", "", "")
         self._send(Beat(self._beat_number, self._version, origin))
         if self.leads:
-            for message in self.shared.unsettled(origin):
+            for message in (*self.shared.unsettled(origin), *self._orphans()):
                 self._send(message)
             for key in self.shared.gone(origin.at_ms):
                 self._link.send(f"{self._group.group}/{key}".encode(), None)
+
+    def _orphans(self) -> list[Message]:
+        """Return what ends the weights of candidates that no config has, once all run the same."""
+        if any(beat.config_version != self._version for beat in self.living().values()):
+            return []
+        origin = self.origin("control", "config", "no config has this candidate any more")
+        return self.shared.orphans(self._names, origin)
 
     def _send(self, message: Message) -> None:
         data = encode(message)
@@ -348,3 +357,10 @@ class Replicas:
                 for name, beat in sorted(self.shared.beats.items())
             ],
         }
+
+
+def _names(config: Config) -> frozenset[str]:
+    """Return `route/candidate` of every candidate."""
+    return frozenset(
+        f"{route.name}/{each.name}" for route in config.routes for each in route.candidates
+    )

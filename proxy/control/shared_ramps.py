@@ -114,6 +114,8 @@ class SharedRampDriver(RampDriver):
         if refusal := self.refusal():
             raise StateError(f"{refusal}; the weight here is {after.weight_bp / 100:g}%, "
                              "and its ramp is not told of it")  # fmt: skip
+        if unfit := self._unfit(entry, after):
+            raise StateError(unfit)
         self._propose(entry, event, after, source)
 
     async def settle(self, entry: Entry) -> str:
@@ -187,8 +189,21 @@ class SharedRampDriver(RampDriver):
         who = decider(action.event)
         cause = Cause(who, action.why, sight.now_ms, sight.live_bp or 0)
         after = changed(entry.kept.state, action.event, entry.plan, cause)
+        if unfit := self._unfit(entry, after):
+            entry.trouble = unfit
+            return False
         self._propose(entry, action.event, after, Source(who, VIA, action.why, sight.now_ms))
         return False
+
+    def _unfit(self, entry: Entry, after: RampState) -> str:
+        """Return why a weight does not fit beside the others of its route; empty when it does."""
+        room_bp = self._replicas.shared.room_bp(entry.name)
+        if after.weight_bp <= room_bp:
+            return ""
+        return (
+            f"its weight cannot be set to {after.weight_bp / 100:g}%: the other candidates of the "
+            f"route leave {max(room_bp, 0) / 100:g}%"
+        )
 
     def _propose(
         self,

@@ -80,6 +80,7 @@ class Weight:
         event: what happened to the ramp, such as `advance`; empty for a weight set by hand.
         ramp: state and window of the ramp as JSON values; None where the route has none.
         evidence: the verdict behind it.
+        settles: it is what holds already, written once more.
     """
 
     route: str
@@ -92,6 +93,7 @@ class Weight:
     event: str = ""
     ramp: Mapping[str, Any] | None = None
     evidence: Any = None
+    settles: bool = False
 
     @property
     def name(self) -> str:

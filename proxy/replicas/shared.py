@@ -4,26 +4,32 @@ The order of the topic decides, so that every replica comes to the same, whoever
 
 - A weight, and the step of a ramp with it, holds if its revision is higher than the one before. It is
   written on sight of that, so of two that were written on the same sight the first holds, and the
-  other changes nothing: no step is taken twice, and none is decided on a state that is over. What a
-  leader decided under a term that is over does not hold either.
+  other changes nothing: no step is taken twice, and none is decided on a state that is over.
+- What a leader decided under a term that is over is *refused*, and so is a weight that does not fit
+  beside those that the route's other candidates have: of two that are more than 100% together the
+  first holds. The weight that was before then stands under the revision of the refused one, so that
+  everybody, its author included, goes back to it.
 - A kill always holds: its parts are added to what is killed. A revive holds if its revision is
   higher, so never against a kill that it has not seen.
 - A lead holds if its term is higher.
 
 Compaction keeps the latest message of a key, though it may be one that did not hold, or that was
-written on an older sight. Those keys are `unsettled`; the leader writes what holds once more.
+written on an older sight; what it leaves out made others fit, or not. Such a key, and with a weight
+those of the whole route, are `unsettled`: the leader writes what holds once more, and that holds
+without being asked whether it fits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from proxy.replicas.messages import Beat, Counted, Kill, Lead, Message, Origin, Weight
 
 #: A replica without a word for so long is gone; what it counted is forgotten.
 FORGET_MS: Final = 24 * 3600 * 1000
+_FULL_BP: Final = 10_000
 
 
 class Shared:
@@ -60,10 +66,7 @@ class Shared:
         else:
             holds = message.revision > self.term
             self.lead = message if holds else self.lead
-        if holds:
-            self._unsettled.discard(message.key)
-        else:
-            self._unsettled.add(message.key)
+        self._note(message, holds=holds)
         return holds
 
     def forget(self, key: str) -> None:
@@ -84,9 +87,34 @@ class Shared:
         """The term of the latest lead; 0 before the first."""
         return self.lead.revision if self.lead is not None else 0
 
+    @property
+    def leader(self) -> str:
+        """The replica that got the lead last; empty before the first."""
+        return self.lead.origin.instance if self.lead is not None else ""
+
     def unsettled(self, origin: Origin) -> list[Message]:
         """Return what the leader should write once more, so that compaction keeps what holds."""
         return [_once_more(each, origin) for each in self._holding() if each.key in self._unsettled]
+
+    def room_bp(self, name: str) -> int:
+        """Return the most that a candidate can have beside the others of its route (basis points)."""
+        route, _, _ = name.partition("/")
+        return _FULL_BP - sum(
+            each.weight_bp
+            for other, each in self.weights.items()
+            if each.route == route and other != name
+        )
+
+    def orphans(self, names: Collection[str], origin: Origin) -> list[Message]:
+        """Return what takes the weight from candidates that are not among `names`.
+
+        For a leader whose config all run: a candidate that is in none of them takes up room no more.
+        """
+        return [
+            _ended(each, origin)
+            for name, each in self.weights.items()
+            if each.weight_bp and name not in names
+        ]
 
     def gone(self, now_ms: int) -> list[str]:
         """Return the keys of replicas that are gone, to be buried."""
@@ -119,11 +147,31 @@ class Shared:
 
     def _take_weight(self, message: Weight) -> bool:
         before = self.weights.get(message.name)
-        is_over = 0 < message.term < self.term
-        if is_over or (before is not None and message.revision <= before.revision):
+        if before is not None and message.revision <= before.revision:
             return False
-        self.weights[message.name] = message
-        return True
+        why = self._why_not(message)
+        self.weights[message.name] = _refused(message, before, why) if why else message
+        return not why
+
+    def _why_not(self, message: Weight) -> str:
+        """Return why a weight on the latest sight is refused all the same; empty when it is not."""
+        if 0 < message.term < self.term:
+            return f"decided under the lead before {self.leader}'s"
+        room_bp = self.room_bp(message.name)
+        if message.weight_bp > room_bp and not message.settles:
+            return f"{message.weight_bp / 100:g}%, and the route's other candidates leave {room_bp / 100:g}%"
+        return ""
+
+    def _note(self, message: Kill | Weight | Lead, *, holds: bool) -> None:
+        """Note which keys a message leaves unsettled: with one weight all of its route's."""
+        if not isinstance(message, Weight):
+            (self._unsettled.discard if holds else self._unsettled.add)(message.key)
+            return
+        of_route = {each.key for each in self.weights.values() if each.route == message.route}
+        if not holds or (not message.settles and self._unsettled & of_route):
+            self._unsettled |= of_route
+        elif message.settles:
+            self._unsettled.discard(message.key)
 
     def _holding(self) -> Iterator[Kill | Weight | Lead]:
         yield from self.kills.values()
@@ -132,12 +180,31 @@ class Shared:
             yield self.lead
 
 
+def _refused(message: Weight, before: Weight | None, why: str) -> Weight:
+    """Return what stands where a weight is refused: the one before, in the refused one's place."""
+    stands = before or replace(message, weight_bp=0, step=-1, ramp=None)
+    said = f"refused: {why}; wanted for: {message.origin.reason}"
+    return _quiet(
+        stands, message.revision, origin=replace(message.origin, reason=said), settles=False
+    )
+
+
+def _quiet(message: Weight, revision: int, **changes: Any) -> Weight:
+    """Return the same weight under another revision; nothing happens to the ramp by it."""
+    return replace(message, revision=revision, term=0, event="", evidence=None, **changes)
+
+
+def _ended(message: Weight, origin: Origin) -> Weight:
+    """Return the message that takes a candidate's weight away, and its ramp with it."""
+    return Weight(message.route, message.candidate, 0, -1, message.revision + 1, 0, origin)
+
+
 def _once_more(message: Kill | Weight | Lead, origin: Origin) -> Message:
     """Return what holds with the next revision; its words are kept, and nothing happens by it."""
     match message:
         case Kill():
             return replace(message, revision=message.revision + 1, adds=False)
         case Weight():
-            return replace(message, revision=message.revision + 1, term=0, event="", evidence=None)
+            return _quiet(message, message.revision + 1, settles=True)
         case Lead():
             return Lead(message.revision + 1, origin)

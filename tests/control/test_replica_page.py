@@ -253,7 +253,7 @@ def take_step(replica: Replica, what: str, number: int) -> None:
             order_weight(
                 replica.page,
                 Scope("iris", ("v2", "v3")[number % 2]),
-                number * 400,  # any two of them fit into a route
+                number * 900,
                 replica.source(),
             )
         except WeightError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import given, strategies as st
+
 from proxy.replicas.messages import Beat, Counted, Kill, Lead, Message, Origin, Weight
 from proxy.replicas.shared import FORGET_MS, Shared
 
@@ -21,6 +23,11 @@ def revive(parts: int, revision: int) -> Kill:
 def weight(weight_bp: int, revision: int, term: int = 0) -> Weight:
     """A weight of m/v2."""
     return Weight("m", "v2", weight_bp, -1, revision, term, ORIGIN)
+
+
+def other(weight_bp: int, revision: int) -> Weight:
+    """A weight of m/v3, the route's other candidate."""
+    return Weight("m", "v3", weight_bp, -1, revision, 0, ORIGIN)
 
 
 def fold(*messages: Message) -> Shared:
@@ -58,10 +65,68 @@ def test_a_revive_does_not_open_a_kill_that_it_has_not_seen() -> None:
 
 
 def test_what_a_leader_decides_after_its_term_does_not_hold() -> None:
-    """Nobody else has moved the weight, and yet it stays."""
+    """Nobody else has moved the weight, and yet it stays; its place is taken, so all look again."""
     shared = fold(Lead(1, ORIGIN), weight(100, 1, term=1), Lead(2, ORIGIN), weight(500, 2, term=1))
     assert shared.weights["m/v2"].weight_bp == 100
-    assert shared.take(weight(500, 2, term=2))
+    assert not shared.take(weight(500, 2, term=2))
+    assert shared.take(weight(500, 3, term=2))
+
+
+def test_of_two_weights_that_do_not_fit_together_the_first_holds() -> None:
+    """The other candidate keeps what it had, and everybody is told why; also after compaction."""
+    log: list[Message] = [weight(2_000, 1), other(4_500, 1), weight(7_200, 2)]
+    shared = fold(*log)
+    stands = shared.weights["m/v2"]
+    assert (stands.weight_bp, stands.revision, stands.event) == (2_000, 2, "")
+    assert "72%, and the route's other candidates leave 55%" in stands.origin.reason
+    assert shared.take(other(2_800, 2))
+    log += [other(2_800, 2), *shared.unsettled(ORIGIN)]
+    assert fold(*compacted(*log)).weights["m/v2"].weight_bp == 2_000
+    assert shared.take(weight(7_200, 3))
+
+
+def test_a_first_weight_that_does_not_fit_is_none() -> None:
+    """A candidate that has just come to the config of a replica, with a weight in it."""
+    shared = fold(other(4_500, 1), weight(7_200, 1))
+    assert shared.weights["m/v2"].weight_bp == 0
+
+
+def test_a_candidate_that_no_config_has_gives_its_room_back() -> None:
+    """The leader ends its weight and ramp."""
+    shared = fold(other(4_500, 1), weight(5_000, 1))
+    assert shared.orphans({"m/v2", "m/v3"}, ORIGIN) == []
+    (message,) = shared.orphans({"m/v2"}, ORIGIN)
+    assert shared.take(message)
+    assert shared.take(weight(10_000, 2))
+    assert shared.orphans({"m/v2"}, ORIGIN) == []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 10_000), st.booleans()), max_size=20),
+    st.data(),
+)
+def test_whoever_reads_a_compacted_topic_comes_to_the_same(
+    orders: list[tuple[str, int, bool]], data: st.DataObject
+) -> None:
+    """Wherever compaction has stopped, once the leader has written again what holds; and all fit."""
+    shared = Shared()
+    log: list[Message] = []
+    for name, weight_bp, is_fresh in orders:
+        before = shared.weights.get(f"m/{name}")
+        revision = (before.revision if before is not None else 0) + is_fresh
+        message = Weight("m", name, weight_bp, -1, revision, 0, ORIGIN)
+        shared.take(message)
+        log.append(message)
+        assert sum(each.weight_bp for each in shared.weights.values()) <= 10_000
+    for again in shared.unsettled(ORIGIN):
+        assert shared.take(again)
+        log.append(again)
+    assert shared.unsettled(ORIGIN) == []
+    end = data.draw(st.integers(0, len(log)))
+    joined = fold(*compacted(*log[:end]), *log[end:])
+    assert {name: each.weight_bp for name, each in joined.weights.items()} == {
+        name: each.weight_bp for name, each in shared.weights.items()
+    }
 
 
 def test_of_two_who_claim_the_same_term_the_first_leads() -> None:
