@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tests.support.replica_stage import (
     TAKEOVER_S,
     PageClock,
     created,
+    generation,
     live,
     order,
     replica_config,
@@ -70,13 +72,15 @@ def urls() -> Iterator[dict[str, str]]:
 
 
 def config(urls: dict[str, str]) -> dict[str, Any]:
-    """Return what replicas serve: a route whose weight operators set, and one with a ramp."""
+    """Return what replicas serve: routes whose weights operators set, and one with a ramp."""
     equal = {
         "name": "equal",
         "match": {"path": "/equal"},
         "primary": "primary",
         "candidates": [{"name": "v2", "backend": "equal", "mirror": "100%"}],
     }
+    both = [{"name": name, "backend": "equal"} for name in ("v2", "v3")]
+    shared = {**equal, "name": "shared", "match": {"path": "/shared"}, "candidates": both}
     steps = [
         {"weight": f"{percent}%", "min_pairs": 50, "min_duration": "500ms", "max_duration": "2m"}
         for percent in range(1, STEPS + 1)
@@ -84,7 +88,7 @@ def config(urls: dict[str, str]) -> dict[str, Any]:
     ramp = {"steps": steps, "gates": [{"metric": "availability", "margin": 0.2}]}
     ramped = {**equal, "name": "ramped", "match": {"path": "/ramped"}, "ramp": ramp}
     backends = {name: {"endpoints": [url]} for name, url in urls.items()}
-    return {"backends": backends, "routes": [equal, ramped]}
+    return {"backends": backends, "routes": [equal, shared, ramped]}
 
 
 @contextmanager
@@ -183,6 +187,30 @@ def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) ->
         assert {"replica a", "replica b", "replica c"} - {one["who"] for one in logged} == {
             f"replica {each.state_dir.parent.name}"
         }
+
+
+def test_of_weights_that_are_too_much_together_one_holds_everywhere(joined: Found) -> None:
+    """Two operators, at two replicas, in the same moment; the other one is told why not."""
+    wanted = {"v2": 72, "v3": 45}
+    with ThreadPoolExecutor(2) as pool:
+        orders = [
+            pool.submit(
+                told.admin, "PUT", f"/api/v1/routes/shared/candidates/{name}/weight",
+                {"percent": percent, "reason": "t", "seen_generation": generation(told)},
+            )
+            for told, (name, percent) in zip(joined, wanted.items(), strict=False)
+        ]  # fmt: skip
+        answers = [each.result() for each in orders]
+
+    def weights() -> list[tuple[int, ...]]:
+        routes = [live(each).routes["shared"] for each in joined]
+        return [tuple(c.weight_bp for c in route.candidates.values()) for route in routes]
+
+    wait_for(lambda: set(weights()) in ({(7_200, 0)}, {(0, 4_500)}), "one of them everywhere")
+    loser = weights()[0].index(0)
+    if answers[loser].status_code == 200:  # else it had heard of the other one already
+        logged = joined[loser].admin("GET", "/api/v1/decisions").json()["decisions"]
+        assert any(each["reason"].startswith("refused: ") for each in logged), logged
 
 
 def requests(instance: Instance) -> int:

@@ -113,6 +113,15 @@ def live(instance: Instance) -> ControlState:
         page.close()
 
 
+def generation(instance: Instance) -> int:
+    """Return the generation of a replica's control page."""
+    page = open_page(instance.state_dir)
+    try:
+        return page.generation()
+    finally:
+        page.close()
+
+
 class PageClock:
     """Notes when the control page of an instance first says something; looks each millisecond."""
 
@@ -146,9 +155,7 @@ class PageClock:
 def order(instance: Instance, method: str, path: str, body: Mapping[str, Any]) -> float:
     """Give an order that must be carried out; return when it was sent (monotonic)."""
     connection = http.client.HTTPConnection(instance.runtime["admin"], timeout=10)
-    page = open_page(instance.state_dir)
-    body = {**body, "seen_generation": page.generation()}
-    page.close()
+    body = {**body, "seen_generation": generation(instance)}
     try:
         connection.connect()
         sent_s = monotonic_s()
