@@ -71,6 +71,8 @@ ADDED_P50 = Bar(0.25, " ms")
 ADDED_P99 = Bar(1.0, " ms")
 #: The primary's p99: mirror on less mirror off, a faulty candidate less a healthy one.
 ISOLATION_P99 = Bar(0.3, " ms")
+#: The primary's p99 under overload: mirror on over mirror off.
+OVERLOAD_P99 = Bar(1.05)
 #: From the page written, and from the command's start, to the last copy at the candidate.
 KILL_PAGE = Bar(10, " ms")
 KILL_COMMAND = Bar(100, " ms", digits=0)

@@ -1,4 +1,4 @@
-"""Claim: users notice nothing of a candidate that is hung, dead, slow, endless, huge or a bomb.
+"""Claim: users notice nothing of a candidate that is hung, dead, slow, endless, huge, a bomb or overloaded.
 
 The primary's latency at a constant rate with the mirror off, with a healthy candidate, and with
 each fault, interleaved; then under overload. The faulty candidates are real servers on real
@@ -10,15 +10,19 @@ up many times a second, moved p99 on two cores by a millisecond either way.)
 Overload is a closed loop of ten times the connections that saturate the worker (wrk), without a
 pause: two cores cannot offer ten times its requests a second. Latency is then that of a queue;
 what counts is that users get no error, that it is no worse than with the mirror off, and that the
-worker's memory stays flat.
+worker's memory stays flat. Each case has a run with the mirror off right before and right after it, and
+is held against the mean of the two.
 """
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mean
 
 from benchmarks import claims, processes
 from benchmarks.charts import Chart, Kind, Series
@@ -39,13 +43,18 @@ NAME = "hung-candidate"
 OFF = "mirror off"
 QUICK = (OFF, Fault.HEALTHY, Fault.HUNG, Fault.HUGE)
 #: Faults whose calls last until the proxy ends them.
-_LASTING = frozenset({Fault.HUNG, Fault.SLOW, Fault.ENDLESS, Fault.HUGE})
+_LASTING = frozenset({Fault.HUNG, Fault.SLOW, Fault.ENDLESS, Fault.HUGE, Fault.OVERLOADED})
 _ROUNDS = 5
+_OVERLOAD_ROUNDS = 3
+#: Of the requests at the constant rate, what the overloaded candidate can answer.
+_ANSWERED_SHARE = 0.1
 _OVERLOAD = 10
 _TIMEOUT_S = 1.0
 _MAX_MIRRORS = 64
 _LEAST_OVERLOAD_S = 1
 _WARM_UP_S = 1
+#: Under overload: what was copied before it was one has ended, at the latest at its timeout.
+_OVERLOAD_WARM_UP_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One round of one case; times in milliseconds, memory in bytes of the worker (RSS)."""
+    """One round of one case; times in milliseconds, memory in bytes of the worker (RSS).
+
+    Attributes:
+        mirrored: share of the decided copies that were sent, None without any.
+        over_off: p99 over that of the neighbours with the mirror off, under overload.
+    """
 
     case: str
     part: str
@@ -71,6 +85,8 @@ class Sample:
     worker_us: float
     errors: dict[str, int]
     memory: list[tuple[float, int]] = field(default_factory=list)
+    mirrored: float | None = None
+    over_off: float | None = None
 
 
 def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
@@ -86,20 +102,25 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             for case in rotated(cases, turn):
                 say(f"constant rate, round {turn + 1} of {rounds}: {case}")
                 samples.append(_measure(stage, case, PacedLoad(size, seconds), turn))
-        overload_s = max(_LEAST_OVERLOAD_S, round(options.overload_s / len(cases)))
-        for case in cases:
-            say(f"overload, {overload_s} s: {case}")
-            heavy = Load(size, options.connections * _OVERLOAD, overload_s)
-            samples.append(_measure(stage, case, heavy, 0))
+        turns = min(options.rounds, _OVERLOAD_ROUNDS)
+        overload_s = max(
+            _LEAST_OVERLOAD_S, round(options.overload_s / turns / (2 * len(cases) - 1))
+        )
+        heavy = Load(size, options.connections * _OVERLOAD, overload_s)
+        for turn in range(turns):
+            say(f"overload, round {turn + 1} of {turns}, {overload_s} s each")
+            samples += _measure_overload(stage, cases, heavy, turn)
     return Report(
         name=NAME,
         conditions=(
             f"constant rate: {RATE_PER_S:,} requests/s of {size_label(size)}, open loop",
             f"{rounds} rounds of {seconds} s, all in turn in each, one instance at a time; medians",
             "p99 at the constant rate: of each second, the median of those of a round",
-            f"overload: {options.connections * _OVERLOAD} connections, {overload_s} s each",
+            f"overload: {options.connections * _OVERLOAD} connections, {turns} rounds of {overload_s} s",
+            "p99 over mirror off: of the runs right before and after, round by round",
             f"candidates: at most {_MAX_MIRRORS} calls at a time, {_TIMEOUT_S:g} s each",
             "endless, huge and compressed answers share 1 Gbit/s",
+            f"overloaded: it answers {RATE_PER_S * _ANSWERED_SHARE:,.0f} requests/s",
         ),
         tables=(_table(samples, "constant rate"), _table(samples, "overload")),
         samples=tuple(samples),
@@ -114,7 +135,8 @@ def _open(fleet: Fleet) -> Stage:
     """Start the primary and the faulty candidates."""
     primary = start_origin(fleet, "primary")
     ports = {fault: free_port() for fault in Fault}
-    faulty = Dialogue(fleet, "faulty", {"ports": ports})
+    settings = {"ports": ports, "rate_per_s": RATE_PER_S * _ANSWERED_SHARE}
+    faulty = Dialogue(fleet, "faulty", settings)
     for fault in Fault:
         if fault is not Fault.REFUSES:
             fleet.wait_for_port(faulty.child, ports[fault])
@@ -131,6 +153,17 @@ def _start(stage: Stage, case: str, label: str) -> Target:
     )
 
 
+def _measure_overload(stage: Stage, cases: Sequence[str], heavy: Load, turn: int) -> list[Sample]:
+    """Measure every case under overload, each between two runs with the mirror off."""
+    faults = [case for case in rotated(cases, turn) if case != OFF]
+    found = [_measure(stage, OFF, heavy, turn)]
+    for case in faults:
+        tried, after = (_measure(stage, each, heavy, turn) for each in (case, OFF))
+        off_ms = mean((found[-1].p99_ms, after.p99_ms))
+        found += [replace(tried, over_off=tried.p99_ms / off_ms), after]
+    return found
+
+
 def _measure(stage: Stage, case: str, load: PacedLoad | Load, turn: int) -> Sample:
     """Send one load to an instance of its own, and wait until what it has left behind is over."""
     part = "constant rate" if isinstance(load, PacedLoad) else "overload"
@@ -138,26 +171,31 @@ def _measure(stage: Stage, case: str, load: PacedLoad | Load, turn: int) -> Samp
     target = _start(stage, case, label)
     (worker,), root = target.worker_pids, target.root_pid
     assert root is not None
-    load.for_seconds(_WARM_UP_S).send(stage.fleet, target.url)
+    warm_up_s = _WARM_UP_S if part == "constant rate" else _OVERLOAD_WARM_UP_S
+    load.for_seconds(warm_up_s).send(stage.fleet, target.url)
     cpu_ns = processes.cpu_ns(worker)
     with MemoryLog(worker) as memory:
         result = load.send(stage.fleet, target.url)
     cpu_ns = processes.cpu_ns(worker) - cpu_ns
+    mirrored = _mirrored(target)
     # Calls that are under way end at their timeout, the last one that late.
     time.sleep(_TIMEOUT_S if case in _LASTING else 0)
     processes.settle(root)
     stage.fleet.end_tree(root)
-    return _sample(case, part, turn, result, cpu_ns, memory.points)
+    found = _sample(case, part, turn, result, cpu_ns)
+    return replace(found, memory=memory.points, mirrored=mirrored)
 
 
-def _sample(
-    case: str,
-    part: str,
-    turn: int,
-    result: LoadResult,
-    cpu_ns: int,
-    memory: list[tuple[float, int]],
-) -> Sample:
+def _mirrored(target: Target) -> float | None:
+    """Return the share of the decided copies that were sent; None where there were none."""
+    with urllib.request.urlopen(f"{target.admin}/api/v1/status", timeout=10) as answer:
+        candidates = json.load(answer)["routes"][0]["candidates"]
+    if not candidates or not candidates[0]["mirror_decided"]:
+        return None
+    return float(candidates[0]["mirror_sent"] / candidates[0]["mirror_decided"])
+
+
+def _sample(case: str, part: str, turn: int, result: LoadResult, cpu_ns: int) -> Sample:
     p999_us = result.quantiles_us.get(0.999)
     return Sample(
         case=case,
@@ -169,7 +207,6 @@ def _sample(
         rate_per_s=result.rate_per_s,
         worker_us=cpu_ns / result.requests / 1e3,
         errors=result.errors,
-        memory=memory,
     )
 
 
@@ -189,13 +226,30 @@ def _added(samples: Sequence[Sample], case: str, base: str, part: str) -> Spread
     return paired_difference(ours, theirs) if ours and theirs else None
 
 
+def _over_off(samples: Sequence[Sample], case: str) -> Spread | None:
+    """Return p99 under overload over that of the neighbours with the mirror off, round by round."""
+    found = [one.over_off for one in samples if one.case == case and one.over_off is not None]
+    return spread(found) if found else None
+
+
+def _beside_off(samples: Sequence[Sample], name: str, part: str) -> str:
+    """Return what tables say of a case's p99 beside that with the mirror off."""
+    if part == "constant rate":
+        found, form = _added(samples, name, OFF, part), "+.3f"
+    else:
+        found, form = _over_off(samples, name), ".2f"
+    if found is None:
+        return ""
+    return f"{found.median:{form}} ({found.low:{form}} to {found.high:{form}})"
+
+
 def _table(samples: Sequence[Sample], part: str) -> Table:
     """Return the medians of every case of one part."""
     rows = []
     for name in _names(samples):
         group = _of(samples, name, part)
-        added = _added(samples, name, OFF, part)
         p999 = [one.p999_ms for one in group if one.p999_ms is not None]
+        mirrored = [one.mirrored for one in group if one.mirrored is not None]
         peak = max((size for one in group for _, size in one.memory), default=0)
         rows.append(
             (
@@ -204,21 +258,23 @@ def _table(samples: Sequence[Sample], part: str) -> Table:
                 f"{spread([one.p50_ms for one in group]).median:.3f}",
                 f"{spread([one.p99_ms for one in group]).median:.3f}",
                 f"{spread(p999).median:.3f}" if p999 else "",
-                f"{added.median:+.3f} ({added.low:+.3f} to {added.high:+.3f})" if added else "",
+                _beside_off(samples, name, part),
+                f"{spread(mirrored).median:.1%}" if mirrored else "",
                 f"{spread([one.worker_us for one in group]).median:.1f}",
                 f"{peak / 1e6:.0f}",
                 str(sum(sum(one.errors.values()) for one in group)),
             )
         )
+    beside = "less mirror off, ms" if part == "constant rate" else "over mirror off"
     columns = (
-        "", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "p99 less mirror off, ms", "worker µs/req",
+        "", "req/s", "p50 ms", "p99 ms", "p99.9 ms", f"p99 {beside}", "mirrored", "worker µs/req",
         "worker MB", "errors",
     )  # fmt: skip
     return Table(f"Primary as users see it, {part}", columns, tuple(rows))
 
 
 def _claims(samples: Sequence[Sample]) -> list[Claim]:
-    """Return the claims about p99 at the constant rate, and about memory under overload."""
+    """Return the claims about p99 at the constant rate, and about p99 and memory under overload."""
     part = "constant rate"
     what = "primary's p99, healthy candidate less mirror off"
     found = [judged(what, claims.ISOLATION_P99, _added(samples, Fault.HEALTHY, OFF, part))]
@@ -227,6 +283,10 @@ def _claims(samples: Sequence[Sample]) -> list[Claim]:
             what = f"primary's p99, candidate {name} less healthy"
             gap = _added(samples, name, Fault.HEALTHY, part)
             found.append(judged(what, claims.ISOLATION_P99, gap))
+    for name in _names(samples):
+        if name != OFF:
+            what = f"primary's p99 under overload, candidate {name} over mirror off"
+            found.append(judged(what, claims.OVERLOAD_P99, _over_off(samples, name)))
     flat = [
         value
         for name in _names(samples)
@@ -286,7 +346,7 @@ def _memory_chart(samples: Sequence[Sample]) -> Chart:
     """Return the worker's memory over the time of the overload."""
     series = []
     for name in _names(samples):
-        for one in _of(samples, name, "overload"):
+        for one in _of(samples, name, "overload")[:1]:
             points = tuple((at_s, spread([size / 1e6])) for at_s, size in one.memory)
             series.append(Series(name, points))
     return Chart(

@@ -64,6 +64,8 @@ class Setup:
         timeout_s: how long a call may take, to the primary and to the candidate.
         candidate_timeout_s: the same for the candidate alone, where it differs.
         max_mirrors: copies that Understudy has under way at once.
+        mirror_lag: what Understudy calls overload, in which it makes no copies: its default where empty; `0`:
+            nothing, because all copies are to be measured.
         fsync: when Understudy syncs its journal.
         recorders: of Understudy.
         kafka: address of the broker that Understudy ships to; empty for the local log.
@@ -78,6 +80,7 @@ class Setup:
     timeout_s: float = 30.0
     candidate_timeout_s: float = 0.0
     max_mirrors: int = 1024
+    mirror_lag: str = ""
     fsync: str = "none"
     recorders: int = 1
     kafka: str = ""

@@ -94,6 +94,7 @@ recorders: {setup.recorders}
 state_dir: {state}
 admin: {{listen: 127.0.0.1:0}}
 journal: {{fsync: {setup.fsync}}}
+limits: {f"{{mirror_lag: {setup.mirror_lag}}}" if setup.mirror_lag else "{}"}
 record: {f"{{kafka: {kafka}}}" if setup.kafka else "{}"}
 backends:
   v1:

@@ -19,7 +19,7 @@ from enum import StrEnum
 
 import uvloop
 
-from benchmarks.programs.serving import Answering, Count, chunk, head
+from benchmarks.programs.serving import ANSWER, Answering, Count, chunk, head, whole
 from benchmarks.programs.ticker import Ticker
 
 _BLOCK = b"0" * 65_000
@@ -40,6 +40,7 @@ class Fault(StrEnum):
     ENDLESS = "endless answer"
     HUGE = "1 GB answer"
     BOMB = "gzip bomb"
+    OVERLOADED = "overloaded"
 
 
 class Bulk:
@@ -127,6 +128,37 @@ class Slow(Answering):
             asyncio.get_running_loop().call_later(1.0, self._send_byte)
 
 
+class Desk:
+    """Answers whoever has waited longest, `rate_per_s` times a second, whatever comes."""
+
+    def __init__(self, rate_per_s: float) -> None:
+        self._waiting: deque[Overloaded] = deque()
+        self._ticker = Ticker(time.monotonic_ns(), round(1e9 / rate_per_s), self._answer)
+
+    def queue(self, client: Overloaded) -> None:
+        """Let a request wait for its turn."""
+        self._waiting.append(client)
+
+    def _answer(self) -> None:
+        while self._waiting:
+            client = self._waiting.popleft()
+            if not client.transport.is_closing():
+                client.transport.write(whole(ANSWER))
+                return
+
+
+class Overloaded(Answering):
+    """Answers right, when its turn has come."""
+
+    def __init__(self, count: Count, desk: Desk) -> None:
+        super().__init__(count)
+        self._desk = desk
+
+    def respond(self, url: bytes, body: bytes) -> None:
+        """Wait for the turn."""
+        self._desk.queue(self)
+
+
 def _endless() -> Iterator[bytes]:
     yield head(_JSON, "Transfer-Encoding: chunked")
     while True:
@@ -147,9 +179,14 @@ def _compressed_zeros() -> bytes:
     return b"".join(packer.compress(zeros) for _ in range(_BOMB_BYTES >> 20)) + packer.flush()
 
 
-async def _serve(ports: dict[str, int]) -> None:
-    """Serve every fault until SIGTERM ends the process."""
-    bulk = Bulk()
+async def _serve(ports: dict[str, int], rate_per_s: float) -> None:
+    """Serve every fault until SIGTERM ends the process.
+
+    Args:
+        ports: by `Fault`.
+        rate_per_s: answers that the overloaded one can give.
+    """
+    bulk, desk = Bulk(), Desk(rate_per_s)
     bomb = head(_JSON, "Content-Encoding: gzip")[:-2]
     content = _compressed_zeros()
     bomb += b"Content-Length: %d\r\n\r\n%b" % (len(content), content)
@@ -160,6 +197,7 @@ async def _serve(ports: dict[str, int]) -> None:
         Fault.ENDLESS: lambda count: Sending(count, bulk, _endless),
         Fault.HUGE: lambda count: Sending(count, bulk, _huge),
         Fault.BOMB: lambda count: Sending(count, bulk, lambda: iter((bomb,))),
+        Fault.OVERLOADED: lambda count: Overloaded(count, desk),
     }
     # Bound and not listening: whoever connects is refused, and nobody else gets the port.
     with socket.socket() as closed:
@@ -177,4 +215,5 @@ async def _listen(port: int, make: Callable[[Count], Answering]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve(json.loads(sys.argv[1])["ports"]))
+    given = json.loads(sys.argv[1])
+    uvloop.run(_serve(given["ports"], given["rate_per_s"]))

@@ -314,6 +314,7 @@ def _limits(limits: LimitsFile) -> Limits:
         request_body_bytes=limits.request_body,
         mirror_body_bytes=limits.mirror_body,
         mirror_response_bytes=limits.mirror_response,
+        mirror_lag_s=limits.mirror_lag,
         record_body_bytes=limits.record_body,
         memory_bytes=limits.memory,
         journal_disk_bytes=limits.journal_disk,

@@ -172,6 +172,7 @@ class Limits:
 
     Attributes:
         mirror_response_bytes: read of the answer to a copy; users' answers have no bound.
+        mirror_lag_s: of the event loop above which a worker may be overloaded, and makes no copies; 0: never.
         tunnel_idle_s: how long no byte may come through a tunnel, either way.
         head_timeout_s: for a whole request head, from its first byte.
         body_timeout_s: between two pieces of a request body, or for one that split_by waits for.
@@ -185,6 +186,7 @@ class Limits:
     request_body_bytes: int
     mirror_body_bytes: int
     mirror_response_bytes: int
+    mirror_lag_s: float
     record_body_bytes: int
     memory_bytes: int
     journal_disk_bytes: int

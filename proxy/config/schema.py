@@ -153,6 +153,8 @@ class LimitsFile(Strict):
     """A request with a longer body is served and not mirrored."""
     mirror_response: Annotated[Bytes, Field(ge=64 * KIB, le=64 * GIB)] = 64 * MIB
     """A copy whose answer is longer is ended (reset), and its connection closed; users' answers have no bound."""
+    mirror_lag: Annotated[Seconds, Field(ge=0, le=10)] = 0.005
+    """A worker whose event loop is later than this, with dozens of requests waiting, makes no copies; 0: it always does."""
     record_body: Annotated[Bytes, Field(ge=0, le=GIB)] = 256 * KIB
     """Bodies are cut here in records."""
     memory: Annotated[Bytes, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB

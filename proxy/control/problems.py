@@ -28,6 +28,11 @@ STATE_WORDS = {
 LOSSES = (
     ("pairs_lost", "journal_error", "could not be written: is the disk full or read-only"),
     ("pairs_lost", "journal_full", "were refused: limits.journal_disk is used up (drop: newest)"),
+    (
+        "pairs_lost",
+        "overload",
+        "are of requests that were served and not mirrored, because a worker was overloaded (limits.mirror_lag)",
+    ),
     ("recorder_dropped", "journal_full", "were dropped unshipped: limits.journal_disk is used up"),
     ("recorder_dropped", "rejected", "could not be read out of the journal"),
     ("recorder_dropped", "damaged", "were in a damaged part of the journal: is the disk well"),
@@ -55,6 +60,11 @@ def problems(snapshot: Snapshot) -> list[str]:
         found.append(f"{snapshot.page_error}; until then only the primary serves")
     found += _config_troubles(snapshot)
     found += _process_troubles(snapshot)
+    if shedding := snapshot.count("workers_shedding"):
+        found.append(
+            f"{shedding} of {snapshot.config.workers} workers are overloaded and make no copies until they "
+            "have caught up (limits.mirror_lag): sampling pauses"
+        )
     for route in snapshot.config.routes:
         found += _taken_out(snapshot, route)
         found += failing_legs(route, snapshot.recent)

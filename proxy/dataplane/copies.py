@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.proxy_status import Fault
-from proxy.routing.decide import PRIMARY
+from proxy.routing.decide import PRIMARY, alone
 from proxy.state.control_page import Part
 from proxy.state.stats_page import NOT_SENT, Kept, Outcome, Skip
 from proxy.telemetry import monotonic_s
@@ -26,8 +26,10 @@ from proxy.wire.upstream_head import leg_head
 if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.pool import Pool
+    from proxy.routing.decide import Decision
 
 #: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
+#: `OVERLOAD` is none of these, for the sake of the split's evidence: `shed_copies`.
 _LIMITS = frozenset(
     {Skip.BODY_TOO_LARGE, Skip.BREAKER_OPEN, Skip.IN_FLIGHT, Skip.MEMORY, Skip.RATE}
 )
@@ -54,8 +56,11 @@ class ShadowLeg(Leg):
 
 def start_copies(exchange: Exchange) -> None:
     """Start every copy that was decided, or count why it was skipped."""
-    decision, cells = exchange.decision, exchange.worker.cells
+    decision, worker = exchange.decision, exchange.worker
+    cells = worker.cells
     assert decision is not None
+    if worker.is_shedding and (decision.mirrors or decision.mirror_primary):
+        decision = shed_copies(exchange)
     for number in decision.pairs:
         cells[exchange.context.cells.candidates[number].decided] += 1
     for number in decision.mirrors:
@@ -67,6 +72,31 @@ def start_copies(exchange: Exchange) -> None:
         _copy_to(exchange, PRIMARY)
     if decision.replicate and _refusal(exchange, PRIMARY, 0.0) is None:
         exchange.replicate = _start(exchange, PRIMARY, monotonic_s(), "replicate")
+
+
+def shed_copies(exchange: Exchange) -> Decision:
+    """Make no copy, because the worker is overloaded; return the decision that is left.
+
+    Unlike a copy that one candidate's bounds keep back, this leaves no record of its own: a record would
+    cost a quarter of what is spared, and everybody waits for it. It is counted instead, as a mirror that
+    was skipped and a pair that was lost, so that the ledger adds up. What a candidate *serves* keeps its
+    record, with a primary that was `not_sent`, as where a request may not be asked twice: so the
+    evidence of the split leaves out both sides alike.
+    """
+    decision, cells = exchange.decision, exchange.worker.cells
+    assert decision is not None
+    for number in decision.mirrors:
+        counters = exchange.context.cells.candidates[number]
+        cells[counters.mirror_decided] += 1
+        cells[counters.mirror_shed] += 1
+        cells[counters.decided] += 1
+        cells[counters.pair_shed] += 1
+    exchange.decision = left = alone(exchange.plan, decision.serving)
+    if decision.serving == PRIMARY:
+        exchange.keep_limit = 0  # what is kept of the request stays: it may have to be sent again
+    elif PRIMARY not in exchange.legs:
+        exchange.shed(PRIMARY, Skip.OVERLOAD)
+    return left
 
 
 def _copy_to(exchange: Exchange, number: int) -> Skip | None:

@@ -82,7 +82,8 @@ class CandidateCells:
     __slots__ = (
         "breaker", "canary", "decided", "flushing", "guard_ejections", "guard_failed",
         "guard_latency", "guard_note", "guard_slow", "journaled", "latency", "leg", "leg_ok", "lost",
-        "mirror_decided", "mirror_sent", "mirror_skipped", "model_kept", "rescued", "ttfb",
+        "mirror_decided", "mirror_sent", "mirror_shed", "mirror_skipped", "model_kept", "pair_shed",
+        "rescued", "ttfb",
     )  # fmt: skip
 
     def __init__(self, layout: Layout, route: str, candidate: str) -> None:
@@ -97,6 +98,7 @@ class CandidateCells:
         self.mirror_decided = layout.index("mirror_decided", *names)
         self.mirror_sent = layout.index("mirror_sent", *names)
         self.mirror_skipped = {s: layout.index("mirror_skipped", *names, s) for s in Skip}
+        self.mirror_shed = self.mirror_skipped[Skip.OVERLOAD]
         self.breaker = layout.index("breaker", *names)
         self.model_kept = {reason: layout.index("model_kept", *names, reason) for reason in Kept}
         self.leg = {o: layout.index("leg", *names, o) for o in Outcome}
@@ -105,6 +107,7 @@ class CandidateCells:
         self.journaled = layout.index("pairs_journaled", *names)
         self.flushing = layout.index("pairs_flushing", *names)
         self.lost = {reason: layout.index("pairs_lost", *names, reason) for reason in Lost}
+        self.pair_shed = self.lost[Lost.OVERLOAD]
         self.latency = Histogram(layout, "latency", route, candidate)
         self.ttfb = Histogram(layout, "ttfb", route, candidate)
 

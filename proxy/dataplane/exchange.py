@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.dataplane.accounts import settle_accounts
-from proxy.dataplane.copies import never_started, rewritten, start_copies
+from proxy.dataplane.copies import never_started, rewritten, shed_copies, start_copies
 from proxy.dataplane.ids import trace_line
 from proxy.dataplane.leg import Leg, ServingLeg
 from proxy.dataplane.rescue import replace_failed
@@ -203,6 +203,8 @@ class Exchange:
     def _begin(self, decision: Decision) -> None:
         """Send the serving leg what there is of the request."""
         self.is_begun = True
+        if self.worker.is_shedding and (decision.mirrors or decision.mirror_primary):
+            decision = shed_copies(self)
         if decision.serving != PRIMARY:
             self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)

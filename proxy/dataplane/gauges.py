@@ -146,6 +146,7 @@ class Gauges:
         """Write everything when no tick will come any more."""
         self._due_s = 0.0
         self.write(0.0)
+        self.write_in_flight()
 
     def _write_pools(self) -> None:
         cells = self._worker.cells

@@ -28,6 +28,7 @@ from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.revision import Revisions
 from proxy.dataplane.routes import RouteContext, Routes
+from proxy.dataplane.shedding import Shedding
 from proxy.dataplane.takeover import journal_directory, keep_books, open_books
 from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
@@ -68,6 +69,7 @@ class Worker:
         pseudonym: in `Via`; the same for life, because open connections have told it.
         contexts: of every route, and of the routes of before that exchanges still need.
         shadows: mirrors and replicates under way.
+        is_shedding: overloaded: no new ones are made (`limits.mirror_lag`).
         unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
         due_s, resumed_s: when the next tick should come, and when one last came after a stall of the
@@ -82,7 +84,7 @@ class Worker:
         revision: int = -1,
     ) -> None:
         """Make a worker that runs `config`, which is of `revision`; -1: of the page's."""
-        self.config = config
+        self.config, self.is_shedding = config, False
         self.instance = f"{config.instance}-w{index}-{os.urandom(4).hex()}"
         self.pseudonym = f"understudy-{config.version}".encode()
         self.ids = Ids()
@@ -109,6 +111,7 @@ class Worker:
         self._seq, self._generation, self._pid, self.held_bytes = 0, -1, os.getpid(), 0
         self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
         self._learn_s = self.due_s = self.resumed_s = 0.0
+        self.shedding = Shedding(self, loop)
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -141,6 +144,7 @@ class Worker:
             leg.fail(Outcome.CANCELLED, "the proxy is shutting down")
         if self._tick_timer is not None:
             self._tick_timer.cancel()
+        self.shedding.stop()
         self.clients.give_up()  # those whose request was not even whole
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
         self._flush()
@@ -148,7 +152,6 @@ class Worker:
         if self.access_log is not None:
             self.access_log.flush()
         self.gauges.write_last()
-        self.gauges.write_in_flight()
         self.stats.close_books()
         for pool in self.all_pools():
             pool.close()
@@ -165,6 +168,7 @@ class Worker:
         self._take_settings(config)
         self.clients.deadlines = deadlines_of(config.limits)
         self.journal.set_disk_budget(config.limits.journal_disk_bytes // config.workers)
+        self.shedding.follow(config)
         self._follow_log(config.log)
         self.routes = Routes(self, self.routes)
         self.revision = revision
@@ -250,9 +254,7 @@ class Worker:
         waiting, self._unwritten = self._unwritten, []
         if not waiting:
             return
-        if isinstance(
-            self.stats, UnkeptStats
-        ):  # before the journal is taken over from a predecessor
+        if isinstance(self.stats, UnkeptStats):  # before a predecessor's journal is taken over
             self._keep_books(self.stats)
         cells = self.cells
         # What will be is noted before the write, and taken over after it: a successor that finds the
@@ -327,6 +329,7 @@ class Worker:
     def _tick(self) -> None:
         now_s = monotonic_s()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        self.shedding.look(now_s, self.due_s)
         self._note_stall(now_s)
         for pool in self.pools.values():
             pool.expire(now_s)

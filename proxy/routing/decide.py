@@ -142,8 +142,7 @@ def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> D
         return plan.seen.get(_FIXED) or _remember(plan, _FIXED, _everyone(plan))
     serving = _serving(plan, unit) if plan.has_canary else PRIMARY
     if not may_repeat:
-        alone = serving, _ALONE, False
-        return plan.seen.get(alone) or _remember(plan, alone, (serving, (), False))
+        return alone(plan, serving)
     mirrors = tuple(
         number
         for number, share in enumerate(plan.shares)
@@ -154,9 +153,15 @@ def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> D
     return plan.seen.get(found) or _remember(plan, found, found)
 
 
+def alone(plan: Plan, serving: int) -> Decision:
+    """Return the decision that `serving` (a candidate's number or `PRIMARY`) gets a request, and nobody a copy."""
+    found = serving, _ALONE, False
+    return plan.seen.get(found) or _remember(plan, found, (serving, (), False))
+
+
 #: Stands for "the only decision" in `Plan.seen`.
 _FIXED: tuple[int, tuple[int, ...], bool] = (PRIMARY, (PRIMARY,), False)
-#: Stands there for the mirrors of a request that may not be sent twice.
+#: Stands there for the mirrors of a request that goes to one backend only.
 _ALONE: tuple[int, ...] = (PRIMARY - 1,)
 
 

@@ -57,6 +57,7 @@ class Skip(StrEnum):
     SHUTDOWN = "shutdown"
     BREAKER_OPEN = "breaker_open"
     RATE = "rate"
+    OVERLOAD = "overload"
     WORKER_DIED = "worker_died"
 
 
@@ -76,6 +77,7 @@ class Lost(StrEnum):
     JOURNAL_ERROR = "journal_error"
     JOURNAL_FULL = "journal_full"
     KILLED = "killed"
+    OVERLOAD = "overload"
 
 
 class Note(StrEnum):
@@ -239,6 +241,8 @@ def _of_the_worker() -> list[Family]:
         _total("journal_sync_errors", "Segments of the journal that could not be synced."),
         _gauge("journal_buffered_bytes", "Bytes of pairs that are not in the journal yet."),
         _gauge("captured_bytes", "Body bytes held for mirrors and pairs."),
+        _gauge("workers_shedding", "Workers that are overloaded and make no copies now."),
+        _total("sheddings", "Times that a worker was overloaded and began to make no copies."),
         _total(JOURNALED_BEFORE, "Pairs written to the journal before the page was begun anew."),
         _total("access_log_lines", "Lines of the access log written."),
         _total("access_log_dropped", "Lines of the access log given up: nobody took them in time."),

@@ -22,6 +22,7 @@ from benchmarks.programs import event_reader, events
 from benchmarks.programs.event_reader import Events, Heard
 from benchmarks.programs.faulty import Fault
 from benchmarks.programs.open_loop import p99_of_seconds
+from proxy.telemetry import monotonic_s
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
 
@@ -80,9 +81,9 @@ def test_a_program_that_says_nothing_is_reported_with_its_own_words(fleet: Fleet
 
 
 def test_every_fault_is_what_it_says(fleet: Fleet) -> None:
-    """Seen from a client: refused, silent, slow, endless, huge, and a bomb."""
+    """Seen from a client: refused, silent, slow, endless, huge, a bomb, and overloaded."""
     ports = {fault: free_port() for fault in Fault}
-    child = Dialogue(fleet, "faulty", {"ports": ports}).child
+    child = Dialogue(fleet, "faulty", {"ports": ports, "rate_per_s": 20}).child
     fleet.wait_for_port(child, ports[Fault.BOMB])
     with pytest.raises(ConnectionRefusedError), _asked(ports[Fault.REFUSES]):
         pass
@@ -101,6 +102,11 @@ def test_every_fault_is_what_it_says(fleet: Fleet) -> None:
         content = answer.read()
     assert zlib.decompressobj(31).decompress(content, 1 << 20) == bytes(1 << 20)
     assert len(content) * 500 < 64 << 20
+    begun_s = monotonic_s()
+    for _ in range(3):
+        with _asked(ports[Fault.OVERLOADED]) as answer:
+            assert answer.read().startswith(b'{"model_name"')
+    assert monotonic_s() - begun_s > 0.09
 
 
 @contextlib.contextmanager

@@ -123,6 +123,8 @@ CASES = [
          "must be at least 64KiB"),
     Case("record_over_mirror_response", "memory: 64MiB", "mirror_response: 128KiB", 28, "limits.record_body",
          "256KiB is more than `mirror_response: 128KiB`"),
+    Case("mirror_lag_range", "memory: 64MiB", "mirror_lag: 11s", 28, "limits.mirror_lag", "must be at most 10s"),
+    Case("mirror_lag_unit", "memory: 64MiB", "mirror_lag: 5", 28, "limits.mirror_lag", "write 5ms, 5s or 5m"),
     Case("head_timeout", "memory: 64MiB", "head_timeout: 0s", 28, "limits.head_timeout", "must be at least 100ms"),
     Case("body_timeout", "memory: 64MiB", "body_timeout: 30", 28, "limits.body_timeout", "write 30ms, 30s or 30m"),
     Case("keep_alive", "memory: 64MiB", "keep_alive: 2d", 28, "limits.keep_alive", "must be at most 1d"),

@@ -67,6 +67,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
             request_body_bytes=2**20,
             mirror_body_bytes=2**20,
             mirror_response_bytes=2**26,
+            mirror_lag_s=0.0,
             record_body_bytes=2**18,
             memory_bytes=2**26,
             journal_disk_bytes=2**30,

@@ -1,0 +1,119 @@
+"""When a worker has so much to do that it makes no copies. Pure: time is an argument.
+
+    calm ──queued──► shedding ──caught up──► calm
+
+A mirrored request costs a worker some 2.5 times one that is only forwarded, and all users of the worker
+wait behind the copies. While requests queue up, copies are what can be left out.
+
+Two signs together say that they do. *Lag*: how late the worker's event loop comes to what is due, which is
+what each user waits there. *Queue*: requests per second times lag, which is how many of them wait at a
+time (Little's law). Lag alone would be no sign of load: the machine stands still now and then, a neighbour
+takes the processor, a body of 8 MB or a thousand streams of events make a turn long; fewer copies would
+shorten none of that. And no more requests wait than clients have under way: up to `LEAST_QUEUE` of them
+are all mirrored, however slow the machine and however long their bodies.
+
+Each look is clipped and smoothed, so that one stall, or two, of any length does not count. After a late
+look the next ones come quickly (`look` says so): three or four decide.
+
+It ends when lag or queue have been below half their limits for `FIRST_HOLD_S`. Where the copies themselves
+make the overload, it begins again at once; then the wait is twice as long, up to `LONGEST_HOLD_S`, so that
+trying costs users less than one request in a hundred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: Requests that wait at a time; 32 clients who ask as fast as they are answered have 5 to 15.
+LEAST_QUEUE: Final = 32.0
+#: Weight of a look in the mean.
+_WEIGHT: Final = 0.25
+#: A look counts as no more than so many limits: then two in a row stay below one.
+_CLIP: Final = 2.0
+#: To begin with, and at most, in seconds without signs until copies are made again.
+FIRST_HOLD_S: Final = 1.0
+LONGEST_HOLD_S: Final = 32.0
+
+
+@dataclass(frozen=True, slots=True)
+class OverloadStatistics:
+    """A snapshot: smoothed lag and queue, how long signs must stay away, and how often it began."""
+
+    lag_s: float
+    queue: float
+    hold_s: float
+    begun: int
+
+
+class Overload:
+    """Tells whether one worker is overloaded.
+
+    Attributes:
+        is_shedding: it is: no new copies.
+    """
+
+    __slots__ = (
+        "_begun", "_busy_s", "_ended_s", "_hold_s", "_lag_s", "_limit_s", "_queue", "_then_s",
+        "is_shedding",
+    )  # fmt: skip
+
+    def __init__(self, limit_s: float, now_s: float) -> None:
+        """Begin calm.
+
+        Args:
+            limit_s: lag above which requests may be said to wait; 0: there is never overload.
+            now_s: monotonic seconds.
+        """
+        self._limit_s = limit_s
+        self._lag_s = self._queue = 0.0
+        self._then_s = self._busy_s = self._ended_s = now_s
+        self._hold_s = FIRST_HOLD_S
+        self._begun = 0
+        self.is_shedding = False
+
+    def statistics(self) -> OverloadStatistics:
+        """Return a snapshot."""
+        return OverloadStatistics(self._lag_s, self._queue, self._hold_s, self._begun)
+
+    def look(self, late_s: float, requests: int, now_s: float) -> bool:
+        """Take one look at the event loop; return whether the next should come soon.
+
+        Args:
+            late_s: how much later than planned it comes.
+            requests: that have come since the last look.
+            now_s: monotonic seconds; a time that has passed changes nothing.
+        """
+        span_s = now_s - self._then_s
+        if not self._limit_s or span_s <= 0:
+            return False
+        self._then_s = now_s
+        late_s = max(late_s, 0.0)
+        waiting = min(requests * min(late_s / span_s, 1.0), _CLIP * LEAST_QUEUE)
+        self._queue += _WEIGHT * (waiting - self._queue)
+        self._lag_s += _WEIGHT * (min(late_s, _CLIP * self._limit_s) - self._lag_s)
+        if self.is_shedding:
+            self._look_for_the_end(now_s)
+            return False
+        if self._is_above(1.0):
+            self._begin(now_s)
+            return False
+        return late_s > self._limit_s / 2
+
+    def _is_above(self, share: float) -> bool:
+        """Tell whether lag and queue both are above a share of their limits."""
+        return self._lag_s > share * self._limit_s and self._queue > share * LEAST_QUEUE
+
+    def _begin(self, now_s: float) -> None:
+        self.is_shedding = True
+        self._begun += 1
+        self._busy_s = now_s
+        is_again = self._begun > 1 and now_s - self._ended_s < self._hold_s
+        self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if is_again else FIRST_HOLD_S
+
+    def _look_for_the_end(self, now_s: float) -> None:
+        if self._is_above(0.5):
+            self._busy_s = now_s
+        elif now_s - self._busy_s >= self._hold_s:
+            self.is_shedding = False
+            self._ended_s = now_s
