@@ -21,7 +21,7 @@ from proxy.telemetry import monotonic_s
 from proxy.wire.pieces import add_piece
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
 from proxy.wire.stream_times import StreamTimes
-from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
+from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, add_chunk
 
 if TYPE_CHECKING:
     from proxy.dataplane.canary_guard import CanaryGuard
@@ -297,7 +297,7 @@ class ServingLeg(Leg):
         """Pass a piece on, and keep the start."""
         super().response_body(data)
         if self._is_chunked:
-            self._out.extend(chunk(data))
+            add_chunk(self._out, data)
         else:
             self._out.append(data)
         if self.is_withheld and self.response_bytes > WITHHELD_BYTES:

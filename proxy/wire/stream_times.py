@@ -50,8 +50,10 @@ class StreamTimes:
             if gap_s > self.longest_s:
                 self.longest_s = gap_s
             micros = int(gap_s * 1e6)
-            shift = micros.bit_length() - _BITS
-            size = (shift << _BITS) + (micros >> shift) if shift > 0 else micros
+            shift = 0
+            while micros >> shift >= 1 << _BITS:
+                shift += 1
+            size = (shift << _BITS) + (micros >> shift)
             counts = self._counts
             counts[size] = counts.get(size, 0) + 1
 
