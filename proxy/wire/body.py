@@ -75,11 +75,11 @@ class ChunkedBody:
     __slots__ = ("_chunk", "_held", "_left", "_so_far", "extra_bytes", "has_last_chunk")
 
     def __init__(self) -> None:
-        self.extra_bytes = 0
         self.has_last_chunk = False
         self._left = 0
         self._held = b""
         self._chunk, self._so_far = _FIRST, _FIRST_SO_FAR
+        self.extra_bytes = 0
 
     def read(self, data: bytes) -> tuple[list[bytes], bytes | None]:
         """Return (pieces of the body, what came after its end); None while it has not ended.
