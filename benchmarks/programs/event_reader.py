@@ -1,7 +1,8 @@
 """Reads many streams of `benchmarks.programs.events` and says what became of their events.
 
 It prints three objects: when the measured time begins (all streams are open and warm), when it has
-ended, and the result. While it measures it only notes bytes and times; they are read afterwards.
+ended, and the result. While it measures it only notes bytes and times; they are read afterwards,
+framing included: what it takes of the processors, the proxy cannot have.
 """
 
 from __future__ import annotations
@@ -102,15 +103,15 @@ def _quantiles(values: Times) -> dict[str, float]:
 
 
 class Reader(asyncio.Protocol):
-    """One stream; notes what comes."""
+    """One stream; notes what comes, as it comes."""
 
-    def __init__(self, heard: Heard, opened: asyncio.Event) -> None:
-        self._heard = heard
+    def __init__(self, opened: asyncio.Event) -> None:
+        self.reads = Heard()
         self.opened = opened
         self.is_cut = False
         self.transport = cast(asyncio.Transport, None)
-        self._parser = httptools.HttpResponseParser(self)
-        self._now_ns = 0
+        self._note, self._note_time = self.reads.pieces.append, self.reads.times_ns.append
+        self._is_open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -123,45 +124,63 @@ class Reader(asyncio.Protocol):
         self.opened.set()
 
     def data_received(self, data: bytes) -> None:
-        """Note the time and parse the framing away."""
-        self._now_ns = time.monotonic_ns()
-        self._parser.feed_data(data)
+        """Note a read and its time; the first event opens the stream."""
+        self._note_time(time.monotonic_ns())
+        self._note(data)
+        if not self._is_open and b"data: " in data:
+            self._is_open = True
+            self.opened.set()
+
+
+class Unframed:
+    """The answer in what a stream's reads brought, without its framing.
+
+    Attributes:
+        body: its pieces, and when each came.
+        is_ended: the answer is whole, which none should be.
+    """
+
+    def __init__(self, reads: Heard) -> None:
+        self.body = Heard()
+        self.is_ended = False
+        self._now_ns = 0
+        parser = httptools.HttpResponseParser(self)
+        for data, self._now_ns in zip(reads.pieces, reads.times_ns, strict=True):
+            parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
         """Note a piece."""
-        self._heard.pieces.append(body)
-        self._heard.times_ns.append(self._now_ns)
-        self.opened.set()
+        self.body.pieces.append(body)
+        self.body.times_ns.append(self._now_ns)
 
     def on_message_complete(self) -> None:
-        """The stream has ended, which none should."""
-        self.is_cut = True
+        """The answer has ended."""
+        self.is_ended = True
 
 
-async def _open(port: int, path: str, count: int) -> tuple[list[Reader], list[Heard]]:
+async def _open(port: int, path: str, count: int) -> list[Reader]:
     """Open all streams, some at a time, and wait for the first event of each."""
     readers: list[Reader] = []
-    heard = [Heard() for _ in range(count)]
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
     loop = asyncio.get_running_loop()
     for first in range(0, count, _AT_ONCE):
         batch = []
-        for one in heard[first : first + _AT_ONCE]:
+        for _ in range(min(_AT_ONCE, count - first)):
             opened = asyncio.Event()
             _, reader = await loop.create_connection(
-                functools.partial(Reader, one, opened), "127.0.0.1", port
+                functools.partial(Reader, opened), "127.0.0.1", port
             )
             reader.transport.write(request)
             batch.append(reader)
         for reader in batch:
             await asyncio.wait_for(reader.opened.wait(), _OPEN_S)
         readers += batch
-    return readers, heard
+    return readers
 
 
 async def _run(settings: dict[str, Any]) -> None:
     """Open, measure, and print."""
-    readers, heard = await _open(settings["port"], settings["path"], settings["streams"])
+    readers = await _open(settings["port"], settings["path"], settings["streams"])
     gc.collect()
     gc.disable()
     await asyncio.sleep(_WARM_S)
@@ -172,10 +191,12 @@ async def _run(settings: dict[str, Any]) -> None:
     print(json.dumps({"said": "end"}), flush=True)
     # What was written before the end may still be under way.
     await asyncio.sleep(_WARM_S)
-    cut = sum(reader.is_cut for reader in readers)
+    was_cut = [reader.is_cut for reader in readers]
     for reader in readers:
         reader.transport.abort()
-    found = summary([events_of(one) for one in heard], begin_ns, end_ns)
+    heard = [Unframed(reader.reads) for reader in readers]
+    cut = sum(is_cut or one.is_ended for is_cut, one in zip(was_cut, heard, strict=True))
+    found = summary([events_of(one.body) for one in heard], begin_ns, end_ns)
     seconds = (end_ns - begin_ns) / 1e9
     print(json.dumps(found | {"cut": cut, "seconds": seconds, "cpu_ns": cpu_ns}), flush=True)
 

@@ -25,6 +25,7 @@ NUMBER, TIME = slice(11, 23), slice(28, 47)
 #: Whoever asks for this page ends all streams: a proxy may read a copy on when its user has left.
 END = "/end"
 _TICK_NS = 1_000_000
+_CHUNK = chunk(_EVENT % (0, 0)).replace(_EVENT % (0, 0), _EVENT)
 _HEAD = head("Content-Type: text/event-stream", "Transfer-Encoding: chunked")
 
 
@@ -95,7 +96,7 @@ class Stream(Answering):
 
     def send_next(self) -> None:
         """Write the next event."""
-        self.transport.write(chunk(event(self._number, time.monotonic_ns())))
+        self.transport.write(_CHUNK % (self._number, time.monotonic_ns()))
         self._number += 1
 
 

@@ -38,18 +38,18 @@ class UpstreamConnection:
     )  # fmt: skip
 
     def __init__(self, member: Member) -> None:
-        self.member = member
         self.leg: Leg | None = None
-        self.idle_since_s = 0.0
-        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
-        self._is_paused = False
-        self._partial: PartialHead | None = None
-        self._interim_bytes = 0
         #: The head of the answer under way, and what is left of its body: a length, chunks, or
         #: None and None until the connection closes.
         self._head: ResponseHead | None = None
         self._left: int | None = None
         self._chunks: ChunkedBody | None = None
+        self.member = member
+        self.idle_since_s = 0.0
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # connection_made
+        self._is_paused = False
+        self._partial: PartialHead | None = None
+        self._interim_bytes = 0
         #: The last head, as sent and as read: those of one backend often differ in the date alone.
         self._known_block = b""
         self._known_head = ResponseHead(0, keep_alive=False)

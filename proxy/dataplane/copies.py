@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from proxy.dataplane.exchange import Exchange
     from proxy.dataplane.pool import Pool
     from proxy.routing.decide import Decision
+    from proxy.wire.response_head import ResponseHead
 
 #: A leg that a limit of ours kept back is `shed`; for other reasons it is `not_sent`.
 #: `OVERLOAD` is none of these, for the sake of the split's evidence: `shed_copies`.
@@ -42,15 +43,23 @@ class ShadowLeg(Leg):
     deadline as much time as its backend likes.
     """
 
-    __slots__ = ()
+    __slots__ = ("_allowed_bytes", "_limit_bytes")
+
+    def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
+        super().__init__(exchange, role, pool)
+        self._limit_bytes: int = exchange.worker.mirror_response_limit
+        self._allowed_bytes = self._limit_bytes
+
+    def response_head(self, head: ResponseHead) -> None:
+        """Keep the head; an answer that says that it will be too long may not even begin."""
+        super().response_head(head)
+        if (head.length or 0) > self._limit_bytes:
+            self._allowed_bytes = -1
 
     def flush(self) -> None:
         """End when the answer is longer than the bound, or says that it will be."""
-        limit = self.exchange.worker.mirror_response_limit
-        head = self.head
-        assert head is not None
-        if self.response_bytes > limit or (head.length or 0) > limit:
-            error = f"the answer has more than {limit} bytes (limits.mirror_response)"
+        if self.response_bytes > self._allowed_bytes:
+            error = f"the answer has more than {self._limit_bytes} bytes (limits.mirror_response)"
             self.fail(Outcome.RESET, error, Fault.BODY_SIZE)
 
 

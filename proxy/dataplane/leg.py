@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.dataplane.answer import Answer
 from proxy.dataplane.connection import UpstreamConnection
 from proxy.dataplane.member import Member
 from proxy.dataplane.patience import Seen, look
@@ -18,10 +19,8 @@ from proxy.dataplane.rescue import FIRST_FAULT_STATUS, WITHHELD_BYTES, could_res
 from proxy.dataplane.writing import write_together
 from proxy.state.stats_page import HTTP_ERROR, NOT_SENT, OK, Outcome
 from proxy.telemetry import monotonic_s
-from proxy.wire.pieces import add_piece
 from proxy.wire.response_head import STATUS_LINES, ResponseHead, has_no_body
-from proxy.wire.stream_times import StreamTimes
-from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, chunk
+from proxy.wire.upstream_head import CHUNKED_LINE, LAST_CHUNK, add_chunk
 
 if TYPE_CHECKING:
     from proxy.dataplane.canary_guard import CanaryGuard
@@ -33,12 +32,9 @@ FIRST_ERROR_STATUS = 400
 #: A client that held the answer back for more than this share of a call has used up its time.
 HELD_SHARE = 0.5
 NEVER_S = float("inf")
-#: What is kept of the end of an event stream over the record limit: an OpenAI stream says there
-#: why it ended and what it counted, in some 500 bytes.
-TAIL_BYTES = 4096
 
 
-class Leg:
+class Leg(Answer):
     """One upstream call.
 
     Attributes:
@@ -50,39 +46,29 @@ class Leg:
         look_s: monotonic time at which `patience` looks at it; set by its pool first.
         until_s: monotonic time at which it must be over, whatever its backend is allowed.
         seen: what the last look saw; None before the first.
-        times: of an answer that comes in pieces; None before the first that is not the whole.
         fault: what went wrong, for the user; None where `status` says it.
         holds_client: the client waits, unread, until this leg is connected or has sent more.
-        kept: the answer's body, up to the record limit and while there is memory.
-        tail: the last bytes of an event stream that did not fit, none of which are in `kept`.
         gate, turn: of a copy to a candidate: whom to tell how it ended, and when it was sent.
     """
 
     __slots__ = (
-        "_connection", "_pieces", "_room", "begun_s", "chunks", "end_s", "error", "exchange",
-        "fault", "first_s", "gate", "head", "holds_client", "is_over", "is_request_sent",
-        "is_reused", "is_stale", "kept", "kept_bytes", "look_s", "member", "pool",
-        "response_bytes", "role", "seen", "sent_s", "status", "tail", "times", "turn", "until_s",
+        "_connection", "_pieces", "begun_s", "end_s", "error", "fault", "first_s", "gate",
+        "holds_client", "is_over", "is_request_sent", "is_reused", "is_stale", "look_s", "member",
+        "pool", "role", "seen", "sent_s", "status", "turn", "until_s",
     )  # fmt: skip
 
     is_serving = False
 
     def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
-        self.exchange = exchange
+        super().__init__(exchange)
         self.role = role
         self.pool = pool
         self.status = NOT_SENT
         self.error: str | None = None
         self.fault: Fault | None = None
-        self.head: ResponseHead | None = None
-        self.times: StreamTimes | None = None
         self.seen: Seen | None = None
         self.begun_s = self.sent_s = self.first_s = self.end_s = self.look_s = 0.0
         self.until_s = NEVER_S
-        self.response_bytes = self.kept_bytes = self.chunks = 0
-        self.kept: list[bytes] = []
-        self.tail = b""
-        self._room = exchange.keep_limit
         self.is_over = False
         self.is_request_sent = False
         self.is_reused = False
@@ -145,45 +131,6 @@ class Leg:
         """Keep the head of the answer."""
         self.head = head
         self.first_s = monotonic_s()
-
-    def note_arrival(self, pieces: list[bytes]) -> None:
-        """Note when a read brought a part of a body that comes in several reads."""
-        now_s = monotonic_s()
-        times = self.times
-        if times is None:
-            assert self.head is not None
-            self.times = times = StreamTimes(is_event_stream=self.head.is_event_stream)
-        times.piece(now_s)
-        if times.is_waiting:
-            times.look_for_content(pieces, now_s)
-
-    def response_body(self, data: bytes) -> None:
-        """Keep the answer's start, up to the record limit, and count the rest."""
-        size = len(data)
-        self.response_bytes += size
-        self.chunks += 1
-        room = self._room
-        if room > 0:
-            if size > room:
-                self._keep_tail(data[room:])
-                data, size = data[:room], room
-            if not self.exchange.hold(size):
-                self._room = 0  # what is kept is the start, without a hole
-                return
-            self._room = room - size
-            add_piece(self.kept, data)
-            self.kept_bytes += size
-        elif self.exchange.keep_limit:
-            self._keep_tail(data)
-
-    def _keep_tail(self, data: bytes) -> None:
-        head = self.head
-        if (
-            head is not None
-            and head.is_event_stream
-            and (self.tail or self.exchange.hold(TAIL_BYTES))
-        ):
-            self.tail = (self.tail + data)[-TAIL_BYTES:]
 
     def switch(self, head: ResponseHead, rest: bytes) -> bool:
         """Take the connection over after a 101; False: no other protocol was asked for."""
@@ -256,25 +203,26 @@ class ServingLeg(Leg):
     """
 
     __slots__ = (
-        "_held_s", "_held_since_s", "_is_chunked", "_out", "asked_s", "guard", "guard_number",
-        "has_answered", "is_withheld",
+        "_held_s", "_held_since_s", "_is_chunked", "_out", "asked_s", "client", "guard",
+        "guard_number", "has_answered", "is_withheld",
     )  # fmt: skip
 
     is_serving = True
 
     def __init__(self, exchange: Exchange, role: str, pool: Pool) -> None:
         super().__init__(exchange, role, pool)
+        self.client = exchange.client
+        self._out: list[bytes] = []
         self.has_answered = self.is_withheld = False
         self._is_chunked = False
         self._held_s = self._held_since_s = self.asked_s = 0.0
-        self._out: list[bytes] = []
         self.guard: CanaryGuard | None = None
         self.guard_number = 0
 
     def response_head(self, head: ResponseHead) -> None:
         """Rebuild the head for the client."""
         super().response_head(head)
-        client, request = self.exchange.client, self.exchange.head
+        client, request = self.client, self.exchange.head
         framing = b""
         if head.length is not None:
             if head.status != 204:  # RFC 9110 section 8.6: no length in a 204
@@ -297,7 +245,7 @@ class ServingLeg(Leg):
         """Pass a piece on, and keep the start."""
         super().response_body(data)
         if self._is_chunked:
-            self._out.extend(chunk(data))
+            add_chunk(self._out, data)
         else:
             self._out.append(data)
         if self.is_withheld and self.response_bytes > WITHHELD_BYTES:
@@ -307,7 +255,7 @@ class ServingLeg(Leg):
         """Write what one read brought in one call."""
         if self._out and not self.is_withheld:
             self.has_answered = True
-            self.exchange.client.write(self._out)
+            self.client.write(self._out)
             self._out = []
 
     def response_end(self) -> None:
@@ -326,12 +274,12 @@ class ServingLeg(Leg):
     def pause_request(self) -> None:
         """Stop reading the client until the backend has read more."""
         self.holds_client = True
-        self.exchange.client.pause_reading()
+        self.client.pause_reading()
 
     def resume_request(self) -> None:
         """Read the client again."""
         self.holds_client = False
-        self.exchange.client.resume_reading()
+        self.client.resume_reading()
 
     def pause_response(self) -> None:
         """Stop reading the backend: the client reads slower than it sends."""
@@ -385,7 +333,7 @@ class ServingLeg(Leg):
         one zero changes nothing for a client that reads, and brings a reset from one that left.
         """
         if self._is_chunked and self.has_answered and not self.is_over:
-            self.exchange.client.write([b"0"])
+            self.client.write([b"0"])
 
     def ends_by_close(self) -> bool:
         """Tell whether only the connection's end tells the client where the answer ends."""
@@ -396,4 +344,4 @@ class ServingLeg(Leg):
         if self._connection is None:
             self.holds_client = True
         elif not self.holds_client:
-            self.exchange.client.resume_reading()
+            self.client.resume_reading()

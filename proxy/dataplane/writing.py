@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
 
-#: Joining two pieces up to this size is cheaper than handing the kernel two (0.25 us of 1.8).
+#: Joining pieces up to this size is cheaper than handing the kernel several (0.25 us of 1.8 for two).
 _SMALL_BYTES: Final = 4096
 
 
@@ -18,5 +18,17 @@ def write_together(transport: asyncio.WriteTransport, pieces: list[bytes]) -> No
         transport.write(pieces[0])
     elif count == 2 and len(pieces[1]) <= _SMALL_BYTES:
         transport.write(pieces[0] + pieces[1])
+    elif _are_small(pieces):
+        transport.write(b"".join(pieces))
     else:
         transport.writelines(pieces)
+
+
+def _are_small(pieces: list[bytes]) -> bool:
+    """Tell whether pieces are worth joining, without looking at more than a few of them."""
+    left = _SMALL_BYTES
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            return False
+    return True

@@ -13,6 +13,9 @@ from typing import Final
 #: all of one width. The middle of one is at most a 64th (1.6%) from any gap in it.
 _BITS: Final = 6
 MEDIAN_ERROR: Final = 1 / 2**_BITS
+#: So many gaps are counted at a time. Of a thousand streams each is out of all caches between two
+#: events, and the table of counts is four lines of memory against two of a list's end.
+_RECENT: Final = 32
 
 #: An OpenAI chunk has choices. The first of a stream only names the role, with no or empty text,
 #: and the last only counts tokens: neither is content.
@@ -33,12 +36,13 @@ class StreamTimes:
         gaps: how many there were.
     """
 
-    __slots__ = ("_counts", "_last_s", "content_s", "gaps", "is_waiting", "longest_s")
+    __slots__ = ("_counts", "_last_s", "_recent_us", "content_s", "gaps", "is_waiting", "longest_s")
 
     def __init__(self, *, is_event_stream: bool = False) -> None:
         self.is_waiting = is_event_stream
         self.content_s = self.longest_s = self._last_s = 0.0
         self.gaps = 0
+        self._recent_us: list[int] = []
         self._counts: dict[int, int] = {}
 
     def piece(self, now_s: float) -> None:
@@ -49,11 +53,19 @@ class StreamTimes:
             self.gaps += 1
             if gap_s > self.longest_s:
                 self.longest_s = gap_s
-            micros = int(gap_s * 1e6)
-            shift = micros.bit_length() - _BITS
-            size = (shift << _BITS) + (micros >> shift) if shift > 0 else micros
-            counts = self._counts
+            recent = self._recent_us
+            recent.append(int(gap_s * 1e6))
+            if len(recent) >= _RECENT:
+                self._count_recent()
+
+    def _count_recent(self) -> None:
+        """Count the gaps that have not been counted."""
+        counts = self._counts
+        for micros in self._recent_us:
+            shift = max(micros.bit_length() - _BITS, 0)
+            size = (shift << _BITS) + (micros >> shift)
             counts[size] = counts.get(size, 0) + 1
+        self._recent_us = []
 
     def look_for_content(self, pieces: list[bytes], now_s: float) -> None:
         """Note the first content of an event stream, if one of these pieces brings it."""
@@ -72,6 +84,7 @@ class StreamTimes:
 
         Without a gap it is 0.0.
         """
+        self._count_recent()
         left = (self.gaps + 1) // 2
         for size in sorted(self._counts):
             left -= self._counts[size]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.wire.upstream_head import LAST_CHUNK, chunk, length_line
+from proxy.wire.upstream_head import LAST_CHUNK, add_chunk, length_line
 
 #: Methods whose requests carry a body length even when the body is empty (RFC 9110 section 8.6).
 BODY_METHODS: Final = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -21,7 +21,9 @@ def whole_framing(method: bytes, size: int) -> bytes:
 
 def chunked(body: list[bytes], *, is_last: bool) -> list[bytes]:
     """Return the pieces of a body as chunks, ended when `is_last`."""
-    pieces = [piece for data in body for piece in chunk(data)]
+    pieces: list[bytes] = []
+    for data in body:
+        add_chunk(pieces, data)
     if is_last:
         pieces.append(LAST_CHUNK)
     return pieces
