@@ -13,7 +13,6 @@ import math
 import struct
 from collections.abc import Callable
 from functools import partial
-from operator import sub
 from typing import Any
 
 from proxy.comparison.result import ROOT, Comparison, agrees, differs, key_path
@@ -42,33 +41,37 @@ class NumericComparator:
         # Both legs answered the same bytes: one number is enough for a difference of 0.
         if primary is candidate and type(primary) is list and primary and type(primary[0]) is float:
             return _SAME
-        kinds = {type(primary), type(candidate)}
-        if kinds <= _NUMBERS:
-            return self._vectors([float(primary)], [float(candidate)], root, is_scalar=True)
-        if kinds == {list} and len(primary) == len(candidate):
-            kinds = {*map(type, primary), *map(type, candidate)}
-            if kinds and kinds <= _NUMBERS:
-                if int in kinds:
+        if type(primary) is list and type(candidate) is list:
+            if len(primary) == len(candidate):
+                greatest = _greatest_of_floats(primary, candidate)
+                if greatest is None and {*map(type, primary), *map(type, candidate)} <= _NUMBERS:
                     primary, candidate = [*map(float, primary)], [*map(float, candidate)]
-                return self._vectors(primary, candidate, root, is_scalar=False)
+                    greatest = _greatest_of_floats(primary, candidate)
+                if greatest is not None:
+                    return self._vectors(primary, candidate, greatest, root)
+        elif type(primary) in _NUMBERS and type(candidate) in _NUMBERS:
+            primary, candidate = [float(primary)], [float(candidate)]
+            greatest = _greatest_of_floats(primary, candidate)
+            if greatest is not None:
+                found = self._vectors(primary, candidate, greatest, root)
+                return found if found.equal else found._replace(first_diff_path=root or ROOT)
         return self._nested(primary, candidate, root)
 
     def _vectors(
-        self, primary: list[float], candidate: list[float], root: str, *, is_scalar: bool
+        self,
+        primary: list[float],
+        candidate: list[float],
+        greatest: tuple[float, float],
+        root: str,
     ) -> Comparison:
-        # 46 elements that differ take 10 us; one loop over pairs 40 us (Python 3.11).
-        if primary == candidate:
-            return _SAME
-        diffs = list(map(abs, map(sub, primary, candidate)))
-        abs_diff = max(diffs)
-        rel_diff = _greatest_ratio(diffs, primary, candidate)
-        if abs_diff <= self._abs_tol or rel_diff <= self._surely_close:
-            return agrees(_finite(abs_diff), rel_diff)
-        closeness = map(self._is_close, primary, candidate)
-        index = next((index for index, close in enumerate(closeness) if not close), None)
-        if index is None:
-            return agrees(_finite(abs_diff), rel_diff)
-        return differs(root if is_scalar else f"{root}[{index}]", _finite(abs_diff), rel_diff)
+        """Judge vectors by their greatest differences, and element by element where it is close."""
+        abs_diff, rel_diff = greatest
+        if abs_diff > self._abs_tol and rel_diff > self._surely_close:
+            closeness = map(self._is_close, primary, candidate)
+            index = next((index for index, close in enumerate(closeness) if not close), None)
+            if index is not None:
+                return differs(f"{root}[{index}]", _finite(abs_diff), rel_diff)
+        return agrees(_finite(abs_diff), rel_diff)
 
     def _nested(self, primary: Any, candidate: Any, root: str) -> Comparison:
         walk = _Walk(self._is_close)
@@ -157,11 +160,31 @@ class _Walk:
         self._differ(path)
 
 
-def _greatest_ratio(diffs: list[float], primary: list[float], candidate: list[float]) -> float:
-    """Return the greatest `_ratio` over two vectors; without a call for each element."""
-    triples = zip(diffs, map(abs, primary), map(abs, candidate), strict=True)
-    # Where both are 0 the difference is too, and any divisor gives 0.
-    return min(max([diff / (a if a > b else b or 1.0) for diff, a, b in triples]), 2.0)
+def _greatest_of_floats(primary: list[Any], candidate: list[Any]) -> tuple[float, float] | None:
+    """Return the greatest |a - b| and `_ratio` of two vectors of one length.
+
+    None when they are empty, or something in them is no float. One loop, of which mypyc makes machine
+    instructions: 46 elements that differ take 1.5 us, and 8 us interpreted. Passes of `map` over
+    types, differences and ratios took 11 us either way.
+    """
+    if not primary:
+        return None
+    abs_diff = ratio = 0.0
+    for left, right in zip(primary, candidate, strict=False):
+        if not (isinstance(left, float) and isinstance(right, float)):
+            return None
+        difference = left - right
+        if difference < 0.0:
+            difference = -difference
+        if difference > 0.0:
+            one, other = abs(left), abs(right)
+            relative = difference / (one if one > other else other)
+            # Not `max`: its calls would cost the interpreter more than the pass that it saves.
+            if relative > ratio:
+                ratio = relative
+            if difference > abs_diff:
+                abs_diff = difference
+    return abs_diff, min(ratio, 2.0)
 
 
 def _ratio(difference: float, size: float) -> float:

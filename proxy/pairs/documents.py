@@ -33,7 +33,11 @@ NO_DOCUMENT: Final = object()
 
 def is_deep(value: Any, body: bytes) -> bool:
     """Return whether `value`, a part of the document in `body`, has too many levels to write."""
-    if len(body) < _SHALLOW_BRACKETS or body.count(b"[") + body.count(b"{") < _SHALLOW_BRACKETS:
+    if len(body) < _SHALLOW_BRACKETS:
+        return False
+    if type(value) is list and value and type(value[0]) is float and _is_surely_finite(value):
+        return False  # a vector: its sum takes half as long as the count
+    if body.count(b"[") + body.count(b"{") < _SHALLOW_BRACKETS:
         return False
     return not is_writable(value)
 

@@ -151,7 +151,9 @@ class Expander:
             ):
                 written = orjson.Fragment(orjson.dumps(prediction))
                 record["primary_prediction"] = record["candidate_prediction"] = written
-            return orjson.dumps(record), record
+            # orjson returns its buffer, up to four times as large as what is in it; a slice is
+            # only as large as it has to be, and the buffer is at once written again.
+            return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)[:-1], record
         except _LINE_ERRORS as exc:
             self.expand(line)  # says which field is missing
             raise self._line_error(exc) from exc

@@ -3,7 +3,9 @@
 A `pair_id` is a UUIDv7 (RFC 9562 section 5.7): 48 bits of milliseconds, 42 bits that name instance
 and candidate (a BLAKE2b hash in place of random bits), and the pair's number in its instance as a
 counter (section 6.2, method 1). So it sorts by time, and within a worker's run by number. Hashing
-what does not change only once saves 1 us for each pair.
+what does not change only once saves 1 us for each pair. Digits are padded by a number that is one
+digit longer: mypyc leaves format specifications to `str.format`, which makes an id and a time 0.8 us
+more expensive.
 """
 
 from __future__ import annotations
@@ -17,6 +19,10 @@ import orjson
 #: The year 10000: beyond RFC 3339.
 _LIMIT_S: Final = 253_402_300_800
 _COUNTER: Final = 0xFFFF_FFFF
+#: Added, these put a 1 before the digits of a number: 8 and 12 in base 16, 6 in base 10.
+_OVER_COUNTER: Final = 1 << 32
+_OVER_MS: Final = 1 << 48
+_OVER_US: Final = 1_000_000
 _MAX_SOURCES: Final = 1024
 
 
@@ -40,8 +46,8 @@ class Identities:
             self._turn_to(ms)
         source = self._sources.get((instance, candidate)) or self._source(instance, candidate)
         return (
-            f"{self._time}{source}{seq & _COUNTER:08x}",
-            f"{self._second}{ts_us % 1_000_000:06d}Z",
+            self._time + source + hex(_OVER_COUNTER + (seq & _COUNTER))[3:],
+            self._second + str(_OVER_US + ts_us % _OVER_US)[1:] + "Z",
         )
 
     def _turn_to(self, ms: int) -> None:
@@ -51,7 +57,7 @@ class Identities:
                 raise ValueError(f"{second_s} s since 1970 is no time")
             self._second = datetime.fromtimestamp(second_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
             self._second_s = second_s
-        digits = f"{ms:012x}"
+        digits = hex(_OVER_MS + ms)[3:]
         self._time = f"{digits[:8]}-{digits[8:]}-7"
         self._ms = ms
 

@@ -111,23 +111,22 @@ def varint(number: int) -> bytes:
 
 
 def _header(name: bytes, value: bytes) -> bytes:
-    return varint(len(name)) + name + varint(len(value)) + value
+    return _named(name, len(value)) + value
 
 
-# The lengths of a pair id and of a timestamp never change.
-_CLOUD_EVENT: Final = (
-    b"".join(_header(*header) for header in _CONSTANT_HEADERS)
-    + _header(b"ce_id", b"#" * 36).replace(b"#" * 36, b"%b")
-    + _header(b"ce_time", b"#" * 27).replace(b"#" * 27, b"%b")
-    + varint(len(b"ce_source"))
-    + b"ce_source%b"
+def _named(name: bytes, value_bytes: int) -> bytes:
+    """Return what stands before a header's value."""
+    return varint(len(name)) + name + varint(value_bytes)
+
+
+# What stands before, between and behind the values; the lengths of all but `ce_source` never change.
+_BEFORE_ID: Final = b"".join(_header(*header) for header in _CONSTANT_HEADERS) + _named(
+    b"ce_id", 36
 )
-_TRACED: Final = (
-    varint(len(_CONSTANT_HEADERS) + 4)
-    + _CLOUD_EVENT
-    + _header(b"traceparent", b"#" * 55).replace(b"#" * 55, b"00-%b-%b-%b")
-)
-_UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _CLOUD_EVENT
+_TRACED: Final = varint(len(_CONSTANT_HEADERS) + 4) + _BEFORE_ID
+_UNTRACED: Final = varint(len(_CONSTANT_HEADERS) + 3) + _BEFORE_ID
+_BEFORE_TIME: Final = _named(b"ce_time", 27)
+_BEFORE_TRACE: Final = _named(b"traceparent", 55) + b"00-"
 
 
 def headers_block(pair: Pair) -> bytes:
@@ -137,12 +136,16 @@ def headers_block(pair: Pair) -> bytes:
     the exported spans name it; for a record without one, an id made from the pair's.
     """
     identity, trace_id = pair.pair_id.encode(), pair.trace_id.encode()
-    common = (identity, pair.ts.encode(), _source(pair.instance))
+    time, source = pair.ts.encode(), _source(pair.instance)
+    # mypyc puts together what a literal formats, and leaves any other format to Python.
     if len(trace_id) != 32:
-        return _UNTRACED % common
+        return b"%b%b%b%b%b" % (_UNTRACED, identity, _BEFORE_TIME, time, source)
     # The last 16 of the pair id's 32 digits.
     span_id = pair.span_id.encode() if pair.span_id else identity[19:23] + identity[24:]
-    return _TRACED % (*common, trace_id, span_id, b"01" if pair.trace_sampled else b"00")
+    is_sampled = b"-01" if pair.trace_sampled else b"-00"
+    return b"%b%b%b%b%b%b%b-%b%b" % (
+        _TRACED, identity, _BEFORE_TIME, time, source, _BEFORE_TRACE, trace_id, span_id, is_sampled,
+    )  # fmt: skip
 
 
 def label_headers(label: Label) -> bytes:
@@ -176,6 +179,5 @@ def decision_headers(decision: DecisionMessage) -> bytes:
 
 @lru_cache(maxsize=256)
 def _source(instance: str) -> bytes:
-    """Return the value of `ce_source` behind its length."""
-    source = f"/understudy/{instance}".encode()
-    return varint(len(source)) + source
+    """Return the header `ce_source`."""
+    return _header(b"ce_source", f"/understudy/{instance}".encode())

@@ -130,6 +130,27 @@ def test_vectors_agree_when_every_element_is_close(
     )
 
 
+@given(
+    rows=st.lists(
+        st.tuples(*[st.one_of(st.floats(-1, 1), numbers, st.booleans(), st.none())] * 2),
+        max_size=8,
+    ),
+    longer=st.lists(numbers, max_size=1),
+)
+@example(rows=[(0.0, -0.0)], longer=[])
+@example(rows=[(5e-324, 0.0), (1.7e308, -1.7e308)], longer=[])
+@example(rows=[(1.0, 1.0), (True, 1.0)], longer=[])
+def test_a_vector_is_judged_as_the_same_inside_a_document(
+    rows: list[tuple[Any, Any]], longer: list[float]
+) -> None:
+    """Whatever stands between its numbers: the short way is for floats alone, and says no less."""
+    left, right = [a for a, _ in rows], [b for _, b in rows] + longer
+    settings = spec("numeric", 1e-3, 1e-9)
+    flat, nested = compare(settings, left, right), compare(settings, {"v": left}, {"v": right})
+    assert flat[:-1] == nested[:-1]
+    assert (flat.first_diff_path or "") == (nested.first_diff_path or "").removeprefix("v")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_values_as_deep_as_the_log_can_hold_are_compared(name: str) -> None:
     """250 levels do not exhaust the stack."""

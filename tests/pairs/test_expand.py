@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import uuid
+from ctypes import CDLL, c_size_t, c_void_p
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +50,20 @@ def expand(
 def pair(primary: bytes, candidate: bytes, **options: Any) -> dict[str, Any]:
     """Return the record of two answers."""
     return expand(line(leg("primary", primary), leg("candidate", candidate)), **options)
+
+
+@pytest.mark.skipif(not hasattr(CDLL(None), "malloc_usable_size"), reason="glibc tells the size")
+@pytest.mark.parametrize("size", [100, 1_000, 5_000, 40_000])
+def test_a_record_takes_no_more_memory_than_it_needs(size: int) -> None:
+    """Its writer's buffer is larger; thousands of records are held until they are acknowledged."""
+    usable_size = CDLL(None).malloc_usable_size
+    usable_size.argtypes, usable_size.restype = [c_void_p], c_size_t
+    expander = Expander(route(Protocol.RAW), record_settings(), "0.1.0")
+    value, _ = expander.expand_json(
+        line(leg("primary", b"p" * size), leg("candidate", b"c" * size))
+    )
+    # CPython's `id` is the address.
+    assert len(value) <= usable_size(id(value)) < len(value) + 256
 
 
 def test_a_pair_of_answers_that_differ() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, strategies as st
@@ -30,6 +31,15 @@ def test_an_id_is_a_uuid_of_version_7(ts_us: int, instance: str, seq: int, candi
     assert str(identity) == found
     assert (identity.version, identity.variant) == (7, uuid.RFC_4122)
     assert identity.int >> 80 == ts_us // 1000
+
+
+@given(instants, st.integers(0, 2**33))
+def test_digits_are_padded(ts_us: int, seq: int) -> None:
+    """The number ends the id in eight digits, modulo 2**32; the microseconds are six."""
+    found, ts = Identities().of(ts_us, "w0", seq, "v2")
+    assert found.endswith(f"{seq % 2**32:08x}")
+    instant = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=ts_us)
+    assert ts == instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def test_ids_of_one_millisecond_sort_by_number() -> None:

@@ -230,6 +230,7 @@ def test_a_compressed_answer_is_read_uncompressed() -> None:
         (b"-Infinity", "not_finite"),
         (b"1" * 400, "not_finite"),
         (b"[" * 300 + b"]" * 300, "too_deep"),
+        (b"[0.5, " + b"[" * 300 + b"]" * 300 + b"]", "too_deep"),
     ],
     ids=lambda value: repr(value[:16]) if isinstance(value, bytes) else value,
 )
