@@ -1,8 +1,8 @@
 """Three replicas of two workers each on a real broker, under load: they agree, with and without it.
 
-The short form takes some 25 s. `UNDERSTUDY_REPLICA_ROUNDS=200` measures more kills and weights, and
-`UNDERSTUDY_LEADER_KILLS=20` kills the leader as often, in the middle of a ramp's steps; `-s` shows
-the figures.
+The short form takes some 35 s. `UNDERSTUDY_REPLICA_ROUNDS=200` measures more kills and weights,
+`UNDERSTUDY_LEADER_KILLS=20` kills the leader as often, in the middle of a ramp's steps, and
+`UNDERSTUDY_LEADER_STOPS=20` stops it until another leads, and lets it go on then; `-s` shows the figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from proxy.state.control_page import ControlState, Part
+from proxy.telemetry import monotonic_s, wall_ns
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running
 from tests.support.kafka import Broker, broker
@@ -43,12 +44,15 @@ from tests.support.replica_stage import (
 ROUNDS = int(os.environ.get("UNDERSTUDY_REPLICA_ROUNDS", "4"))
 _SHORT_KILLS = 2
 LEADER_KILLS = int(os.environ.get("UNDERSTUDY_LEADER_KILLS", _SHORT_KILLS))
-#: Of the ramp: enough for all the leaders that are killed.
-STEPS = 2 * LEADER_KILLS
+LEADER_STOPS = int(os.environ.get("UNDERSTUDY_LEADER_STOPS", "1"))
+#: Of the ramp: enough for all the leaders that are killed or stopped.
+STEPS = 2 * max(LEADER_KILLS, LEADER_STOPS)
 #: A kill on the replica that was told, and anything on any other one.
 HERE_S, THERE_S = 0.1, 1.0
+#: A kill that was given elsewhere, on a replica that goes on after a stop: its connections may be stale.
+WOKEN_S = 3.0
 WEIGHT = "/api/v1/routes/equal/candidates/v2/weight"
-_TESTS_S = 180 + 2 * ROUNDS + 40 * LEADER_KILLS
+_TESTS_S = 180 + 2 * ROUNDS + 40 * (LEADER_KILLS + LEADER_STOPS)
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.slow, pytest.mark.timeout(_TESTS_S)]
 
@@ -279,11 +283,30 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
             kill_leader(joined, chance.uniform(0, 2 * TAKEOVER_S)) for _ in range(LEADER_KILLS)
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
-        patience_s = 60 + 10 * STEPS
-        wait_for(lambda: {*map(phase, joined)} == {"promoted"}, f"the end; seed {seed}", patience_s)
-    weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
-    assert weights == [100 * STEPS] * 3
-    ways = [way_of(each) for each in joined]
+        went_up_once(joined, seed)
+
+
+def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(joined: Found) -> None:
+    """Stopped until another leads, and let go: no step is skipped or taken twice; it obeys a kill at once."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    if phase(joined[1]) != "idle":
+        order(joined[1], "POST", "/api/v1/routes/ramped/ramp/abort", {"reason": "the next test"})
+    wait_for(lambda: {*map(ramped_bp, joined)} == {0}, "0% everywhere")
+    began_ms = wall_ns() // 1_000_000
+    with loaded(joined, "ramped"):
+        order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
+        stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
+        sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
+        went_up_once(joined, seed, began_ms)
+
+
+def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
+    """Wait for the end of the ramp; look whether each of its steps was taken, and once."""
+    patience_s = 60 + 10 * STEPS
+    wait_for(lambda: {*map(phase, found)} == {"promoted"}, f"the end; seed {seed}", patience_s)
+    assert [*map(ramped_bp, found)] == [100 * STEPS] * 3
+    ways = [way_of(each, began_ms) for each in found]
     for weights, advances in ways:
         assert weights == sorted(set(weights)), (weights, seed)
         assert len(advances) == len(set(advances)), (advances, seed)
@@ -292,24 +315,57 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
     }
 
 
+def leader_of(found: Sequence[Instance]) -> Instance | None:
+    """Return whoever leads."""
+    for each in found:
+        with suppress(httpx.TransportError):
+            if standing(each)["leads"]:
+                return each
+    return None
+
+
 def kill_leader(found: Sequence[Instance], wait_s: float) -> str:
     """Kill the control of whoever leads, after some time of its lead; return its name."""
-
-    def leader() -> Instance | None:
-        for each in found:
-            try:
-                if standing(each)["leads"]:
-                    return each
-            except httpx.TransportError:
-                continue
-        return None
-
-    wait_for(leader, "a leader", 30)
+    wait_for(lambda: leader_of(found), "a leader", 30)
     time.sleep(wait_s)  # the moment is what chance says
-    victim = wait_for(leader, "a leader", 30)
+    victim = wait_for(lambda: leader_of(found), "a leader", 30)
     assert victim is not None
     victim.send("control", signal.SIGKILL)
     return victim.state_dir.parent.name
+
+
+def stop_leader(found: Found, chance: random.Random) -> str:
+    """Stop the control of whoever leads until another does, and let it go on; return who it was.
+
+    A route is killed meanwhile, and revived in the end.
+    """
+    wait_for(lambda: leader_of(found), "a leader", 30)
+    time.sleep(chance.uniform(0, 2 * TAKEOVER_S))  # the moment is what chance says
+    victim = wait_for(lambda: leader_of(found), "a leader", 30)
+    assert victim is not None
+    others = [each for each in found if each is not victim]
+    victim.send("control", signal.SIGSTOP)
+    try:
+        order(others[0], "POST", "/api/v1/kill", {"route": "equal", "reason": "t"})
+        wait_for(lambda: leader_of(others), "another leader", 30)
+        time.sleep(chance.uniform(0, 2 * TAKEOVER_S))  # it decides without the one that is stopped
+        assert not live(victim).routes["equal"].killed
+        clock = PageClock(victim, lambda state: bool(state.routes["equal"].killed))
+    finally:
+        victim.send("control", signal.SIGCONT)
+    went_on_s = monotonic_s()
+    took_s = clock.wait() - went_on_s
+    assert took_s <= WOKEN_S
+    assert not standing(victim)["leads"]
+    wait_for(lambda: standing(victim)["state"] == "connected", "the line", 20)
+    order(victim, "POST", "/api/v1/revive", {"route": "equal", "reason": "t"})
+    wait_for(lambda: not any(live(e).routes["equal"].killed for e in found), "the revive")
+    return f"{victim.state_dir.parent.name} (obeyed after {took_s * 1000:.0f} ms)"
+
+
+def ramped_bp(instance: Instance) -> int:
+    """Return the live weight of the ramp's candidate."""
+    return live(instance).routes["ramped"].candidates["v2"].weight_bp
 
 
 def phase(instance: Instance) -> str:
@@ -321,12 +377,13 @@ def phase(instance: Instance) -> str:
     return found
 
 
-def way_of(instance: Instance) -> tuple[list[int], list[str]]:
-    """Return the weights and the steps that a replica has logged.
+def way_of(instance: Instance, began_ms: int) -> tuple[list[int], list[str]]:
+    """Return the weights and the steps that a replica has logged since then.
 
     One whose control was dead may have slept through a step; the others have not.
     """
     logged = instance.admin("GET", "/api/v1/decisions?limit=1000").json()["decisions"][::-1]
+    logged = [each for each in logged if each["ts_ms"] >= began_ms]
     weights = [
         each["new"] for each in logged if (each["action"], each["scope"]) == ("weight", "ramped/v2")
     ]
