@@ -30,8 +30,10 @@ from proxy.config.resolved import Config, ReplicaGroup
 from proxy.control.replica_link import MAX_BYTES, ReplicaLink
 from proxy.control.replica_page import ReplicaPage
 from proxy.journal.segments import replace_file
+from proxy.replicas.asides import Aside, Asides, decode as decode_aside, encode as encode_aside
 from proxy.replicas.lease import Lease
 from proxy.replicas.messages import (
+    KEY_WORDS,
     Beat,
     Counted,
     Kill,
@@ -73,6 +75,7 @@ class Replicas:
 
     Attributes:
         shared: what all have agreed on.
+        asides: what they have told each other beside that.
         instance: its name.
         life: of this control process.
     """
@@ -82,6 +85,7 @@ class Replicas:
     ) -> None:
         assert config.record.kafka is not None  # cross_checks says so
         self.shared = Shared()
+        self.asides = Asides()
         self.instance = config.instance
         self.life = os.urandom(8).hex()
         self.follower: Follower | None = None
@@ -103,7 +107,7 @@ class Replicas:
         self._heard_s: dict[str, float] = {}
         self._twin_s: float | None = None
         self._told_state: tuple[bool, bool] | None = None
-        self._unread = 0
+        self._unread = self._unknown = 0
         self._seen: dict[str, Any] = {}
 
     def follow(self, config: Config) -> None:
@@ -204,8 +208,8 @@ class Replicas:
         """Return whether a message is of this control process."""
         return message.origin.life == self.life
 
-    def tell_counted(self, message: Counted) -> None:
-        """Tell what this replica's recorders have counted."""
+    def tell(self, message: Counted | Aside) -> None:
+        """Tell what this replica's recorders have counted, or an aside; without a line it is forgotten."""
         self._send(message)
 
     def awoke(self) -> None:
@@ -220,8 +224,15 @@ class Replicas:
             return
         if value is None:
             self.shared.forget(rest)
+            self.asides.forget(rest)
             return
         try:
+            if self.asides.takes(rest):
+                self.asides.take(decode_aside(value))
+                return
+            if rest.partition("/")[0] not in KEY_WORDS:
+                self._unknown += 1
+                return
             message = decode(value)
         except ValueError:
             self._unread += 1
@@ -248,6 +259,7 @@ class Replicas:
         self._page.forget_pending()
         if has_lost_log:
             self.shared.lose_log()
+            self.asides.clear()
         self._is_dirty = True
 
     @property
@@ -313,11 +325,12 @@ class Replicas:
         if self.leads:
             for message in self.shared.unsettled(origin):
                 self._send(message)
-            for key in self.shared.gone(origin.at_ms):
+            gone = self.asides.gone(origin.at_ms, self.shared.beats)
+            for key in [*self.shared.gone(origin.at_ms), *gone]:
                 self._link.send(f"{self._group.group}/{key}".encode(), None)
 
-    def _send(self, message: Message) -> None:
-        data = encode(message)
+    def _send(self, message: Message | Aside) -> None:
+        data = encode_aside(message) if isinstance(message, Aside) else encode(message)
         if len(data) > MAX_BYTES and isinstance(message, Weight) and message.evidence is not None:
             data = encode(replace(message, evidence=None))
         if len(data) > MAX_BYTES:
@@ -351,6 +364,7 @@ class Replicas:
             "page_trouble": self._page.trouble,
             "has_twin": is_twin,
             "unread": self._unread,
+            "unknown": self._unknown,
             "replicas": [
                 {
                     "instance": name,
