@@ -82,7 +82,7 @@ class OwnCounts:
 
     def _tell_keys(self, entry: Entry, found: SplitKeys) -> None:
         """Tell the keys of each weight of which the topic does not have just these."""
-        known = self._replicas.asides.tossed.get(entry.name, {})
+        known = {each.key: each for each in self._replicas.asides.tossed(entry.name)}
         bounded = SplitKeys(MOST_KEYS)
         bounded.merge(found)
         for notes in bounded.as_notes():
@@ -90,7 +90,7 @@ class OwnCounts:
                 entry.route.name, entry.candidate.name, int(notes["weight_bp"]), self._version,
                 self._hashed_by, notes, self._replicas.origin("", "", ""),
             )  # fmt: skip
-            last = known.get((self._replicas.instance, message.weight_bp))
+            last = known.get(message.key)
             if last is None or replace(last, origin=message.origin) != message:
                 self._replicas.tell(message)
 

@@ -259,7 +259,7 @@ class Replicas:
         self._page.forget_pending()
         if has_lost_log:
             self.shared.lose_log()
-            self.asides.clear()
+            self.asides.lose_log()
         self._is_dirty = True
 
     @property

@@ -6,7 +6,8 @@ told it, and its successor goes on behind it, or has not, and its successor deci
 state that is over holds nowhere (`proxy.replicas.shared`).
 
 The evidence is that of all replicas. A replica that is cut off drives nothing: the weight stays. An
-operator's word may be given to any replica; what it lowers is lowered there at once.
+operator's word may be given to any replica; what it lowers is lowered there at once. Webhooks are asked
+and told by the leader (`replica_notices`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from proxy.control.ramp_driver import AFRESH, VIA, WHO, RampDriver, decider
 from proxy.control.ramp_entry import Entry
 from proxy.control.ramp_files import Kept, kept_as_json, kept_of
 from proxy.control.replica_counts import OwnCounts
+from proxy.control.replica_notices import FIELD, Notices
 from proxy.control.replica_page import words_of
 from proxy.control.replicas import Replicas
 from proxy.control.webhooks import Webhooks
@@ -67,6 +69,7 @@ class SharedRampDriver(RampDriver):
         self._replicas = replicas
         self._together = Together(config.version)
         self._own = OwnCounts(config, replicas)
+        self._notices = Notices(replicas, webhooks)
         self._next_tell_s = 0.0
         for name, entry in self.entries.items():
             holds = replicas.shared.weights.get(name)
@@ -84,6 +87,7 @@ class SharedRampDriver(RampDriver):
             self._store()
         for entry in self.entries.values():
             if self._replicas.leads:
+                self._notices.tell(entry)
                 self._lead(entry)
             else:
                 entry.waits = (
@@ -145,6 +149,8 @@ class SharedRampDriver(RampDriver):
                 new = kept_of(each.ramp).state
                 self._tell_of(entry, each, old, new)
                 old = new
+        if self._replicas.leads:
+            self._notices.tell(entry)
 
     def _lead(self, entry: Entry) -> None:
         """Drive one ramp, where nothing of it is on its way."""
@@ -160,7 +166,7 @@ class SharedRampDriver(RampDriver):
             entry.name,
             self._replicas.shared.counted.get(entry.name, {}),
             self._replicas.living(),
-            self._replicas.asides.tossed.get(entry.name, {}).values(),
+            self._replicas.asides.tossed(entry.name),
         )
         self.drive(entry)
 
@@ -209,6 +215,9 @@ class SharedRampDriver(RampDriver):
         before = self._replicas.shared.weights.get(entry.name)
         has_moved = before is None or before.weight_bp != after.weight_bp
         state = replace(after, lowers_from_bp=None)
+        notice = None
+        if event is not None and entry.plan.notify is not None:
+            notice = self._notice(entry, event, state)
         verdict = entry.judged.verdict if is_own and event is not None else None
         self._replicas.propose(
             Weight(
@@ -220,7 +229,10 @@ class SharedRampDriver(RampDriver):
                 term=self._replicas.shared.term if is_own else 0,
                 origin=self._replicas.origin(source.who, source.via, source.reason),
                 event="" if event is None else str(event),
-                ramp=kept_as_json(Kept(state, window)),
+                ramp={
+                    **kept_as_json(Kept(state, window)),
+                    FIELD: self._notices.carried(entry.name, notice),
+                },
                 evidence=verdict,
             )
         )
@@ -229,15 +241,13 @@ class SharedRampDriver(RampDriver):
         return Source(WHO, VIA, why, wall_ns() // 1_000_000)
 
     def _tell_of(self, entry: Entry, message: Weight, old: RampState, new: RampState) -> None:
-        """Log one transition; the replica that decided it tells the webhook."""
+        """Log one transition."""
         who, via, note = words_of(message.origin, self._replicas.life)
         source = Source(who, via, message.origin.reason, message.origin.at_ms)
         self.log_change(
             entry, message.event, (old, new), source, evidence=message.evidence, note=note
         )
         self._webhooks.forget(entry.name)
-        if entry.plan.notify is not None and self._replicas.is_ours(message):
-            self._webhooks.notify(entry.plan.notify, self._payload(entry, message.event, new))
 
     def _judged_entries(self) -> list[Entry]:
         """Return the ramps whose evidence matters now."""

@@ -3,6 +3,7 @@
 | key | who writes it | what it says |
 | --- | --- | --- |
 | `keys/ROUTE/CANDIDATE/WEIGHT/INSTANCE` | each replica, while a ramp is judged | the split keys it saw at a weight |
+| `told/ROUTE/CANDIDATE` | who has told a notice of a ramp | which were told |
 
 Each is the last word of its key, whatever came before. An Understudy from before there were asides
 counts them as messages that it cannot read, and does without.
@@ -10,7 +11,7 @@ counts them as messages that it cannot read, and does without.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -48,13 +49,37 @@ class Tossed:
         return f"keys/{self.name}/{self.weight_bp}/{self.origin.instance}"
 
 
-Aside: TypeAlias = Tossed
+@dataclass(frozen=True, slots=True)
+class NoticesTold:
+    """The notices of one ramp that the `notify` webhook was told lately, or that were given up.
 
-_KINDS: Final[Mapping[str, type[Aside]]] = {"keys": Tossed}
+    Attributes:
+        ids: of the notices, the oldest first.
+    """
+
+    route: str
+    candidate: str
+    ids: list[str]
+    origin: Origin
+
+    @property
+    def name(self) -> str:
+        """`route/candidate`."""
+        return f"{self.route}/{self.candidate}"
+
+    @property
+    def key(self) -> str:
+        """The key behind the group's name."""
+        return f"told/{self.name}"
+
+
+Aside: TypeAlias = Tossed | NoticesTold
+
+_KINDS: Final[Mapping[str, type[Aside]]] = {"keys": Tossed, "told": NoticesTold}
 _WORDS: Final = {kind: word for word, kind in _KINDS.items()}
 _TYPES: Final[Mapping[str, type]] = {
     "route": str, "candidate": str, "weight_bp": int, "config_version": str, "hashed_by": str,
-    "keys": dict, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
+    "keys": dict, "ids": list, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
 }  # fmt: skip
 
 
@@ -82,14 +107,10 @@ def decode(data: bytes) -> Aside:
 
 
 class Asides:
-    """The last word on each.
-
-    Attributes:
-        tossed: by `route/candidate`, then by the replica's name and the weight.
-    """
+    """The last word on each thing."""
 
     def __init__(self) -> None:
-        self.tossed: dict[str, dict[tuple[str, int], Tossed]] = {}
+        self._latest: dict[str, Aside] = {}
 
     def takes(self, key: str) -> bool:
         """Return whether messages of this key are asides."""
@@ -97,31 +118,37 @@ class Asides:
 
     def take(self, message: Aside) -> None:
         """Take the next message."""
-        self.tossed.setdefault(message.name, {})[message.origin.instance, message.weight_bp] = (
-            message
-        )
-
-    def clear(self) -> None:
-        """Take note that the topic was made anew; everybody tells once more what they have to tell."""
-        self.tossed.clear()
+        self._latest[message.key] = message
 
     def forget(self, key: str) -> None:
         """Take a tombstone."""
-        found = self._by_key().get(key)
-        if isinstance(found, Tossed):
-            del self.tossed[found.name][found.origin.instance, found.weight_bp]
+        self._latest.pop(key, None)
 
-    def gone(self, now_ms: int, living: Iterable[str]) -> list[str]:
-        """Return the keys of what replicas have told that are gone, to be buried."""
-        known = frozenset(living)
+    def lose_log(self) -> None:
+        """Take note that the topic was made anew: each replica tells its split keys once more."""
+        self._latest = {
+            key: each for key, each in self._latest.items() if not isinstance(each, Tossed)
+        }
+
+    def tossed(self, name: str) -> list[Tossed]:
+        """Return the split keys of `route/candidate` that any replica has told."""
+        found = self._latest.values()
+        return [each for each in found if isinstance(each, Tossed) and each.name == name]
+
+    def notices_told(self, name: str) -> list[str]:
+        """Return the ids of the notices of a ramp that were told lately."""
+        found = self._latest.get(f"told/{name}")
+        return list(found.ids) if isinstance(found, NoticesTold) else []
+
+    def gone(self, now_ms: int, known: Collection[str]) -> list[str]:
+        """Return the keys of what was told by replicas that are not `known` any more, to be buried."""
         return [
             key
-            for key, each in self._by_key().items()
-            if now_ms - each.origin.at_ms > FORGET_MS and each.origin.instance not in known
+            for key, each in self._latest.items()
+            if isinstance(each, Tossed)
+            and now_ms - each.origin.at_ms > FORGET_MS
+            and each.origin.instance not in known
         ]
-
-    def _by_key(self) -> dict[str, Aside]:
-        return {each.key: each for of_name in self.tossed.values() for each in of_name.values()}
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from tests.support.replica_stage import (
     replicas,
     standing,
 )
+from tests.support.webhook_listener import Listener, listening
 
 ROUNDS = int(os.environ.get("UNDERSTUDY_REPLICA_ROUNDS", "4"))
 _SHORT_KILLS = 2
@@ -51,6 +52,8 @@ STEPS = 2 * max(LEADER_KILLS, LEADER_STOPS)
 HERE_S, THERE_S = 0.1, 1.0
 #: A kill that was given elsewhere, on a replica that goes on after a stop: its connections may be stale.
 WOKEN_S = 3.0
+#: Beside the models.
+HOOK = "hook"
 WEIGHT = "/api/v1/routes/equal/candidates/v2/weight"
 _TESTS_S = 180 + 2 * ROUNDS + 40 * (LEADER_KILLS + LEADER_STOPS)
 
@@ -67,10 +70,17 @@ def own_broker(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def urls() -> Iterator[dict[str, str]]:
-    """Give the models' addresses."""
-    with models() as found:
+def told() -> Iterator[Listener]:
+    """Give whom the ramp's webhook tells."""
+    with listening() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def urls(told: Listener) -> Iterator[dict[str, str]]:
+    """Give the models' addresses, and the webhook's."""
+    with models() as found:
+        yield {**found, HOOK: told.hook().url}
 
 
 def config(urls: dict[str, str]) -> dict[str, Any]:
@@ -85,9 +95,10 @@ def config(urls: dict[str, str]) -> dict[str, Any]:
         {"weight": f"{percent}%", "min_pairs": 50, "min_duration": "500ms", "max_duration": "2m"}
         for percent in range(1, STEPS + 1)
     ]
-    ramp = {"steps": steps, "gates": [{"metric": "availability", "margin": 0.2}]}
+    gates = [{"metric": "availability", "margin": 0.2}]
+    ramp = {"steps": steps, "gates": gates, "notify": {"url": urls[HOOK]}}
     ramped = {**equal, "name": "ramped", "match": {"path": "/ramped"}, "ramp": ramp}
-    backends = {name: {"endpoints": [url]} for name, url in urls.items()}
+    backends = {name: {"endpoints": [url]} for name, url in urls.items() if name != HOOK}
     return {"backends": backends, "routes": [equal, ramped]}
 
 
@@ -273,8 +284,11 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
     wait_for(lambda: all(weight_of(live(each)) == 500 for each in joined), "5% everywhere", 30)
 
 
-def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
-    """At random moments, with SIGKILL: no step is skipped or taken twice, and all weights are equal."""
+def test_a_ramp_goes_on_when_its_leader_dies(joined: Found, told: Listener) -> None:
+    """At random moments, with SIGKILL: no step is skipped or taken twice, and all weights are equal.
+
+    The webhook is told of every step, and of none as two.
+    """
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     with loaded(joined, "ramped"):
@@ -284,9 +298,12 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
         went_up_once(joined, seed)
+    was_told_of_all(told, seed)
 
 
-def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(joined: Found) -> None:
+def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
+    joined: Found, told: Listener
+) -> None:
     """Stopped until another leads, and let go: no step is skipped or taken twice; it obeys a kill at once."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
@@ -299,6 +316,7 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(joined: Found) -
         stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
         sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
         went_up_once(joined, seed, began_ms)
+    was_told_of_all(told, seed)
 
 
 def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
@@ -313,6 +331,20 @@ def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
     assert {each for weights, _ in ways for each in weights} == {
         100 * n for n in range(1, STEPS + 1)
     }
+
+
+def was_told_of_all(told: Listener, seed: int) -> None:
+    """Look whether the webhook heard of every transition; one that comes twice is the same."""
+
+    def events() -> list[str]:
+        notices = {each["id"]: f"{each['event']} {each['step']}" for each in told.said}
+        return [each for each in notices.values() if each != "abort 0"]  # of the ramp before
+
+    wait_for(lambda: f"finish {STEPS}" in events(), f"the last notice; seed {seed}", 30)
+    steps = [step for n in range(1, STEPS + 1) for step in (f"advance {n}", f"pass {n}")]
+    assert events() == ["start 0", "pass 0", *steps, f"finish {STEPS}"]
+    sys.stdout.write(f"\n{len(told.calls)} notices of {len(events())} transitions\n")
+    told.calls.clear()
 
 
 def leader_of(found: Sequence[Instance]) -> Instance | None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 import pytest
 
 from proxy.comparison.split_keys import SplitKeys, Toss
+from proxy.control.replica_notices import FIELD, MOST_WAITING
+from proxy.control.shared_ramps import SharedRampDriver
 from proxy.ramp.phases import Event, Phase
 from proxy.state.orders import Source
 from proxy.telemetry import wall_ns
-from tests.control.shared_stage import LATER_MS, Member, members, settle
+from tests.control.shared_stage import LATER_MS, Member, lead, members, settle
+from tests.support.dataplane import until
+from tests.support.webhook_listener import listening
 
 
 @pytest.fixture
@@ -86,3 +93,81 @@ def test_a_message_of_a_kind_that_is_not_known_is_passed_over(pair: list[Member]
     settle(pair)
     seen = pair[1].replicas.statistics()
     assert (seen["unknown"], seen["unread"]) == (1, 2)
+
+
+@asynccontextmanager
+async def calling(member: Member) -> AsyncIterator[None]:
+    """Let the webhooks of a replica be called until the block ends."""
+    task = asyncio.get_running_loop().create_task(member.webhooks.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+
+
+async def test_what_a_leader_decided_and_did_not_tell_the_next_one_tells(tmp_path: Path) -> None:
+    """In order, once; an operator's word, too, whoever took it; and nobody tells it again."""
+    with listening() as listener, members(tmp_path, "abc", notify=listener.hook()) as found:
+        start(found[1])
+        settle(found)
+        count(found)
+        count(found, same=500)
+        assert {each.live.weight_bp for each in found} == {2_500}
+        lead(found, found[1])  # the first one has died before it has told anything
+        async with calling(found[1]):
+            await until(lambda: found[1].webhooks.statistics().get("notified") == 3, "the notices")
+        settle(found)
+        lead(found, found[2])
+        found[0].restart()
+        settle(found)
+        lead(found, found[0])
+        assert not any(each.webhooks.statistics().get("queued") for each in (found[0], found[2]))
+        assert [each["event"] for each in listener.said] == ["start", "pass", "advance"]
+        assert {each["instance"] for each in listener.said[1:]} == {"a"}
+
+
+async def test_a_leader_that_dies_before_it_has_said_that_it_told_is_told_twice(
+    tmp_path: Path,
+) -> None:
+    """The same bytes with the same id, so that the receiver can drop it."""
+    with listening() as listener, members(tmp_path, notify=listener.hook()) as found:
+        start(found[0])
+        settle(found)
+        found[0].line.is_caught_up = False  # what it says from now on is lost
+        async with calling(found[0]):
+            await until(lambda: len(listener.calls) == 1, "the notice")
+        settle(found[1:])
+        lead(found[1:], found[1])
+        async with calling(found[1]):
+            await until(lambda: len(listener.calls) == 2, "the notice again")
+        (_, one), (_, other) = listener.calls
+        assert one == other
+        assert listener.said[0]["id"]
+
+
+async def test_what_is_lost_with_the_line_of_what_was_told_is_said_again(tmp_path: Path) -> None:
+    """So that no other leader tells it once more."""
+    with listening() as listener, members(tmp_path, notify=listener.hook()) as found:
+        start(found[0])
+        settle(found)
+        found[0].line.is_caught_up = False
+        async with calling(found[0]):
+            await until(lambda: found[0].webhooks.statistics().get("notified") == 1, "the notice")
+        settle(found)
+        lead(found, found[1])
+        assert found[1].replicas.asides.notices_told("iris/v2") == [listener.said[0]["id"]]
+        assert found[1].webhooks.statistics()["queued"] == 0
+
+
+def test_notices_that_nobody_takes_are_bounded(pair: list[Member]) -> None:
+    """The oldest is given up; a state of an older Understudy has none."""
+    assert isinstance(pair[0].driver, SharedRampDriver)
+    notices, weights = pair[0].driver._notices, pair[0].replicas.shared.weights
+    for number in range(MOST_WAITING + 3):
+        ramp = {FIELD: notices.carried("iris/v2", {"id": str(number)})}
+        weights["iris/v2"] = replace(weights["iris/v2"], ramp=ramp)
+    found = notices.carried("iris/v2", None)
+    assert [each["id"] for each in found] == [str(3 + n) for n in range(MOST_WAITING)]
+    weights["iris/v2"] = replace(weights["iris/v2"], ramp={})
+    assert notices.carried("iris/v2", None) == []

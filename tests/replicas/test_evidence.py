@@ -65,7 +65,8 @@ def tossed(
         Tossed("m", "v2", notes["weight_bp"], version, hashed_by, notes, origin)
         for notes in found.as_notes()
     ]
-    return [decode(encode(each)) for each in messages]
+    read = [decode(encode(each)) for each in messages]
+    return [each for each in read if isinstance(each, Tossed)]
 
 
 def arms_of(messages: list[Tossed]) -> tuple[ArmCounts, ...]:
