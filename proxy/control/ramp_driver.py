@@ -12,6 +12,7 @@ comes in between wins.
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -257,7 +258,7 @@ class RampDriver:
         evidence = judged.verdict if source.who == WHO else None
         self.log_change(entry, str(event), (before, after), source, evidence=evidence)
         if entry.plan.notify is not None:
-            self._webhooks.notify(entry.plan.notify, self._payload(entry, str(event), after))
+            self._webhooks.notify(entry.plan.notify, self._notice(entry, event, after))
 
     def log_change(
         self,
@@ -328,6 +329,10 @@ class RampDriver:
         payload["next_weight_percent"] = entry.plan.steps[state.step + 1].weight_bp / 100
         self._webhooks.ask(entry.name, hook, (state.step, state.entered_ms), payload)
         return self._webhooks.answer(entry.name)
+
+    def _notice(self, entry: Entry, event: Event, state: RampState) -> dict[str, Any]:
+        """Return what the `notify` webhook is told; the same `id` is the same transition."""
+        return {"id": str(uuid.uuid4()), **self._payload(entry, str(event), state)}
 
     def _payload(self, entry: Entry, event: str, state: RampState) -> dict[str, Any]:
         return {

@@ -73,13 +73,18 @@ def store_seen(state_dir: Path, seen: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 class EvidenceFiles:
-    """Reads what the recorders publish, anew only when a file was replaced."""
+    """Reads what the recorders publish, anew only when a file was replaced.
+
+    Attributes:
+        splits: the split keys that all recorders have seen, by `route/candidate`.
+    """
 
     def __init__(self, state_dir: Path, recorders: int, config_version: str) -> None:
         self._paths = [state_dir / f"evidence-{index}.json" for index in range(recorders)]
         self._version = config_version
         self._stamps: list[tuple[int, int]] = []
         self._found: dict[str, Published] = {}
+        self.splits: dict[str, SplitKeys] = {}
 
     def read(self) -> dict[str, Published]:
         """Return what was counted, by `route/candidate`; under the empty name, of all others."""
@@ -115,6 +120,7 @@ class EvidenceFiles:
             for each in said.get("splits", ()):
                 name = f"{each['route']}/{each['candidate']}"
                 splits.setdefault(name, SplitKeys()).merge(SplitKeys.of_notes(each["keys"]))
+        self.splits = splits
         until_ms = min(reached_ms, default=None)
         found = {
             name: Published(

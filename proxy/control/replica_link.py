@@ -9,6 +9,10 @@ before it was; and a member of a consumer group, to whom the one partition belon
 Each call has a deadline of ours. When one of the first two fails, all are thrown away with what was
 to be sent: after a new beginning it is decided anew what must be told. The member of the group is
 replaced alone, so that a missing right on the group takes nothing from kills and weights.
+
+After a long stop of this process (SIGSTOP, say) the clients live on, and what they hand over first is of
+before it. So whoever notices it says `doubt`: then nothing counts as read until all that is in the topic
+by then has been handed over, and a new member asks the group whose the partition is.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
@@ -57,6 +61,9 @@ class Hears(Protocol):
     def took(self, key: bytes, value: bytes | None) -> None:
         """A message came; those of one call of `ended` belong together."""
 
+    def awoke(self) -> None:
+        """Something came, maybe after a long stop; called before it is handed over."""
+
     def ended(self) -> None:
         """All that had come by now was handed over."""
 
@@ -68,7 +75,8 @@ class ReplicaLink:
     """The line of one replica.
 
     Attributes:
-        is_caught_up: everything that was in the topic when the clients were made has been handed over.
+        is_caught_up: everything that was in the topic when the clients were made, or when there was doubt
+            last, has been handed over.
         may_lead: the partition belongs to this member of the group.
         trouble: why there is no line; empty when there is one.
         lead_trouble: why this replica cannot be a member of the group.
@@ -86,6 +94,7 @@ class ReplicaLink:
         self._takeover_s = takeover_s
         self._hears = hears
         self._position = 0
+        self._is_doubted = self._has_old_member = self._was_up = False
         self._box: dict[bytes, bytes | None] = {}
         self._wake = asyncio.Event()
         self._log = ClientLog()
@@ -103,6 +112,16 @@ class ReplicaLink:
         self._box[key] = value
         self._wake.set()
 
+    def doubt(self) -> None:
+        """Take note that this process stood still: what was read and whose the partition is, is of then."""
+        self.is_caught_up = self.may_lead = False
+        self._is_doubted = self._has_old_member = True
+        self.echoed_s = monotonic_s()  # nothing could come back meanwhile
+
+    def note_turn(self, *, is_ours: bool) -> None:
+        """Take note whose the partition is; what a member of before a long stop is told does not count."""
+        self.may_lead = is_ours and not self._has_old_member
+
     async def run(self) -> None:
         """Keep the line until cancelled."""
         pause_s = _BACKOFF_S
@@ -118,8 +137,8 @@ class ReplicaLink:
                     # A defect of ours must end neither control nor, for long, the line.
                     logger.exception("the replicas' line failed")
                     self.trouble = _words(exc)
-                pause_s = _BACKOFF_S if self.is_caught_up else min(2 * pause_s, _LONGEST_BACKOFF_S)
-                self.is_caught_up = self.may_lead = False
+                pause_s = _BACKOFF_S if self._was_up else min(2 * pause_s, _LONGEST_BACKOFF_S)
+                self._was_up = False
                 await asyncio.sleep(pause_s)
         finally:
             self._log.close()
@@ -186,8 +205,9 @@ class ReplicaLink:
         """Go to where the reader before was; return the end of the topic."""
         partition = TopicPartition(self.topic, 0)
         reader.assign([partition])
+        self._is_doubted = False
+        end = await self._end_of(reader)
         async with asyncio.timeout(_CONNECT_S):
-            end = int((await reader.end_offsets([partition]))[partition])
             begin = int((await reader.beginning_offsets([partition]))[partition])
         has_lost_log = end < self._position
         if has_lost_log:
@@ -197,21 +217,42 @@ class ReplicaLink:
         self._hears.began_anew(has_lost_log=has_lost_log)
         return end
 
+    async def _end_of(self, reader: AIOKafkaConsumer) -> int:
+        """Return the end of the topic."""
+        partition = TopicPartition(self.topic, 0)
+        async with asyncio.timeout(_CONNECT_S):
+            return int((await reader.end_offsets([partition]))[partition])
+
     async def _read(self, reader: AIOKafkaConsumer, end: int) -> None:
         """Hand over what comes."""
-        while True:
-            self.is_caught_up = self.is_caught_up or self._position >= end
-            async with asyncio.timeout(_CONNECT_S):
-                batches = await reader.getmany(timeout_ms=_READ_MS)
-            for batch in batches.values():
-                for message in batch:
-                    self._position = message.offset + 1
-                    if message.key is not None:
-                        self._hears.took(message.key, message.value)
-            self.is_caught_up = self.is_caught_up or self._position >= end
-            self._hears.ended()
-            if monotonic_s() - self.echoed_s > self._takeover_s:
-                raise TimeoutError("what is sent does not come back in time")
+        try:
+            while True:
+                while self._is_doubted:
+                    self._is_doubted = False
+                    end = await self._end_of(reader)
+                    self._hears.awoke()
+                self._note_position(end)
+                async with asyncio.timeout(_CONNECT_S):
+                    batches = await reader.getmany(timeout_ms=_READ_MS)
+                self._hears.awoke()
+                self._hand_over(batches)
+                self._note_position(end)
+                self._hears.ended()
+                if monotonic_s() - self.echoed_s > self._takeover_s:
+                    raise TimeoutError("what is sent does not come back in time")
+        finally:
+            self.is_caught_up = False  # throwing clients away may take seconds
+
+    def _hand_over(self, batches: Mapping[TopicPartition, list[Any]]) -> None:
+        for batch in batches.values():
+            for message in batch:
+                self._position = message.offset + 1
+                if message.key is not None:
+                    self._hears.took(message.key, message.value)
+
+    def _note_position(self, end: int) -> None:
+        if not self._is_doubted and self._position >= end:
+            self.is_caught_up = self._was_up = True
 
     async def _send(self, producer: AIOKafkaProducer) -> None:
         """Send what is in the box, kills first; wait until the brokers have it."""
@@ -233,10 +274,11 @@ class ReplicaLink:
                 await self._be_one_member()
             except _CLIENT_ERRORS as exc:
                 self.lead_trouble = self._log.latest or _words(exc)
-            self.may_lead = False
-            await asyncio.sleep(_LONGEST_BACKOFF_S)
+                await asyncio.sleep(_LONGEST_BACKOFF_S)
 
     async def _be_one_member(self) -> None:
+        """Be a member until its client fails, or is of before a long stop."""
+        self._has_old_member = False
         settings = {"client_id": f"understudy-lead-{os.getpid()}", **self._settings}
         settings.pop("compression_type", None)
         session_ms = round(1000 * self._takeover_s)
@@ -253,7 +295,7 @@ class ReplicaLink:
             async with asyncio.timeout(_CONNECT_S):
                 await member.start()
             member.subscribe([self.topic], listener=_Turns(self, member))
-            while True:
+            while not self._has_old_member:
                 # Its partition is paused, so nothing comes; but this is how the client tells errors.
                 await member.getmany(timeout_ms=_READ_MS)
                 self.lead_trouble = self.lead_trouble if not self.may_lead else ""
@@ -272,12 +314,12 @@ class _Turns(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     def on_partitions_revoked(self, revoked: Any) -> None:
         """It may be another's."""
         del revoked
-        self._link.may_lead = False
+        self._link.note_turn(is_ours=False)
 
     def on_partitions_assigned(self, assigned: Any) -> None:
         """It is ours, if there is one among them."""
         self._member.pause(*assigned)
-        self._link.may_lead = bool(assigned)
+        self._link.note_turn(is_ours=bool(assigned))
         self._link.lead_trouble = ""
 
 

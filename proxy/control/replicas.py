@@ -5,9 +5,10 @@ ramps `shared_ramps`'. This module holds them together:
 
 - A change of the page is told within `LOOK_S`; what comes is put on the page at once, and nothing
   before all that is in the topic has been read.
-- Each replica beats. One whose own beat has not come back for `takeover` is *cut off*: it keeps what it
-  has, raises nothing, leads nothing, and obeys whoever kills here. After the same time without the
-  leader its group gives the lead to another.
+- Each replica beats. One whose own beats of the last `takeover` have not come back is *cut off*
+  (`proxy.replicas.lease`): it keeps what it has, raises nothing, leads nothing, and obeys whoever kills
+  here. After the same time without the leader its group gives the lead to another.
+- One that has stood still for long reads all that has come before it does anything else.
 - Who gets the group's only partition claims the lead with a message, and leads once that has come
   back: by then it has read whatever the leader before it decided.
 """
@@ -29,7 +30,10 @@ from proxy.config.resolved import Config, ReplicaGroup
 from proxy.control.replica_link import MAX_BYTES, ReplicaLink
 from proxy.control.replica_page import ReplicaPage
 from proxy.journal.segments import replace_file
+from proxy.replicas.asides import Aside, Asides, decode as decode_aside, encode as encode_aside
+from proxy.replicas.lease import Lease
 from proxy.replicas.messages import (
+    KEY_WORDS,
     Beat,
     Counted,
     Kill,
@@ -71,6 +75,7 @@ class Replicas:
 
     Attributes:
         shared: what all have agreed on.
+        asides: what they have told each other beside that.
         instance: its name.
         life: of this control process.
     """
@@ -80,6 +85,7 @@ class Replicas:
     ) -> None:
         assert config.record.kafka is not None  # cross_checks says so
         self.shared = Shared()
+        self.asides = Asides()
         self.instance = config.instance
         self.life = os.urandom(8).hex()
         self.follower: Follower | None = None
@@ -97,10 +103,12 @@ class Replicas:
         self._claim = 0
         self._beat_number = 0
         self._next_beat_s = 0.0
-        self._echoed_s: float | None = None
+        self._has_beaten = False
+        self._lease = Lease(group.takeover_s)
         self._heard_s: dict[str, float] = {}
         self._twin_s: float | None = None
-        self._unread = 0
+        self._told_state: tuple[bool, bool] | None = None
+        self._unread = self._unknown = 0
         self._seen: dict[str, Any] = {}
 
     def follow(self, config: Config) -> None:
@@ -128,13 +136,16 @@ class Replicas:
 
     def look(self) -> None:
         """Look at page and time once, and do what is due."""
+        self.awoke()
         now_s = monotonic_s()
         is_retry = bool(self._page.trouble) and now_s >= self._retry_s
         if self._is_dirty or is_retry or self._page.generation() != self._generation:
             self._reconcile()
-        if now_s >= self._next_beat_s:
+        if now_s >= self._next_beat_s or (self._link.is_caught_up and not self._has_beaten):
             self._next_beat_s = now_s + self._group.takeover_s / _BEATS
             self._beat()
+            self._told_state = None
+        if self._told_state != (self.is_connected, self.leads):
             self._tell()
         if self._link.may_lead and self.is_connected and not self._claim and not self._is_leader:
             self._claim = self.shared.term + 1
@@ -143,9 +154,7 @@ class Replicas:
     @property
     def is_connected(self) -> bool:
         """Whether what this replica tells comes back to it."""
-        if not self._link.is_caught_up or self._echoed_s is None:
-            return False
-        return monotonic_s() - self._echoed_s <= self._group.takeover_s
+        return self._link.is_caught_up and self._lease.holds(monotonic_s())
 
     @property
     def leads(self) -> bool:
@@ -163,7 +172,7 @@ class Replicas:
             return ""
         word = (
             "has not joined the other replicas yet"
-            if self._echoed_s is None
+            if self._lease.age_s(monotonic_s()) is None
             else "is cut off from the other replicas"
         )
         return f"this replica {word} ({self._link.trouble or 'its messages do not come back'})"
@@ -201,9 +210,14 @@ class Replicas:
         """Return whether a message is of this control process."""
         return message.origin.life == self.life
 
-    def tell_counted(self, message: Counted) -> None:
-        """Tell what this replica's recorders have counted."""
+    def tell(self, message: Counted | Aside) -> None:
+        """Tell what this replica's recorders have counted, or an aside; without a line it is forgotten."""
         self._send(message)
+
+    def awoke(self) -> None:
+        """Notice a long stop of this process: until all that has come is read, nothing is done."""
+        if self._lease.look(monotonic_s()):
+            self._link.doubt()
 
     def took(self, key: bytes, value: bytes | None) -> None:
         """Take the next message of the topic."""
@@ -212,8 +226,15 @@ class Replicas:
             return
         if value is None:
             self.shared.forget(rest)
+            self.asides.forget(rest)
             return
         try:
+            if self.asides.takes(rest):
+                self.asides.take(decode_aside(value))
+                return
+            if rest.partition("/")[0] not in KEY_WORDS:
+                self._unknown += 1
+                return
             message = decode(value)
         except ValueError:
             self._unread += 1
@@ -240,6 +261,7 @@ class Replicas:
         self._page.forget_pending()
         if has_lost_log:
             self.shared.lose_log()
+            self.asides.lose_log()
         self._is_dirty = True
 
     @property
@@ -249,7 +271,8 @@ class Replicas:
     def _came_back(self, message: Message, *, holds: bool) -> None:
         self._page.came_back(message, holds=holds)
         if isinstance(message, Beat):
-            self._echoed_s = self._link.echoed_s = monotonic_s()
+            self._lease.came_back(message.number)
+            self._link.echoed_s = monotonic_s()
         if isinstance(message, Lead):
             self._claim = 0
 
@@ -297,12 +320,15 @@ class Replicas:
     def _beat(self) -> None:
         """Beat; and if this replica leads, keep the topic in order."""
         self._beat_number += 1
+        self._has_beaten = self._link.is_caught_up
         origin = self.origin("", "", "")
+        self._lease.sent(self._beat_number, monotonic_s())
         self._send(Beat(self._beat_number, self._version, origin))
         if self.leads:
             for message in (*self.shared.unsettled(origin), *self._orphans()):
                 self._send(message)
-            for key in self.shared.gone(origin.at_ms):
+            gone = self.asides.gone(origin.at_ms, self.shared.beats)
+            for key in [*self.shared.gone(origin.at_ms), *gone]:
                 self._link.send(f"{self._group.group}/{key}".encode(), None)
 
     def _orphans(self) -> list[Message]:
@@ -312,8 +338,8 @@ class Replicas:
         origin = self.origin("control", "config", "no config has this candidate any more")
         return self.shared.orphans(self._names, origin)
 
-    def _send(self, message: Message) -> None:
-        data = encode(message)
+    def _send(self, message: Message | Aside) -> None:
+        data = encode_aside(message) if isinstance(message, Aside) else encode(message)
         if len(data) > MAX_BYTES and isinstance(message, Weight) and message.evidence is not None:
             data = encode(replace(message, evidence=None))
         if len(data) > MAX_BYTES:
@@ -323,6 +349,7 @@ class Replicas:
 
     def _tell(self) -> None:
         """Write down how this replica stands, for status and metrics; losing it costs nothing."""
+        self._told_state = self.is_connected, self.leads
         with suppress(OSError):
             content = orjson.dumps(self.statistics())
             replace_file(self._state_dir / SEEN_NAME, content, is_synced=False)
@@ -330,9 +357,8 @@ class Replicas:
     def statistics(self) -> dict[str, Any]:
         """Return how this replica stands among the others."""
         now_s, living = monotonic_s(), self.living()
-        state = (
-            "connected" if self.is_connected else "joining" if self._echoed_s is None else "cut_off"
-        )
+        age_s = self._lease.age_s(now_s)
+        state = "connected" if self.is_connected else "joining" if age_s is None else "cut_off"
         is_twin = self._twin_s is not None and now_s - self._twin_s < 3 * self._group.takeover_s
         return {
             "updated_ms": wall_ns() // 1_000_000,
@@ -341,12 +367,13 @@ class Replicas:
             "leader": self.leader,
             "leads": self.leads,
             "term": self.shared.term,
-            "silent_s": round(now_s - self._echoed_s, 1) if self._echoed_s is not None else None,
+            "silent_s": None if age_s is None else round(age_s, 1),
             "trouble": self._link.trouble,
             "lead_trouble": self._link.lead_trouble,
             "page_trouble": self._page.trouble,
             "has_twin": is_twin,
             "unread": self._unread,
+            "unknown": self._unknown,
             "replicas": [
                 {
                     "instance": name,

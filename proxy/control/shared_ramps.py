@@ -6,17 +6,16 @@ told it, and its successor goes on behind it, or has not, and its successor deci
 state that is over holds nowhere (`proxy.replicas.shared`).
 
 The evidence is that of all replicas. A replica that is cut off drives nothing: the weight stays. An
-operator's word may be given to any replica; what it lowers is lowered there at once.
+operator's word may be given to any replica; what it lowers is lowered there at once. Webhooks are asked
+and told by the leader (`replica_notices`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from proxy.config.resolved import Config
 from proxy.control.ejections import Ejection
@@ -24,6 +23,8 @@ from proxy.control.judging import Judging
 from proxy.control.ramp_driver import AFRESH, VIA, WHO, RampDriver, decider
 from proxy.control.ramp_entry import Entry
 from proxy.control.ramp_files import Kept, kept_as_json, kept_of
+from proxy.control.replica_counts import OwnCounts
+from proxy.control.replica_notices import FIELD, Notices
 from proxy.control.replica_page import words_of
 from proxy.control.replicas import Replicas
 from proxy.control.webhooks import Webhooks
@@ -33,7 +34,7 @@ from proxy.ramp.policy import Action, Sight
 from proxy.ramp.state import Cause, RampState, changed
 from proxy.ramp.window import Judgement, Published, Window, settled
 from proxy.replicas.evidence import Together
-from proxy.replicas.messages import Counted, Weight
+from proxy.replicas.messages import Weight
 from proxy.state.control_page import ControlPage
 from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s, wall_ns
@@ -66,9 +67,9 @@ class SharedRampDriver(RampDriver):
     ) -> None:
         super().__init__(config, page, webhooks, judging, ejections)
         self._replicas = replicas
-        self._version = config.version
         self._together = Together(config.version)
-        self._told: dict[str, Published] = {}
+        self._own = OwnCounts(config, replicas)
+        self._notices = Notices(replicas, webhooks)
         self._next_tell_s = 0.0
         for name, entry in self.entries.items():
             holds = replicas.shared.weights.get(name)
@@ -81,11 +82,12 @@ class SharedRampDriver(RampDriver):
         counted = self._files.read()
         if monotonic_s() >= self._next_tell_s:
             self._next_tell_s = monotonic_s() + TELL_S
-            self._tell_counted(counted)
+            self._own.tell(self._judged_entries(), counted, self._files.splits)
         if not self._is_stored:
             self._store()
         for entry in self.entries.values():
             if self._replicas.leads:
+                self._notices.tell(entry)
                 self._lead(entry)
             else:
                 entry.waits = (
@@ -149,6 +151,8 @@ class SharedRampDriver(RampDriver):
                 new = kept_of(each.ramp).state
                 self._tell_of(entry, each, old, new)
                 old = new
+        if self._replicas.leads:
+            self._notices.tell(entry)
 
     def _lead(self, entry: Entry) -> None:
         """Drive one ramp, where nothing of it is on its way."""
@@ -161,7 +165,10 @@ class SharedRampDriver(RampDriver):
             self._propose(entry, None, state, self._source(state.why), weight_bp=holds.weight_bp)
             return
         self._published[entry.name] = self._together.published(
-            entry.name, self._replicas.shared.counted.get(entry.name, {}), self._replicas.living()
+            entry.name,
+            self._replicas.shared.counted.get(entry.name, {}),
+            self._replicas.living(),
+            self._replicas.asides.tossed(entry.name),
         )
         self.drive(entry)
 
@@ -223,6 +230,9 @@ class SharedRampDriver(RampDriver):
         before = self._replicas.shared.weights.get(entry.name)
         has_moved = before is None or before.weight_bp != after.weight_bp
         state = replace(after, lowers_from_bp=None)
+        notice = None
+        if event is not None and entry.plan.notify is not None:
+            notice = self._notice(entry, event, state)
         verdict = entry.judged.verdict if is_own and event is not None else None
         self._replicas.propose(
             Weight(
@@ -234,7 +244,10 @@ class SharedRampDriver(RampDriver):
                 term=self._replicas.shared.term if is_own else 0,
                 origin=self._replicas.origin(source.who, source.via, source.reason),
                 event="" if event is None else str(event),
-                ramp=kept_as_json(Kept(state, window)),
+                ramp={
+                    **kept_as_json(Kept(state, window)),
+                    FIELD: self._notices.carried(entry.name, notice),
+                },
                 evidence=verdict,
             )
         )
@@ -243,30 +256,18 @@ class SharedRampDriver(RampDriver):
         return Source(WHO, VIA, why, wall_ns() // 1_000_000)
 
     def _tell_of(self, entry: Entry, message: Weight, old: RampState, new: RampState) -> None:
-        """Log one transition; the replica that decided it tells the webhook."""
+        """Log one transition."""
         who, via, note = words_of(message.origin, self._replicas.life)
         source = Source(who, via, message.origin.reason, message.origin.at_ms)
         self.log_change(
             entry, message.event, (old, new), source, evidence=message.evidence, note=note
         )
         self._webhooks.forget(entry.name)
-        if entry.plan.notify is not None and self._replicas.is_ours(message):
-            self._webhooks.notify(entry.plan.notify, self._payload(entry, message.event, new))
 
-    def _tell_counted(self, counted: Mapping[str, Published]) -> None:
-        """Tell what has changed of this replica's counts, for ramps that are judged."""
-        for name, entry in self.entries.items():
-            phase = entry.kept.state.phase
-            if phase not in JUDGED and phase not in ACTIVE:
-                continue
-            found = counted.get(name, counted.get("", Published()))
-            if found is self._told.get(name):
-                continue
-            self._told[name] = found
-            parts: list[Any] = orjson.loads(orjson.dumps(found.parts))
-            self._replicas.tell_counted(
-                Counted(
-                    entry.route.name, entry.candidate.name, self._version, found.caught_up_ms,
-                    found.problem, parts, self._replicas.origin("", "", ""),
-                )
-            )  # fmt: skip
+    def _judged_entries(self) -> list[Entry]:
+        """Return the ramps whose evidence matters now."""
+        return [
+            entry
+            for entry in self.entries.values()
+            if entry.kept.state.phase in JUDGED or entry.kept.state.phase in ACTIVE
+        ]

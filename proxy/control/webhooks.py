@@ -13,7 +13,7 @@ import hmac
 import importlib
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,22 +48,33 @@ class _Question:
     answer: str = "not asked yet"
 
 
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """A notice that waits, and what is called when it is over."""
+
+    hook: Webhook
+    payload: Mapping[str, Any]
+    on_end: Callable[[], None]
+
+
 class Webhooks:
     """Makes the calls; `run` does so until it is cancelled."""
 
     def __init__(self) -> None:
-        self._notices: deque[tuple[Webhook, Mapping[str, Any]]] = deque()
+        self._notices: deque[_Notice] = deque()
         self._questions: dict[str, _Question] = {}
         self._wake_notices, self._wake_questions = asyncio.Event(), asyncio.Event()
         self._client: Any = None
         self._counts: Counter[str] = Counter()
 
-    def notify(self, hook: Webhook, payload: Mapping[str, Any]) -> None:
-        """Queue a notice; the oldest makes room."""
+    def notify(
+        self, hook: Webhook, payload: Mapping[str, Any], on_end: Callable[[], None] = lambda: None
+    ) -> None:
+        """Queue a notice; the oldest makes room. `on_end` is called when it was told, or given up."""
         if len(self._notices) >= QUEUE_LENGTH:
-            self._notices.popleft()
+            self._notices.popleft().on_end()
             self._counts["dropped"] += 1
-        self._notices.append((hook, payload))
+        self._notices.append(_Notice(hook, payload, on_end))
         self._wake_notices.set()
 
     def ask(
@@ -110,8 +121,9 @@ class Webhooks:
         while True:
             self._wake_notices.clear()
             while self._notices:
-                hook, payload = self._notices.popleft()
-                await self._notify(hook, payload)
+                notice = self._notices.popleft()
+                await self._notify(notice.hook, notice.payload)
+                notice.on_end()
             await self._wake_notices.wait()
 
     async def _notify(self, hook: Webhook, payload: Mapping[str, Any]) -> None:

@@ -11,7 +11,9 @@ so of each key the latest message stays. A key begins with the name of the group
 | `beat/INSTANCE` | each replica, all the time | that it lives, and with which config |
 | `evidence/ROUTE/CANDIDATE/INSTANCE` | each replica, while a ramp is judged | what its recorders counted |
 
-A message that cannot be read is no message: it changes nothing, and whoever reads it counts it.
+Beside these there are asides (`proxy.replicas.asides`). A message that cannot be read is no message: it
+changes nothing, and whoever reads it counts it. One of a kind that is not known is of a later Understudy,
+which may tell more within this version: it is counted apart, and is no trouble.
 """
 
 from __future__ import annotations
@@ -165,6 +167,8 @@ Message: TypeAlias = Kill | Weight | Lead | Beat | Counted
 _KINDS: Final[Mapping[str, type[Message]]] = {
     "kill": Kill, "weight": Weight, "lead": Lead, "beat": Beat, "evidence": Counted,
 }  # fmt: skip
+#: The first words of keys.
+KEY_WORDS: Final = frozenset(_KINDS)
 _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 _TEXTS: Final = frozenset(
     {"scope", "route", "candidate", "event", "config_version", "problem", "instance", "life",

@@ -1,8 +1,8 @@
 """Three replicas of two workers each on a real broker, under load: they agree, with and without it.
 
-The short form takes some 25 s. `UNDERSTUDY_REPLICA_ROUNDS=200` measures more kills and weights, and
-`UNDERSTUDY_LEADER_KILLS=20` kills the leader as often, in the middle of a ramp's steps; `-s` shows
-the figures.
+The short form takes some 35 s. `UNDERSTUDY_REPLICA_ROUNDS=200` measures more kills and weights,
+`UNDERSTUDY_LEADER_KILLS=20` kills the leader as often, in the middle of a ramp's steps, and
+`UNDERSTUDY_LEADER_STOPS=20` stops it until another leads, and lets it go on then; `-s` shows the figures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import httpx
 import pytest
 
 from proxy.state.control_page import ControlState, Part
+from proxy.telemetry import monotonic_s, wall_ns
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running
 from tests.support.kafka import Broker, broker
@@ -41,16 +42,22 @@ from tests.support.replica_stage import (
     replicas,
     standing,
 )
+from tests.support.webhook_listener import Listener, listening
 
 ROUNDS = int(os.environ.get("UNDERSTUDY_REPLICA_ROUNDS", "4"))
 _SHORT_KILLS = 2
 LEADER_KILLS = int(os.environ.get("UNDERSTUDY_LEADER_KILLS", _SHORT_KILLS))
-#: Of the ramp: enough for all the leaders that are killed.
-STEPS = 2 * LEADER_KILLS
+LEADER_STOPS = int(os.environ.get("UNDERSTUDY_LEADER_STOPS", "1"))
+#: Of the ramp: enough for all the leaders that are killed or stopped.
+STEPS = 2 * max(LEADER_KILLS, LEADER_STOPS)
 #: A kill on the replica that was told, and anything on any other one.
 HERE_S, THERE_S = 0.1, 1.0
+#: A kill that was given elsewhere, on a replica that goes on after a stop: its connections may be stale.
+WOKEN_S = 3.0
+#: Beside the models.
+HOOK = "hook"
 WEIGHT = "/api/v1/routes/equal/candidates/v2/weight"
-_TESTS_S = 180 + 2 * ROUNDS + 40 * LEADER_KILLS
+_TESTS_S = 180 + 2 * ROUNDS + 40 * (LEADER_KILLS + LEADER_STOPS)
 
 pytestmark = [pytest.mark.real_kafka, pytest.mark.slow, pytest.mark.timeout(_TESTS_S)]
 
@@ -65,10 +72,17 @@ def own_broker(kafka_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="module")
-def urls() -> Iterator[dict[str, str]]:
-    """Give the models' addresses."""
-    with models() as found:
+def told() -> Iterator[Listener]:
+    """Give whom the ramp's webhook tells."""
+    with listening() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def urls(told: Listener) -> Iterator[dict[str, str]]:
+    """Give the models' addresses, and the webhook's."""
+    with models() as found:
+        yield {**found, HOOK: told.hook().url}
 
 
 def config(urls: dict[str, str]) -> dict[str, Any]:
@@ -85,9 +99,10 @@ def config(urls: dict[str, str]) -> dict[str, Any]:
         {"weight": f"{percent}%", "min_pairs": 50, "min_duration": "500ms", "max_duration": "2m"}
         for percent in range(1, STEPS + 1)
     ]
-    ramp = {"steps": steps, "gates": [{"metric": "availability", "margin": 0.2}]}
+    gates = [{"metric": "availability", "margin": 0.2}]
+    ramp = {"steps": steps, "gates": gates, "notify": {"url": urls[HOOK]}}
     ramped = {**equal, "name": "ramped", "match": {"path": "/ramped"}, "ramp": ramp}
-    backends = {name: {"endpoints": [url]} for name, url in urls.items()}
+    backends = {name: {"endpoints": [url]} for name, url in urls.items() if name != HOOK}
     return {"backends": backends, "routes": [equal, shared, ramped]}
 
 
@@ -297,8 +312,11 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
     wait_for(lambda: all(weight_of(live(each)) == 500 for each in joined), "5% everywhere", 30)
 
 
-def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
-    """At random moments, with SIGKILL: no step is skipped or taken twice, and all weights are equal."""
+def test_a_ramp_goes_on_when_its_leader_dies(joined: Found, told: Listener) -> None:
+    """At random moments, with SIGKILL: no step is skipped or taken twice, and all weights are equal.
+
+    The webhook is told of every step, and of none as two.
+    """
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     with loaded(joined, "ramped"):
@@ -307,11 +325,34 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
             kill_leader(joined, chance.uniform(0, 2 * TAKEOVER_S)) for _ in range(LEADER_KILLS)
         ]
         sys.stdout.write(f"\nseed {seed}; leaders that were killed: {' '.join(leaders)}\n")
-        patience_s = 60 + 10 * STEPS
-        wait_for(lambda: {*map(phase, joined)} == {"promoted"}, f"the end; seed {seed}", patience_s)
-    weights = [live(each).routes["ramped"].candidates["v2"].weight_bp for each in joined]
-    assert weights == [100 * STEPS] * 3
-    ways = [way_of(each) for each in joined]
+        went_up_once(joined, seed)
+    was_told_of_all(told, seed)
+
+
+def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
+    joined: Found, told: Listener
+) -> None:
+    """Stopped until another leads, and let go: no step is skipped or taken twice; it obeys a kill at once."""
+    seed = random.randrange(2**32)
+    chance = random.Random(seed)
+    if phase(joined[1]) != "idle":
+        order(joined[1], "POST", "/api/v1/routes/ramped/ramp/abort", {"reason": "the next test"})
+    wait_for(lambda: {*map(ramped_bp, joined)} == {0}, "0% everywhere")
+    began_ms = wall_ns() // 1_000_000
+    with loaded(joined, "ramped"):
+        order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
+        stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
+        sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
+        went_up_once(joined, seed, began_ms)
+    was_told_of_all(told, seed)
+
+
+def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
+    """Wait for the end of the ramp; look whether each of its steps was taken, and once."""
+    patience_s = 60 + 10 * STEPS
+    wait_for(lambda: {*map(phase, found)} == {"promoted"}, f"the end; seed {seed}", patience_s)
+    assert [*map(ramped_bp, found)] == [100 * STEPS] * 3
+    ways = [way_of(each, began_ms) for each in found]
     for weights, advances in ways:
         assert weights == sorted(set(weights)), (weights, seed)
         assert len(advances) == len(set(advances)), (advances, seed)
@@ -320,24 +361,71 @@ def test_a_ramp_goes_on_when_its_leader_dies(joined: Found) -> None:
     }
 
 
+def was_told_of_all(told: Listener, seed: int) -> None:
+    """Look whether the webhook heard of every transition; one that comes twice is the same."""
+
+    def events() -> list[str]:
+        notices = {each["id"]: f"{each['event']} {each['step']}" for each in told.said}
+        return [each for each in notices.values() if each != "abort 0"]  # of the ramp before
+
+    wait_for(lambda: f"finish {STEPS}" in events(), f"the last notice; seed {seed}", 30)
+    steps = [step for n in range(1, STEPS + 1) for step in (f"advance {n}", f"pass {n}")]
+    assert events() == ["start 0", "pass 0", *steps, f"finish {STEPS}"]
+    sys.stdout.write(f"\n{len(told.calls)} notices of {len(events())} transitions\n")
+    told.calls.clear()
+
+
+def leader_of(found: Sequence[Instance]) -> Instance | None:
+    """Return whoever leads."""
+    for each in found:
+        with suppress(httpx.TransportError):
+            if standing(each)["leads"]:
+                return each
+    return None
+
+
 def kill_leader(found: Sequence[Instance], wait_s: float) -> str:
     """Kill the control of whoever leads, after some time of its lead; return its name."""
-
-    def leader() -> Instance | None:
-        for each in found:
-            try:
-                if standing(each)["leads"]:
-                    return each
-            except httpx.TransportError:
-                continue
-        return None
-
-    wait_for(leader, "a leader", 30)
+    wait_for(lambda: leader_of(found), "a leader", 30)
     time.sleep(wait_s)  # the moment is what chance says
-    victim = wait_for(leader, "a leader", 30)
+    victim = wait_for(lambda: leader_of(found), "a leader", 30)
     assert victim is not None
     victim.send("control", signal.SIGKILL)
     return victim.state_dir.parent.name
+
+
+def stop_leader(found: Found, chance: random.Random) -> str:
+    """Stop the control of whoever leads until another does, and let it go on; return who it was.
+
+    A route is killed meanwhile, and revived in the end.
+    """
+    wait_for(lambda: leader_of(found), "a leader", 30)
+    time.sleep(chance.uniform(0, 2 * TAKEOVER_S))  # the moment is what chance says
+    victim = wait_for(lambda: leader_of(found), "a leader", 30)
+    assert victim is not None
+    others = [each for each in found if each is not victim]
+    victim.send("control", signal.SIGSTOP)
+    try:
+        order(others[0], "POST", "/api/v1/kill", {"route": "equal", "reason": "t"})
+        wait_for(lambda: leader_of(others), "another leader", 30)
+        time.sleep(chance.uniform(0, 2 * TAKEOVER_S))  # it decides without the one that is stopped
+        assert not live(victim).routes["equal"].killed
+        clock = PageClock(victim, lambda state: bool(state.routes["equal"].killed))
+    finally:
+        victim.send("control", signal.SIGCONT)
+    went_on_s = monotonic_s()
+    took_s = clock.wait() - went_on_s
+    assert took_s <= WOKEN_S
+    assert not standing(victim)["leads"]
+    wait_for(lambda: standing(victim)["state"] == "connected", "the line", 20)
+    order(victim, "POST", "/api/v1/revive", {"route": "equal", "reason": "t"})
+    wait_for(lambda: not any(live(e).routes["equal"].killed for e in found), "the revive")
+    return f"{victim.state_dir.parent.name} (obeyed after {took_s * 1000:.0f} ms)"
+
+
+def ramped_bp(instance: Instance) -> int:
+    """Return the live weight of the ramp's candidate."""
+    return live(instance).routes["ramped"].candidates["v2"].weight_bp
 
 
 def phase(instance: Instance) -> str:
@@ -349,12 +437,13 @@ def phase(instance: Instance) -> str:
     return found
 
 
-def way_of(instance: Instance) -> tuple[list[int], list[str]]:
-    """Return the weights and the steps that a replica has logged.
+def way_of(instance: Instance, began_ms: int) -> tuple[list[int], list[str]]:
+    """Return the weights and the steps that a replica has logged since then.
 
     One whose control was dead may have slept through a step; the others have not.
     """
     logged = instance.admin("GET", "/api/v1/decisions?limit=1000").json()["decisions"][::-1]
+    logged = [each for each in logged if each["ts_ms"] >= began_ms]
     weights = [
         each["new"] for each in logged if (each["action"], each["scope"]) == ("weight", "ramped/v2")
     ]

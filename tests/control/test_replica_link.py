@@ -39,6 +39,9 @@ class Listener:
         """Keep it."""
         self.heard.append((key, value))
 
+    def awoke(self) -> None:
+        """Something comes."""
+
     def ended(self) -> None:
         """Nothing more is there."""
 
@@ -101,6 +104,22 @@ async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
         await until(lambda: link.is_caught_up, "the second line", 20)
         assert later.heard == listener.heard
         await until(lambda: link.may_lead, "the lead", 20)
+
+
+async def test_after_doubt_all_is_read_first_and_the_group_is_asked_anew(
+    kafka_bootstrap: str, prefix: str
+) -> None:
+    """What the clients say of before a long stop counts for nothing; the line itself lives on."""
+    create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
+    async with line(kafka_bootstrap, prefix) as (link, listener):
+        await until(lambda: link.may_lead, "the lead", 20)
+        link.doubt()
+        assert not link.is_caught_up
+        link.note_turn(is_ours=True)  # an answer of before that lies in the socket still
+        assert not link.may_lead
+        await until(lambda: link.is_caught_up, "the end of the topic", 5)
+        await until(lambda: link.may_lead, "the lead as a new member", 20)
+        assert listener.beginnings == [False]
 
 
 async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefix: str) -> None:

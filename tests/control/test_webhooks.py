@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
-import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,65 +19,16 @@ from proxy.ramp.policy import Confirmation
 from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s
 from tests.control.ramp_stage import Stage, ramp_config
+from tests.support.webhook_listener import Listener, listening
 
 SECRET = "a-key-of-a-test"
-
-
-class Listener:
-    """Somebody who is called: keeps what came, answers `statuses` in turn (0: not at all)."""
-
-    def __init__(self) -> None:
-        self.statuses: list[int] = []
-        self.calls: list[tuple[dict[str, str], bytes]] = []
-        self.is_released = threading.Event()
-        listener = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                listener.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                status = listener.statuses.pop(0) if listener.statuses else 200
-                if not status:
-                    listener.is_released.wait(10)
-                    return
-                self.send_response(status)
-                self.send_header("location", "/elsewhere")
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-
-    def hook(self, *, secret: str = "", timeout_s: float = 2.0) -> Webhook:
-        """Return the webhook that calls it."""
-        return Webhook(f"http://127.0.0.1:{self.server.server_address[1]}/hook", secret, timeout_s)
-
-    @property
-    def said(self) -> list[Any]:
-        """The bodies."""
-        return [json.loads(body) for _, body in self.calls]
-
-
-@contextmanager
-def _listening() -> Iterator[Listener]:
-    found = Listener()
-    thread = threading.Thread(target=found.server.serve_forever, args=(0.01,))
-    thread.start()
-    yield found
-    found.is_released.set()
-    found.server.shutdown()
-    thread.join()
-    found.server.server_close()
 
 
 @pytest.fixture
 def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
     """Return somebody who is called; pauses between attempts are short."""
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.01)
-    with _listening() as found:
+    with listening() as found:
         yield found
 
 
@@ -140,7 +87,7 @@ def test_a_full_queue_drops_its_oldest() -> None:
     for number in range(QUEUE_LENGTH + 3):
         webhooks.notify(Webhook("http://127.0.0.1:9", "", 1.0), {"n": number})
     assert webhooks.statistics() == {"dropped": 3, "queued": QUEUE_LENGTH}
-    assert webhooks._notices[0][1] == {"n": 3}
+    assert webhooks._notices[0].payload == {"n": 3}
 
 
 async def test_a_word_is_asked_for_until_it_is_given_and_holds_for_one_step(
@@ -177,7 +124,7 @@ async def test_a_step_up_waits_for_the_word_and_everything_is_told(
 ) -> None:
     """A hung listener holds up neither the ticks nor a fall."""
     hook = listener.hook(secret=SECRET, timeout_s=8.0)
-    with _listening() as audience:
+    with listening() as audience:
         stage = Stage(ramp_config(tmp_path, confirm=hook, notify=audience.hook()))
         listener.statuses = [409, 200, 0]
         entry = stage.driver.entries["iris/v2"]

@@ -5,16 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+from hypothesis import given, strategies as st
 
 from proxy.comparison.counts import three_counts
 from proxy.comparison.evidence import EvidenceCounts, EvidenceKey, GateCounts
 from proxy.comparison.gates import Metric
+from proxy.comparison.sample_ratio import ArmCounts
+from proxy.comparison.split_keys import SplitKeys, Toss
 from proxy.ramp.window import Window, current
+from proxy.replicas.asides import Tossed, decode, encode
 from proxy.replicas.evidence import Together
 from proxy.replicas.messages import Beat, Counted, Origin
 
 VERSION = "abcd"
 WINDOW = Window(0, ())
+#: Split keys that are kept: so few that thresholds are halved again and again.
+FEW = 3
+units = st.integers(1, 40).map(lambda number: number * 0x9E3779B97F4A7C15 % 2**64)
+tosses = st.builds(
+    Toss, st.sampled_from([100, 1_000]), st.booleans(), st.just(1.0), st.sampled_from([True, None])
+)
 
 
 def counted(
@@ -36,6 +46,70 @@ def living(*instances: str, version: str = VERSION) -> dict[str, Beat]:
 def by_name(*found: Counted) -> dict[str, Counted]:
     """Return counts by the replica's name."""
     return {each.origin.instance: each for each in found}
+
+
+def split_of(seen: list[tuple[int, Toss]]) -> SplitKeys:
+    """Return the keys of a process that keeps few and saw all of `seen`."""
+    found = SplitKeys(FEW)
+    for unit, toss in seen:
+        found.note(f"{unit:016x}", toss)
+    return found
+
+
+def tossed(
+    instance: str, found: SplitKeys, hashed_by: str = "key 1", version: str = VERSION
+) -> list[Tossed]:
+    """Return what a replica tells of its keys, on its way through the topic."""
+    origin = Origin(instance, "1", 0)
+    messages = [
+        Tossed("m", "v2", notes["weight_bp"], version, hashed_by, notes, origin)
+        for notes in found.as_notes()
+    ]
+    read = [decode(encode(each)) for each in messages]
+    return [each for each in read if isinstance(each, Tossed)]
+
+
+def arms_of(messages: list[Tossed]) -> tuple[ArmCounts, ...]:
+    """Return the arms of all replicas, of which one lives."""
+    here = by_name(counted("a", 1, 0))
+    return Together(VERSION, FEW).published("m/v2", here, living("a"), messages).arms
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), units, tosses), max_size=60), st.randoms())
+def test_split_keys_of_replicas_are_those_of_one_instance_that_saw_all(
+    seen: list[tuple[str, int, Toss]], chance: Any
+) -> None:
+    """In any order, with users that several of them saw, and with those of replicas that are gone."""
+    messages = [
+        each
+        for name in "abc"
+        for each in tossed(name, split_of([toss for who, *toss in seen if who == name]))  # type: ignore[misc]
+    ]
+    chance.shuffle(messages)
+    assert arms_of(messages) == split_of([toss for _, *toss in seen]).arms("v2")  # type: ignore[misc]
+
+
+def test_keys_that_are_hashed_by_different_secrets_are_arms_of_their_own() -> None:
+    """Nobody can tell whether they are of the same users; those of another config are left out."""
+    one = split_of([(1, Toss(100, is_hit=False, sample_prob=1.0, is_alone=True))])
+    two = split_of([(2, Toss(100, is_hit=False, sample_prob=1.0, is_alone=True))])
+    messages = [
+        *tossed("a", one, "own key of a"),
+        *tossed("b", two, "own key of b"),
+        *tossed("c", two, "own key of c", version="old"),
+    ]
+    assert [each.name for each in arms_of(messages)] == [
+        "canary v2 at 1% (own key of a)",
+        "canary v2 at 1% (own key of b)",
+    ]
+
+
+def test_keys_that_are_none_are_a_problem_and_no_evidence() -> None:
+    """What cannot be read is not left out: it may be what is wrong."""
+    bad = Tossed("m", "v2", 100, VERSION, "key 1", {"hits": 3}, Origin("a", "1", 0))
+    found = Together(VERSION).published("m/v2", by_name(counted("a", 1, 0)), living("a"), [bad])
+    assert "no use" in found.problem
+    assert found.parts == ()
 
 
 def test_counts_of_replicas_add_up_and_the_slowest_says_how_far() -> None:

@@ -1,0 +1,163 @@
+"""What replicas tell each other beside what they agree on: it moves no weight and kills nothing. Pure.
+
+| key | who writes it | what it says |
+| --- | --- | --- |
+| `keys/ROUTE/CANDIDATE/WEIGHT/INSTANCE` | each replica, while a ramp is judged | the split keys it saw at a weight |
+| `told/ROUTE/CANDIDATE` | who has told a notice of a ramp | which were told |
+
+Each is the last word of its key, whatever came before. An Understudy from before there were asides
+counts them as messages that it cannot read, and does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from proxy.replicas.messages import VERSION, Origin
+from proxy.replicas.shared import FORGET_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Tossed:
+    """The split keys of one weight that the recorders of one replica have seen.
+
+    Attributes:
+        hashed_by: names the secret that the keys are hashed by; only those of the same one are comparable.
+        keys: one element of `proxy.comparison.split_keys.SplitKeys.as_notes`.
+    """
+
+    route: str
+    candidate: str
+    weight_bp: int
+    config_version: str
+    hashed_by: str
+    keys: Mapping[str, Any]
+    origin: Origin
+
+    @property
+    def name(self) -> str:
+        """`route/candidate`."""
+        return f"{self.route}/{self.candidate}"
+
+    @property
+    def key(self) -> str:
+        """The key behind the group's name."""
+        return f"keys/{self.name}/{self.weight_bp}/{self.origin.instance}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoticesTold:
+    """The notices of one ramp that the `notify` webhook was told lately, or that were given up.
+
+    Attributes:
+        ids: of the notices, the oldest first.
+    """
+
+    route: str
+    candidate: str
+    ids: list[str]
+    origin: Origin
+
+    @property
+    def name(self) -> str:
+        """`route/candidate`."""
+        return f"{self.route}/{self.candidate}"
+
+    @property
+    def key(self) -> str:
+        """The key behind the group's name."""
+        return f"told/{self.name}"
+
+
+Aside: TypeAlias = Tossed | NoticesTold
+
+_KINDS: Final[Mapping[str, type[Aside]]] = {"keys": Tossed, "told": NoticesTold}
+_WORDS: Final = {kind: word for word, kind in _KINDS.items()}
+_TYPES: Final[Mapping[str, type]] = {
+    "route": str, "candidate": str, "weight_bp": int, "config_version": str, "hashed_by": str,
+    "keys": dict, "ids": list, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
+}  # fmt: skip
+
+
+def encode(message: Aside) -> bytes:
+    """Return a message as JSON."""
+    fields = orjson.loads(orjson.dumps(message))
+    return orjson.dumps({"v": VERSION, "kind": _WORDS[type(message)], **fields})
+
+
+def decode(data: bytes) -> Aside:
+    """Return the message that `encode` wrote.
+
+    Raises:
+        ValueError: it is none that this version understands.
+    """
+    try:
+        said = orjson.loads(data)
+        if said.pop("v") != VERSION:
+            raise ValueError("a message of another version of Understudy")  # noqa: TRY301 - told as the rest
+        kind = _KINDS[said.pop("kind")]
+        origin = Origin(**_checked(said.pop("origin")))
+        return kind(**_checked(said), origin=origin)
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise ValueError(f"no message of a replica: {exc!r}") from exc
+
+
+class Asides:
+    """The last word on each thing."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Aside] = {}
+
+    def takes(self, key: str) -> bool:
+        """Return whether messages of this key are asides."""
+        return key.partition("/")[0] in _KINDS
+
+    def take(self, message: Aside) -> None:
+        """Take the next message."""
+        self._latest[message.key] = message
+
+    def forget(self, key: str) -> None:
+        """Take a tombstone."""
+        self._latest.pop(key, None)
+
+    def lose_log(self) -> None:
+        """Take note that the topic was made anew: each replica tells its split keys once more."""
+        self._latest = {
+            key: each for key, each in self._latest.items() if not isinstance(each, Tossed)
+        }
+
+    def tossed(self, name: str) -> list[Tossed]:
+        """Return the split keys of `route/candidate` that any replica has told."""
+        found = self._latest.values()
+        return [each for each in found if isinstance(each, Tossed) and each.name == name]
+
+    def notices_told(self, name: str) -> list[str]:
+        """Return the ids of the notices of a ramp that were told lately."""
+        found = self._latest.get(f"told/{name}")
+        return list(found.ids) if isinstance(found, NoticesTold) else []
+
+    def gone(self, now_ms: int, known: Collection[str]) -> list[str]:
+        """Return the keys of what was told by replicas that are not `known` any more, to be buried."""
+        return [
+            key
+            for key, each in self._latest.items()
+            if isinstance(each, Tossed)
+            and now_ms - each.origin.at_ms > FORGET_MS
+            and each.origin.instance not in known
+        ]
+
+
+def _checked(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a message or an origin.
+
+    Raises:
+        LookupError, TypeError: one of them is unknown, or of another type than it must be.
+    """
+    for name, value in fields.items():
+        if type(value) is not _TYPES[name]:
+            raise TypeError(f"{name} is none")
+    return fields
