@@ -3,6 +3,7 @@
 | key | who writes it | what it says |
 | --- | --- | --- |
 | `keys/ROUTE/CANDIDATE/WEIGHT/INSTANCE` | each replica, while a ramp is judged | the split keys it saw at a weight |
+| `judged/ROUTE/CANDIDATE` | the leader, when it has changed | what the gates of a ramp say |
 | `told/ROUTE/CANDIDATE` | who has told a notice of a ramp | which were told |
 
 Each is the last word of its key, whatever came before. An Understudy from before there were asides
@@ -73,13 +74,48 @@ class NoticesTold:
         return f"told/{self.name}"
 
 
-Aside: TypeAlias = Tossed | NoticesTold
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the gates of a ramp say, as the status document tells it.
 
-_KINDS: Final[Mapping[str, type[Aside]]] = {"keys": Tossed, "told": NoticesTold}
+    Attributes:
+        term: of the leader who says so.
+        revision: of the weight, and the ramp's state, that was judged.
+        outcome: of the worst key; empty without one to judge.
+        waits: what the ramp waits for.
+        gates: as JSON values.
+    """
+
+    route: str
+    candidate: str
+    term: int
+    revision: int
+    outcome: str
+    pairs: int
+    is_fresh: bool
+    waits: str
+    gates: list[Any]
+    origin: Origin
+
+    @property
+    def name(self) -> str:
+        """`route/candidate`."""
+        return f"{self.route}/{self.candidate}"
+
+    @property
+    def key(self) -> str:
+        """The key behind the group's name."""
+        return f"judged/{self.name}"
+
+
+Aside: TypeAlias = Tossed | NoticesTold | Judged
+
+_KINDS: Final[Mapping[str, type[Aside]]] = {"keys": Tossed, "told": NoticesTold, "judged": Judged}
 _WORDS: Final = {kind: word for word, kind in _KINDS.items()}
 _TYPES: Final[Mapping[str, type]] = {
     "route": str, "candidate": str, "weight_bp": int, "config_version": str, "hashed_by": str,
-    "keys": dict, "ids": list, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
+    "keys": dict, "ids": list, "term": int, "revision": int,
+    "outcome": str, "pairs": int, "is_fresh": bool, "waits": str, "gates": list, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
 }  # fmt: skip
 
 
@@ -139,6 +175,11 @@ class Asides:
         """Return the ids of the notices of a ramp that were told lately."""
         found = self._latest.get(f"told/{name}")
         return list(found.ids) if isinstance(found, NoticesTold) else []
+
+    def judged(self, name: str) -> Judged | None:
+        """Return what the gates of a ramp said last."""
+        found = self._latest.get(f"judged/{name}")
+        return found if isinstance(found, Judged) else None
 
     def gone(self, now_ms: int, known: Collection[str]) -> list[str]:
         """Return the keys of what was told by replicas that are not `known` any more, to be buried."""

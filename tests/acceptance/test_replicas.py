@@ -313,6 +313,7 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
     began_ms = wall_ns() // 1_000_000
     with loaded(joined, "ramped"):
         order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
+        wait_for(lambda: judged_by(joined) == {"", standing(joined[0])["leader"]}, "the gates", 30)
         stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
         sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
         went_up_once(joined, seed, began_ms)
@@ -364,6 +365,14 @@ def kill_leader(found: Sequence[Instance], wait_s: float) -> str:
     assert victim is not None
     victim.send("control", signal.SIGKILL)
     return victim.state_dir.parent.name
+
+
+def judged_by(found: Found) -> set[str]:
+    """Return whose judgement the replicas show, where all of them show the same of some gates."""
+    ramps = [candidate_of(each, "ramped")["ramp"] for each in found]
+    says = [(each["pairs"], each["gates"]) for each in ramps]
+    is_same = bool(ramps[0]["gates"]) and all(each == says[0] for each in says)
+    return {each["judged_by"] for each in ramps} if is_same else set()
 
 
 def stop_leader(found: Found, chance: random.Random) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from proxy.replicas.asides import Aside, Asides, NoticesTold, Tossed, decode, encode
+from proxy.replicas.asides import Aside, Asides, Judged, NoticesTold, Tossed, decode, encode
 from proxy.replicas.messages import Origin
 from proxy.replicas.shared import FORGET_MS
 
@@ -13,6 +13,7 @@ ORIGIN = Origin("a", "f00d", 1_000, "ada", "api 127.0.0.1", "why")
 MESSAGES: tuple[Aside, ...] = (
     Tossed("m", "v2", 2_500, "abcd", "key 1", {"hits": [2**64 - 1]}, ORIGIN),
     NoticesTold("m", "v2", ["one", "two"], ORIGIN),
+    Judged("m", "v2", 3, 7, "promote", 12, True, "waits", [{"metric": "latency"}], ORIGIN),
 )
 
 
@@ -25,7 +26,7 @@ def test_an_aside_is_read_as_it_was_written(message: Aside) -> None:
 
 def test_keys_tell_what_compaction_may_drop() -> None:
     """A later message of the same thing has the same key; what each replica says is its own."""
-    assert [each.key for each in MESSAGES] == ["keys/m/v2/2500/a", "told/m/v2"]
+    assert [each.key for each in MESSAGES] == ["keys/m/v2/2500/a", "told/m/v2", "judged/m/v2"]
     assert not Asides().takes("beat/a")
 
 
