@@ -325,7 +325,7 @@ class Replicas:
         if self.leads:
             for message in self.shared.unsettled(origin):
                 self._send(message)
-            gone = self.asides.gone(origin.at_ms, self.shared.beats)
+            gone = self.asides.gone(origin.at_ms, self.living(), self._version)
             for key in [*self.shared.gone(origin.at_ms), *gone]:
                 self._link.send(f"{self._group.group}/{key}".encode(), None)
 
