@@ -17,6 +17,7 @@ from proxy.control import replica_gates
 from proxy.control.replica_notices import FIELD, MOST_WAITING
 from proxy.control.shared_ramps import SharedRampDriver
 from proxy.ramp.phases import Event, Phase
+from proxy.replicas.lease import STOP
 from proxy.replicas.messages import Lead, encode
 from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s, wall_ns
@@ -186,6 +187,28 @@ def test_a_judgement_of_before_is_not_shown(tmp_path: Path) -> None:
         lead(found, found[2])
         assert found[0].seen()["judged_by"] == "c"
         assert judgement(found[0]) == judgement(found[1]) == judgement(found[2])
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_leader_that_stood_still_tells_nothing_before_it_has_read(
+    pair: list[Member], *, is_stopped: bool
+) -> None:
+    """Its tick may come first, with all that it takes to go up; without a stop it does."""
+    under_way(pair)
+    leader = pair[0]
+    leader.line.may_lead = False  # while it hears what there is
+    count(pair, same=500)
+    leader.line.may_lead = True
+    if is_stopped:
+        leader.replicas._lease._looked_s = monotonic_s() - STOP * GROUP.takeover_s - 1
+    before = len(leader.topic)
+    leader.driver.tick()
+    told = [key for key, _ in leader.topic[before:]]
+    assert (b"g/weight/iris/v2" in told) == (not is_stopped)
+    assert leader.replicas.leads == (not is_stopped)
+    leader.line.may_lead = False
+    lead(pair, pair[1])
+    assert {each.live.weight_bp for each in pair} == {10_000}
 
 
 @asynccontextmanager
