@@ -20,7 +20,7 @@ from proxy.ramp.phases import Event, Phase
 from proxy.replicas.lease import STOP
 from proxy.replicas.messages import Lead, encode
 from proxy.state.orders import Source
-from proxy.telemetry import monotonic_s, wall_ns
+from proxy.telemetry import monotonic_s, uptime_s, wall_ns
 from tests.control.shared_stage import GROUP, LATER_MS, Member, lead, members, settle
 from tests.support.dataplane import until
 from tests.support.webhook_listener import listening
@@ -200,7 +200,7 @@ def test_a_leader_that_stood_still_tells_nothing_before_it_has_read(
     count(pair, same=500)
     leader.line.may_lead = True
     if is_stopped:
-        leader.replicas._lease._looked_s = monotonic_s() - STOP * GROUP.takeover_s - 1
+        leader.replicas._lease._looked_s = uptime_s() - STOP * GROUP.takeover_s - 1
     before = len(leader.topic)
     leader.driver.tick()
     told = [key for key, _ in leader.topic[before:]]
