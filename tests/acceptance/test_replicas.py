@@ -313,10 +313,10 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
     began_ms = wall_ns() // 1_000_000
     with loaded(joined, "ramped"):
         order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
-        wait_for(lambda: judged_by(joined) == {"", standing(joined[0])["leader"]}, "the gates", 30)
         stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
         sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
         went_up_once(joined, seed, began_ms)
+        wait_for(lambda: judged_by(joined) == {"", standing(joined[0])["leader"]}, "the gates", 30)
     was_told_of_all(told, seed)
 
 
