@@ -1,6 +1,7 @@
 """The clocks. Everything that needs time takes it from here or as an argument.
 
-`monotonic_s` is for durations and deadlines, `wall_ns` for the timestamps people read.
+`monotonic_s` is for durations and deadlines, `wall_ns` for the timestamps people read, `uptime_s` for what
+is over when the machine has slept.
 Pure packages never import this module: time reaches them as an argument.
 """
 
@@ -13,6 +14,13 @@ monotonic_s = time.monotonic  # noqa: TID251 - this is the Clock that the rule a
 
 #: Nanoseconds since the Unix epoch, UTC.
 wall_ns = time.time_ns
+
+_UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def uptime_s() -> float:
+    """Return the seconds on a clock that never goes back and, on Linux, goes on while the machine sleeps."""
+    return time.clock_gettime(_UPTIME_CLOCK)
 
 
 def rfc3339(ts_ms: int) -> str:

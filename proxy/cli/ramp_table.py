@@ -29,6 +29,9 @@ def ramp_table(ramps: Mapping[str, Mapping[str, Any]]) -> RenderableType:
         parts += [_headline(name, told), *_notes(told)]
         if told.get("gates"):
             parts.append(_gates(told))
+        if told.get("judged_by"):
+            since = f"unchanged for {span(told['judged_s'])}"
+            parts.append(Text(f"  as {told['judged_by']} judges, which leads; {since}", "dim"))
     return Group(*parts)
 
 

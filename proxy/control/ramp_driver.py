@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -369,10 +369,14 @@ class RampDriver:
 
     def _tell(self) -> None:
         """Write what was seen, if it has changed."""
-        seen = {name: told(entry) for name, entry in self.entries.items()}
+        seen = {name: self._shown(entry) for name, entry in self.entries.items()}
         if seen != self._seen:
             self._seen = seen
             store_seen(self._state_dir, seen)
+
+    def _shown(self, entry: Entry) -> Mapping[str, Any]:
+        """Return what the status tells of a ramp."""
+        return told(entry)
 
 
 def other_active(driver: RampDriver, entry: Entry) -> Entry | None:

@@ -32,7 +32,7 @@ class Entry:
 
 
 def told(entry: Entry) -> dict[str, Any]:
-    """Return what the status tells of it."""
+    """Return what the status tells of it; `judged_by` is empty where this instance judges, and now."""
     state, judged = entry.kept.state, entry.judged
     gates: list[dict[str, Any]] = []
     if judged.verdict is not None and state.phase in JUDGED:
@@ -55,4 +55,6 @@ def told(entry: Entry) -> dict[str, Any]:
         "pairs": judged.pairs if state.phase in JUDGED else 0,
         "is_fresh": judged.is_fresh and state.phase in JUDGED,
         "gates": gates,
+        "judged_by": "",
+        "judged_ms": None,
     }

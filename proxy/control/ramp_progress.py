@@ -19,7 +19,8 @@ def progress(plan: Ramp, told: Mapping[str, Any], now_ms: int) -> dict[str, Any]
     """Return the plan's weights, what the present step asks for, and its times.
 
     `elapsed_s`, `wait_s` (until `min_duration` is over, at least 0) and `expires_s` (until it is rolled
-    back, at least 0; None where the plan has no limit) are None while no clock runs.
+    back, at least 0; None where the plan has no limit) are None while no clock runs. `judged_s` is how long
+    ago another replica said what the gates say; None where this one does.
 
     Args:
         plan: of the config that runs.
@@ -34,7 +35,9 @@ def progress(plan: Ramp, told: Mapping[str, Any], now_ms: int) -> dict[str, Any]
         wait_s = max(0.0, step.min_duration_s - elapsed_s)
         if step.max_duration_s:
             expires_s = max(0.0, step.max_duration_s - elapsed_s)
+    judged_ms = told.get("judged_ms")
     return {
+        "judged_s": None if judged_ms is None else max(0, now_ms - int(judged_ms)) / 1000,
         "weights_bp": [each.weight_bp for each in plan.steps],
         "min_pairs": step.min_pairs,
         "approval": step.approval,

@@ -1,6 +1,6 @@
 """What one replica tells the others of its recorders' counts, so that the leader can judge all of them.
 
-Counts are told as often as they change, and split keys, which take some 80 KB for each weight, more
+Counts are told as often as they change, and split keys, which take up to 45 KB for each weight, more
 seldom: a canary is at one weight at a time, so of one weight at a time they change.
 """
 
@@ -18,7 +18,7 @@ from proxy.config.resolved import Config
 from proxy.control.ramp_entry import Entry
 from proxy.control.replicas import Replicas
 from proxy.ramp.window import Published
-from proxy.replicas.asides import Tossed
+from proxy.replicas.asides import Tossed, packed
 from proxy.replicas.evidence import MOST_KEYS
 from proxy.replicas.messages import Counted
 from proxy.telemetry import monotonic_s
@@ -88,7 +88,7 @@ class OwnCounts:
         for notes in bounded.as_notes():
             message = Tossed(
                 entry.route.name, entry.candidate.name, int(notes["weight_bp"]), self._version,
-                self._hashed_by, notes, self._replicas.origin("", "", ""),
+                self._hashed_by, packed(notes), self._replicas.origin("", "", ""),
             )  # fmt: skip
             last = known.get(message.key)
             if last is None or replace(last, origin=message.origin) != message:

@@ -46,7 +46,7 @@ from proxy.replicas.messages import (
 )
 from proxy.replicas.shared import Shared
 from proxy.state.control_page import ControlPage
-from proxy.telemetry import monotonic_s, wall_ns
+from proxy.telemetry import monotonic_s, uptime_s, wall_ns
 
 logger = logging.getLogger("understudy.control")
 
@@ -154,7 +154,7 @@ class Replicas:
     @property
     def is_connected(self) -> bool:
         """Whether what this replica tells comes back to it."""
-        return self._link.is_caught_up and self._lease.holds(monotonic_s())
+        return self._link.is_caught_up and self._lease.holds(uptime_s())
 
     @property
     def leads(self) -> bool:
@@ -172,7 +172,7 @@ class Replicas:
             return ""
         word = (
             "has not joined the other replicas yet"
-            if self._lease.age_s(monotonic_s()) is None
+            if self._lease.age_s(uptime_s()) is None
             else "is cut off from the other replicas"
         )
         return f"this replica {word} ({self._link.trouble or 'its messages do not come back'})"
@@ -216,7 +216,7 @@ class Replicas:
 
     def awoke(self) -> None:
         """Notice a long stop of this process: until all that has come is read, nothing is done."""
-        if self._lease.look(monotonic_s()):
+        if self._lease.look(uptime_s()):
             self._link.doubt()
 
     def took(self, key: bytes, value: bytes | None) -> None:
@@ -322,12 +322,12 @@ class Replicas:
         self._beat_number += 1
         self._has_beaten = self._link.is_caught_up
         origin = self.origin("", "", "")
-        self._lease.sent(self._beat_number, monotonic_s())
+        self._lease.sent(self._beat_number, uptime_s())
         self._send(Beat(self._beat_number, self._version, origin))
         if self.leads:
             for message in (*self.shared.unsettled(origin), *self._orphans()):
                 self._send(message)
-            gone = self.asides.gone(origin.at_ms, self.shared.beats)
+            gone = self.asides.gone(origin.at_ms, self.living(), self._version)
             for key in [*self.shared.gone(origin.at_ms), *gone]:
                 self._link.send(f"{self._group.group}/{key}".encode(), None)
 
@@ -357,7 +357,7 @@ class Replicas:
     def statistics(self) -> dict[str, Any]:
         """Return how this replica stands among the others."""
         now_s, living = monotonic_s(), self.living()
-        age_s = self._lease.age_s(now_s)
+        age_s = self._lease.age_s(uptime_s())
         state = "connected" if self.is_connected else "joining" if age_s is None else "cut_off"
         is_twin = self._twin_s is not None and now_s - self._twin_s < 3 * self._group.takeover_s
         return {

@@ -13,9 +13,9 @@ and told by the leader (`replica_notices`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from proxy.config.resolved import Config
 from proxy.control.ejections import Ejection
@@ -24,6 +24,7 @@ from proxy.control.ramp_driver import AFRESH, VIA, WHO, RampDriver, decider
 from proxy.control.ramp_entry import Entry
 from proxy.control.ramp_files import Kept, kept_as_json, kept_of
 from proxy.control.replica_counts import OwnCounts
+from proxy.control.replica_gates import SharedGates
 from proxy.control.replica_notices import FIELD, Notices
 from proxy.control.replica_page import words_of
 from proxy.control.replicas import Replicas
@@ -70,6 +71,7 @@ class SharedRampDriver(RampDriver):
         self._together = Together(config.version)
         self._own = OwnCounts(config, replicas)
         self._notices = Notices(replicas, webhooks)
+        self._gates = SharedGates(replicas)
         self._next_tell_s = 0.0
         for name, entry in self.entries.items():
             holds = replicas.shared.weights.get(name)
@@ -89,10 +91,10 @@ class SharedRampDriver(RampDriver):
             if self._replicas.leads:
                 self._notices.tell(entry)
                 self._lead(entry)
+                self._gates.tell(entry)
             else:
-                entry.waits = (
-                    self._replicas.refusal() or f"{self._replicas.leader or 'nobody'} leads"
-                )
+                entry.waits = self._gates.waits(entry)
+                entry.judged = Judgement(reason=entry.waits)  # whatever it found when it led
         self._tell()
 
     def refusal(self) -> str:
@@ -263,6 +265,9 @@ class SharedRampDriver(RampDriver):
             entry, message.event, (old, new), source, evidence=message.evidence, note=note
         )
         self._webhooks.forget(entry.name)
+
+    def _shown(self, entry: Entry) -> Mapping[str, Any]:
+        return self._gates.shown(entry)
 
     def _judged_entries(self) -> list[Entry]:
         """Return the ramps whose evidence matters now."""

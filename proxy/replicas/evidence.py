@@ -21,7 +21,7 @@ from proxy.comparison.sample_ratio import ArmCounts
 from proxy.comparison.split_keys import MAX_WEIGHTS, SplitKeys
 from proxy.comparison.verdict_json import counts_of
 from proxy.ramp.window import Part, Published
-from proxy.replicas.asides import Tossed
+from proxy.replicas.asides import Tossed, unpacked
 from proxy.replicas.messages import Beat, Counted
 
 #: Split keys of one weight: of each replica, as it tells them, and of all together.
@@ -131,7 +131,8 @@ class Together:
         if known is None or not _are_same(known[0], found):
             merged = SplitKeys(self._most_keys)
             for each in found:
-                merged.merge(SplitKeys.of_notes([{**each.keys, "weight_bp": each.weight_bp}]))
+                notes = {**unpacked(each.keys), "weight_bp": each.weight_bp}
+                merged.merge(SplitKeys.of_notes([notes]))
             known = self._arms[key] = found, merged.arms(found[0].candidate)
         return known[1]
 

@@ -2,11 +2,12 @@
 
 A replica that has read its own beat has read all that was in the topic when that beat was sent. So what it
 knows is as old as the latest beat that came back, by the time it was *sent* at: after a long stop (SIGSTOP,
-a virtual machine that was paused, a machine that swaps) an old beat may still come out of a socket, and
-says nothing of now. Beyond the lease's length another one may lead.
+a machine that sleeps or swaps) an old beat may still come out of a socket, and says nothing of now. Beyond
+the lease's length another one may lead.
 
 A stop itself is noticed by whoever looks first after it: by the clock, since nothing else tells it. From
-then on only a beat counts that was sent afterwards.
+then on only a beat counts that was sent afterwards. No clock tells of some pauses of a virtual machine;
+what is decided after one holds no more than anything else of a term that is over.
 """
 
 from __future__ import annotations

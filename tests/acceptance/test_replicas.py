@@ -344,6 +344,7 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
         stops = [stop_leader(joined, chance) for _ in range(LEADER_STOPS)]
         sys.stdout.write(f"\nseed {seed}; leaders that were stopped: {' '.join(stops)}\n")
         went_up_once(joined, seed, began_ms)
+        wait_for(lambda: judged_by(joined) == {"", standing(joined[0])["leader"]}, "the gates", 30)
     was_told_of_all(told, seed)
 
 
@@ -392,6 +393,12 @@ def kill_leader(found: Sequence[Instance], wait_s: float) -> str:
     assert victim is not None
     victim.send("control", signal.SIGKILL)
     return victim.state_dir.parent.name
+
+
+def judged_by(found: Found) -> set[str]:
+    """Return whose judgement the replicas show, where all of them show some gates."""
+    ramps = [candidate_of(each, "ramped")["ramp"] for each in found]
+    return {each["judged_by"] for each in ramps} if all(each["gates"] for each in ramps) else set()
 
 
 def stop_leader(found: Found, chance: random.Random) -> str:

@@ -44,6 +44,12 @@ def test_place_evidence_and_time_left_are_there() -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+def test_a_follower_says_who_judges() -> None:
+    """And since when nothing has changed; whoever judges by itself says nothing of it."""
+    assert "as a judges, which leads; unchanged for 3.2 s" in _shown(judged_by="a", judged_s=3.2)
+    assert "judges" not in _shown(judged_by="", judged_s=None)
+
+
 def test_a_ramp_that_has_ended_says_why_and_by_whom() -> None:
     """It has no place on the way any more, and no time."""
     shown = _shown(phase="rolled_back", words="rolled_back", waits="", elapsed_s=None, gates=[])

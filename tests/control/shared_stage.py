@@ -51,7 +51,13 @@ class Line:
 
 
 class Member(Stage):
-    """One replica, with the ramp of `ramp_config`."""
+    """One replica, with the ramp of `ramp_config`.
+
+    Attributes:
+        is_paced: gates are told once a second at most; else with each tick.
+    """
+
+    is_paced = False
 
     def __init__(self, config: Config, topic: Topic) -> None:
         self.topic = topic
@@ -91,7 +97,10 @@ class Member(Stage):
         self.replicas._next_beat_s = 0.0
         self.replicas.look()
         self.hear()
-        self.driver._next_tell_s = self.driver._own._next_keys_s = 0.0  # type: ignore[attr-defined]
+        assert isinstance(self.driver, SharedRampDriver)
+        self.driver._next_tell_s = self.driver._own._next_keys_s = 0.0
+        if not self.is_paced:
+            self.driver._gates._next_s.clear()
         self.driver.tick()
         self.hear()
 

@@ -45,3 +45,11 @@ def test_no_clock_runs_where_nothing_is_waited_for(phase: str) -> None:
     found = progress(PLAN, _told(phase, 7), 2_000)
     assert (found["elapsed_s"], found["wait_s"], found["expires_s"]) == (None, None, None)
     assert found["min_pairs"] == 500
+
+
+def test_what_another_replica_judges_has_an_age() -> None:
+    """Never a negative one, whatever the clocks say."""
+    told = _told("stepping", 1)
+    assert progress(PLAN, told, 21_000)["judged_s"] is None
+    assert progress(PLAN, told | {"judged_ms": 18_000}, 21_000)["judged_s"] == 3.0
+    assert progress(PLAN, told | {"judged_ms": 22_000}, 21_000)["judged_s"] == 0.0

@@ -7,17 +7,21 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from proxy.comparison.split_keys import SplitKeys, Toss
+from proxy.control import replica_gates
 from proxy.control.replica_notices import FIELD, MOST_WAITING
 from proxy.control.shared_ramps import SharedRampDriver
 from proxy.ramp.phases import Event, Phase
+from proxy.replicas.lease import STOP
+from proxy.replicas.messages import Lead, encode
 from proxy.state.orders import Source
-from proxy.telemetry import wall_ns
-from tests.control.shared_stage import LATER_MS, Member, lead, members, settle
+from proxy.telemetry import monotonic_s, uptime_s, wall_ns
+from tests.control.shared_stage import GROUP, LATER_MS, Member, lead, members, settle
 from tests.support.dataplane import until
 from tests.support.webhook_listener import listening
 
@@ -93,6 +97,118 @@ def test_a_message_of_a_kind_that_is_not_known_is_passed_over(pair: list[Member]
     settle(pair)
     seen = pair[1].replicas.statistics()
     assert (seen["unknown"], seen["unread"]) == (1, 2)
+
+
+JUDGEMENT = ("outcome", "pairs", "is_fresh", "gates", "waits")
+
+
+def judgement(member: Member) -> dict[str, Any]:
+    """Return what a replica's status says of the gates."""
+    seen = member.seen()
+    return {name: seen[name] for name in JUDGEMENT}
+
+
+def gates_told(found: list[Member]) -> int:
+    """Return how often the gates were told."""
+    return sum(key.startswith(b"g/judged/") for key, _ in found[0].topic)
+
+
+def under_way(found: list[Member]) -> None:
+    """Bring the ramp into its first step, with pairs that do not do yet."""
+    start(found[0])
+    settle(found)
+    for same in (0, 500, 0, 50):
+        count(found, same=same)
+    assert {each.live.weight_bp for each in found} == {2_500}
+
+
+def test_a_follower_says_what_the_leader_s_gates_say(pair: list[Member]) -> None:
+    """With who says so, and since when; it is told when it has changed, and not again."""
+    under_way(pair)
+    leader, follower = map(judgement, pair)
+    assert leader == follower
+    assert [each["metric"] for each in leader["gates"]] == ["availability"]
+    assert leader["pairs"] == 100
+    seen = pair[1].seen()
+    assert seen["judged_by"] == "a"
+    assert 0 <= wall_ns() // 1_000_000 - seen["judged_ms"] < 10_000
+    assert pair[0].seen()["judged_by"] == ""
+    times = gates_told(pair)
+    settle(pair)
+    assert gates_told(pair) == times
+
+
+def test_gates_are_told_once_a_second_at_most(pair: list[Member]) -> None:
+    """However often they change."""
+    under_way(pair)
+    pair[0].is_paced = True
+    times, began_s = gates_told(pair), monotonic_s()
+    for _ in range(5):
+        count(pair, same=1)
+    assert gates_told(pair) - times <= 1 + monotonic_s() - began_s
+    assert gates_told(pair) > times
+
+
+def test_gates_that_take_too_much_room_are_left_out(
+    pair: list[Member], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they come to is told all the same."""
+    monkeypatch.setattr(replica_gates, "MOST_BYTES", 450)
+    under_way(pair)
+    follower = pair[1].seen()
+    assert (follower["pairs"], follower["gates"]) == (100, [])
+    assert follower["judged_by"] == "a"
+
+
+def test_a_judgement_of_before_is_not_shown(tmp_path: Path) -> None:
+    """Neither of another step, nor of a leader that has lost its lead; of one that is gone as not fresh."""
+    with members(tmp_path, "abc") as found:
+        under_way(found)
+        before = found[1].seen()
+        living = replace(found[1].replicas._group, takeover_s=0.0)
+        found[1].replicas._group = living  # nobody has been heard of in this time
+        found[1].tick()
+        assert found[1].seen()["gates"] == before["gates"]
+        assert not found[1].seen()["is_fresh"]
+        assert found[1].seen()["waits"] == "a leads"
+        found[1].replicas._group = GROUP
+        pause = Source("ada", "api", "t", wall_ns() // 1_000_000)
+        found[1].driver.give(found[1].driver.entries["iris/v2"], Event.PAUSE, pause)
+        found[1].hear()
+        found[1].driver.tick()
+        assert found[1].seen()["gates"] == []
+        settle(found)
+        assert found[1].seen()["judged_by"] == "a"
+        origin = found[2].replicas.origin("", "", "")
+        lead_of_c = Lead(found[0].replicas.shared.term + 1, origin)
+        found[0].topic.append((b"g/lead", encode(lead_of_c)))
+        found[1].tick()
+        assert (found[1].seen()["gates"], found[1].seen()["judged_by"]) == ([], "")
+        lead(found, found[2])
+        assert found[0].seen()["judged_by"] == "c"
+        assert judgement(found[0]) == judgement(found[1]) == judgement(found[2])
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_leader_that_stood_still_tells_nothing_before_it_has_read(
+    pair: list[Member], *, is_stopped: bool
+) -> None:
+    """Its tick may come first, with all that it takes to go up; without a stop it does."""
+    under_way(pair)
+    leader = pair[0]
+    leader.line.may_lead = False  # while it hears what there is
+    count(pair, same=500)
+    leader.line.may_lead = True
+    if is_stopped:
+        leader.replicas._lease._looked_s = uptime_s() - STOP * GROUP.takeover_s - 1
+    before = len(leader.topic)
+    leader.driver.tick()
+    told = [key for key, _ in leader.topic[before:]]
+    assert (b"g/weight/iris/v2" in told) == (not is_stopped)
+    assert leader.replicas.leads == (not is_stopped)
+    leader.line.may_lead = False
+    lead(pair, pair[1])
+    assert {each.live.weight_bp for each in pair} == {10_000}
 
 
 @asynccontextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,9 +85,11 @@ async def test_a_notice_is_tried_again_and_given_up_in_the_end(
 
 def test_a_full_queue_drops_its_oldest() -> None:
     """And counts them."""
-    webhooks = Webhooks()
+    webhooks, ended = Webhooks(), Counter[int]()
     for number in range(QUEUE_LENGTH + 3):
-        webhooks.notify(Webhook("http://127.0.0.1:9", "", 1.0), {"n": number})
+        hook = Webhook("http://127.0.0.1:9", "", 1.0)
+        webhooks.notify(hook, {"n": number}, partial(ended.update, [number]))
+    assert ended == {0: 1, 1: 1, 2: 1}
     assert webhooks.statistics() == {"dropped": 3, "queued": QUEUE_LENGTH}
     assert webhooks._notices[0].payload == {"n": 3}
 

@@ -13,7 +13,7 @@ from proxy.comparison.gates import Metric
 from proxy.comparison.sample_ratio import ArmCounts
 from proxy.comparison.split_keys import SplitKeys, Toss
 from proxy.ramp.window import Window, current
-from proxy.replicas.asides import Tossed, decode, encode
+from proxy.replicas.asides import Tossed, decode, encode, packed
 from proxy.replicas.evidence import Together
 from proxy.replicas.messages import Beat, Counted, Origin
 
@@ -62,7 +62,7 @@ def tossed(
     """Return what a replica tells of its keys, on its way through the topic."""
     origin = Origin(instance, "1", 0)
     messages = [
-        Tossed("m", "v2", notes["weight_bp"], version, hashed_by, notes, origin)
+        Tossed("m", "v2", notes["weight_bp"], version, hashed_by, packed(notes), origin)
         for notes in found.as_notes()
     ]
     read = [decode(encode(each)) for each in messages]

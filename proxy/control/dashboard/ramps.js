@@ -93,6 +93,10 @@ function drawRamps(routes) {
         element("span", words, PHASES[c.ramp.phase] || ""));
       article.append(header, way(c.ramp), ...notes(c.ramp));
       if (c.ramp.gates.length) article.append(gates(c.ramp));
+      if (c.ramp.judged_by) {
+        const since = `unchanged for ${span(c.ramp.judged_s)}`;
+        article.append(element("p", `as ${c.ramp.judged_by} judges, which leads; ${since}`));
+      }
       return article;
     }));
   document.getElementById("ramps").replaceChildren(...under);
