@@ -12,10 +12,13 @@ takes the processor, a body of 8 MB or a thousand streams of events make a turn 
 shorten none of that. And no more requests wait than clients have under way: up to `LEAST_QUEUE` of them
 are all mirrored, however slow the machine and however long their bodies.
 
+What is not copied then is counted and not recorded. So pairs are a sample of the other times: those of the
+busiest minutes, when a model may do worse, are missing, and no `sample_weight` makes up for that.
+
 Each look is clipped and smoothed, so that one stall, or two, of any length does not count. After a late
 look the next ones come quickly (`look` says so): three or four decide.
 
-It ends when lag or queue have been below half their limits for `FIRST_HOLD_S`. Where the copies themselves
+It ends when lag or queue has been below half its limit for `FIRST_HOLD_S`. Where the copies themselves
 make the overload, it begins again at once; then the wait is twice as long, up to `LONGEST_HOLD_S`, so that
 trying costs users less than one request in a hundred.
 """

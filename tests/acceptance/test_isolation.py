@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import zstandard
 from proxy.telemetry import monotonic_s
 from tests.support.bad_candidates import BAD, listen
 from tests.support.dataplane import read_answer
+from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running
 from tests.support.ledgers import told_ledger, wait_balanced
+from tests.support.rush import Rush, quick_backend
 from tests.support.upstreams import Behaviour, Request, Upstream, echo, hang
 from tests.support.users import body_of, send_all
 
@@ -206,7 +210,11 @@ async def test_ten_times_more_clients_than_it_can_serve_at_once(
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(Upstream(_busy()))
         candidate = await stack.enter_async_context(Upstream(hang))
-        limits = {"memory": f"{MEMORY_BYTES // MIB}MiB", "mirror_body": "1MiB"}
+        limits = {
+            "memory": f"{MEMORY_BYTES // MIB}MiB",
+            "mirror_body": "1MiB",
+            "mirror_lag": 0,  # what is looked at are copies that hang
+        }
         config = _config(primary.port, {"v2": candidate.port}, limits=limits)
         instance = stack.enter_context(running(config, tmp_path))
         before = _held_bytes(instance)
@@ -224,3 +232,62 @@ async def test_ten_times_more_clients_than_it_can_serve_at_once(
     grown = {name: (after[name] - before[name]) / MIB for name in workers}
     record_property("overload", f"{total} answers, MiB at the top: {peak}, after: {grown}")
     assert max(*peak.values(), *grown.values()) * MIB <= MEMORY_BYTES + GROWN_BYTES, peak
+
+
+def _counted(instance: Instance) -> dict[str, int]:
+    """Return what the instance's workers have counted of the candidate's copies, and who sheds now."""
+    text = instance.admin("GET", "/metrics").text
+    found = {
+        "shed": r'mirror_skipped_total{candidate="v2",reason="overload",route="m"}',
+        "sent": r'mirror_sent_total{candidate="v2",route="m"}',
+        "shedding": "workers_shedding",
+        "times": "sheddings_total",
+    }
+    return {
+        name: int(float(re.findall(rf"^understudy_{re.escape(metric)} (.+)$", text, re.M)[0]))
+        for name, metric in found.items()
+    }
+
+
+async def _once(instance: Instance, condition: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Wait until a condition holds of the counts, and return them."""
+
+    def counted() -> dict[str, int]:
+        found = _counted(instance)
+        return found if condition(found) else {}
+
+    return await asyncio.to_thread(wait_for, counted, "the counts", 30, every_s=0.1)
+
+
+async def test_an_overloaded_worker_serves_users_and_makes_no_copies(
+    tmp_path: Path, record_property: Any
+) -> None:
+    """All answers right, what was left out is counted and told, and copies come back by themselves."""
+    async with AsyncExitStack() as stack:
+        primary, candidate = [await stack.enter_async_context(quick_backend()) for _ in range(2)]
+        config = _config(primary, {"v2": candidate}) | {"workers": 1}
+        instance = stack.enter_context(running(config, tmp_path))
+        address = instance.runtime["listen"]
+        rush, few = Rush(), Rush()
+        await rush.come(address, 10 * PLACES)
+        await _once(instance, lambda found: found["shed"] > 1000)
+        status = await asyncio.to_thread(instance.status)
+        assert any("overloaded" in problem for problem in status["problems"]), status["problems"]
+        await rush.go()
+        before = await _once(instance, lambda found: not found["shedding"])
+        await few.come(address, 4)
+        await _once(instance, lambda found: found["sent"] > before["sent"] + 20)
+        await few.go()
+        accounts = await _settled(instance)
+        after = _counted(instance)
+        records = _records(instance)
+    asked = rush.asked + few.asked
+    assert (rush.right, few.right) == (rush.asked, few.asked)
+    assert after["shed"] == before["shed"]
+    assert after["sent"] == before["sent"] + few.asked
+    assert accounts["requests routed"]["parts"] == {"ok": asked}
+    mirrors, pairs = accounts["mirrors decided"], accounts["pairs decided"]
+    assert mirrors["total"] == pairs["total"] == asked
+    assert mirrors["parts"]["skipped overload"] == pairs["parts"]["lost overload"] == after["shed"]
+    assert pairs["parts"]["journaled"] == len(records) == asked - after["shed"]
+    record_property("shedding", f"{after} of {asked}")

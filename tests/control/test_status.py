@@ -81,13 +81,27 @@ def test_an_open_breaker_is_a_problem_for_as_long_as_it_is_open(instance: Instan
     assert routes(snapshot)[0]["candidates"][0]["breaker"] == "open"
 
 
-@pytest.mark.parametrize("loss", ["journal_error", "journal_full", "rejected", "damaged"])
+def test_a_worker_that_makes_no_copies_is_a_problem_for_as_long_as_it_does(
+    instance: Instance,
+) -> None:
+    """Users are served; what analysts get has a gap."""
+    instance.stats.add(1, "workers_shedding")
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem.startswith("1 of 1 workers are overloaded and make no copies")
+    assert "limits.mirror_lag" in problem
+    instance.stats.add(-1, "workers_shedding")
+    assert problems(instance.observer.snapshot()) == []
+
+
+@pytest.mark.parametrize(
+    "loss", ["journal_error", "overload", "journal_full", "rejected", "damaged"]
+)
 def test_pairs_that_are_being_lost_are_a_problem(instance: Instance, loss: str) -> None:
     """The worker's own losses, and the recorder's; old ones are history."""
     instance.write_recorder(dropped={"journal_full": 3, "rejected": 4})
     instance.observer.sample()
     assert problems(instance.observer.snapshot()) == []
-    if loss == "journal_error":
+    if loss in ("journal_error", "overload"):
         instance.stats.add(7, "pairs_decided", "iris", "v2")
         instance.stats.add(7, "pairs_lost", "iris", "v2", loss)
     else:
