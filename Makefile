@@ -36,7 +36,7 @@ test-compiled: $(VENV)/.test $(COMPILED)/.done ## the tests of what is compiled 
 	PYTHONPATH=$(CURDIR)/$(COMPILED)/site:$(CURDIR) UNDERSTUDY_COMPILED=1 \
 		$(BIN)/pytest --override-ini pythonpath= --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 		tests/comparison tests/dataplane tests/hostile tests/journal tests/pairs tests/routing tests/wire \
-		tests/recorder/test_expansion.py tests/recorder/test_kafka_batch.py tests/recorder/test_kafka_messages.py
+		tests/recorder/test_evidence.py tests/recorder/test_expansion.py tests/recorder/test_kafka_batch.py tests/recorder/test_kafka_messages.py
 
 lint: $(VENV)/.test ## style, types and import rules alone
 	$(BIN)/ruff format --check .

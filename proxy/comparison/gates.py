@@ -55,11 +55,16 @@ def difference(
     if metric is Metric.AGREEMENT:
         return _agreement(record, has_noise_floor=has_noise_floor)
     if metric is Metric.AVAILABILITY:
-        return _less(candidate=_failed(record, "candidate"), primary=_failed(record, "primary"))
+        return _less(
+            candidate=_failed(record["candidate_status"]),
+            primary=_failed(record["primary_status"]),
+        )
     if metric is Metric.LATENCY:
         return _less(
-            candidate=_over_budget(record, "candidate", budget_s),
-            primary=_over_budget(record, "primary", budget_s),
+            candidate=_is_over(
+                budget_s, record["candidate_status"], record["candidate_latency_ms"]
+            ),
+            primary=_is_over(budget_s, record["primary_status"], record["primary_latency_ms"]),
         )
     return None
 
@@ -96,14 +101,12 @@ def _agreement(record: Mapping[str, Any], *, has_noise_floor: bool) -> float | N
     return loss
 
 
-def _failed(record: Mapping[str, Any], side: str) -> bool | None:
-    status = record[f"{side}_status"]
+def _failed(status: str | None) -> bool | None:
     return None if status is None or status in _UNASKED else status in FAILED
 
 
-def _over_budget(record: Mapping[str, Any], side: str, budget_s: float) -> bool | None:
+def _is_over(budget_s: float, status: str | None, latency_ms: float | None) -> bool | None:
     """Return whether a call took too long; one that ended early without an answer says nothing."""
-    status, latency_ms = record[f"{side}_status"], record[f"{side}_latency_ms"]
     if status == "timeout":
         return True
     if status not in ("ok", "http_error") or latency_ms is None or math.isnan(latency_ms):
