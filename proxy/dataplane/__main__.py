@@ -107,6 +107,8 @@ def main() -> int:
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
     shares = SharesPage(arguments.shares, arguments.index) if arguments.shares >= 0 else None
+    if shares is not None:
+        shares.leave()  # a predecessor that was killed is not waited for any more
     try:
         config, revision = running_config(arguments.config)
         with asyncio.Runner(loop_factory=Loop) as runner:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import statistics
 import sys
 from collections.abc import Iterator
@@ -32,34 +33,54 @@ def _config(tmp_path: Path, workers: int) -> Config:
 class _Users(ExitStack):
     """Keep-alive connections to a crew."""
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, context: ssl.SSLContext | None = None) -> None:
         super().__init__()
-        self._crew = crew
-        self.sockets: list[socket.socket] = []
+        self._crew, self._context = crew, context
+        self.count = 0
 
     def open_at_once(self, count: int) -> None:
         """Open connections without waiting for any."""
-        fresh = [self.enter_context(socket.socket()) for _ in range(count)]
-        for each in fresh:
-            each.setblocking(False)
+        for _ in range(count):
+            fresh = self.enter_context(socket.socket())
+            fresh.setblocking(False)
             with suppress(BlockingIOError):
-                each.connect(self._crew.address)
-        self.sockets += fresh
+                fresh.connect(self._crew.address)
+        self.count += count
 
     def ask_on_a_new_one(self) -> float:
         """Open a connection and send a request; return how long the answer took, in seconds."""
         begin_s = monotonic_s()
         fresh = self.enter_context(socket.create_connection(self._crew.address, timeout=10))
+        if self._context is not None:
+            fresh = self._context.wrap_socket(fresh, server_hostname="127.0.0.1")
+            self.enter_context(fresh)
         fresh.sendall(REQUEST)
         assert fresh.recv(4096).startswith(b"HTTP/1.1 502")
-        self.sockets.append(fresh)
+        self.count += 1
         return monotonic_s() - begin_s
 
     def landed(self) -> list[int]:
-        """Return how many of them each worker has, once it has all."""
-        count = len(self.sockets)
-        wait_for(lambda: sum(self._crew.open_connections()) == count, f"{count} connections")
+        """Return how many of them each worker has, once they have them all."""
+        wait_for(lambda: sum(self._crew.open_connections()) == self.count, "all connections")
         return self._crew.open_connections()
+
+    def leave(self) -> None:
+        """Close all; return when every worker has told the others so."""
+        self.close()
+        self.count = 0
+        wait_for(lambda: not any(self._crew.loads()), "the connections to end")
+
+    def become_level(self) -> bool:
+        """Open connections one by one until both workers have as many; False: a hundred were not enough.
+
+        Where the kernel decides, who is behind by a dozen stays behind.
+        """
+        for _ in range(100):
+            self.ask_on_a_new_one()
+            low, high = sorted(self._crew.open_connections())
+            if high - low <= 2:
+                return True
+        return False
 
 
 @contextmanager
@@ -69,28 +90,32 @@ def _two_workers(tmp_path: Path) -> Iterator[tuple[Crew, _Users]]:
 
 
 def test_connections_that_come_at_once_to_idle_workers_spread(tmp_path: Path) -> None:
-    """Whoever wakes first took nearly all of forty; here each has a third at least, and later half."""
+    """Whoever wakes first took nearly all of forty; here both have a third at least.
+
+    In most of some rounds: a worker that a busy machine does not run for 2 ms is not waited for.
+    """
+    fewest: list[int] = []
     with _two_workers(tmp_path) as (_, users):
-        users.open_at_once(40)
-        assert min(users.landed()) >= 14
-        for _ in range(20):
-            users.ask_on_a_new_one()
-        assert min(users.landed()) >= 26
+        while sum(few >= 14 for few in fewest) < 6:
+            users.open_at_once(40)
+            fewest.append(min(users.landed()))
+            assert sum(few < 14 for few in fewest) < 6, fewest
+            users.leave()
 
 
 def test_a_stopped_worker_delays_one_connection_and_then_none(tmp_path: Path) -> None:
-    """It has the lowest load, so all are left to it; no user waits for longer than the patience."""
+    """It has the lowest load, so all are left to it; and yet nobody waits for long."""
     with _two_workers(tmp_path) as (crew, users):
         users.open_at_once(8)
-        before = users.landed()
+        before = users.landed()[0]
         crew.processes[1].send_signal(signal.SIGSTOP)
         times_s = [users.ask_on_a_new_one() for _ in range(40)]
-        # Twenty workers' turns, for a machine that is busy; mostly it is 2 ms and then 0.3 ms.
+        # 2 ms, and then 0.3 ms, on a machine that is not busy.
         assert max(times_s) < 0.5
-        assert statistics.median(times_s) < 0.02
-        assert crew.open_connections()[0] == before[0] + 40
+        assert statistics.median(times_s) < 0.05
+        assert crew.open_connections()[0] == before + 40
         users.open_at_once(100)
-        wait_for(lambda: crew.open_connections()[0] == before[0] + 140, "the crowd to be accepted")
+        assert users.landed()[0] == before + 140
 
 
 def test_a_worker_that_was_replaced_gets_the_new_ones_until_all_are_level(tmp_path: Path) -> None:
@@ -100,38 +125,33 @@ def test_a_worker_that_was_replaced_gets_the_new_ones_until_all_are_level(tmp_pa
         kept = users.landed()[0]
         crew.processes[1].kill()
         crew.processes[1].wait()
-        for _ in range(3):  # whoever is left takes all
+        for _ in range(9):  # whoever is left takes all
             users.ask_on_a_new_one()
-        assert crew.open_connections()[0] == kept + 3
+        assert crew.open_connections()[0] == kept + 9
         crew.start(1)
-        for _ in range(10):
-            users.ask_on_a_new_one()
-        first, second = crew.open_connections()
-        assert (first + second, second >= 9) == (kept + 13, True)
+        assert users.become_level()
 
 
-def test_a_worker_that_ends_answers_what_it_has_and_takes_no_more(tmp_path: Path) -> None:
-    """SIGTERM: exit code 0, and the others have all that comes meanwhile."""
+def test_a_worker_that_ends_takes_no_more(tmp_path: Path) -> None:
+    """SIGTERM: its exit code is 0, and the other has all that comes meanwhile."""
     with _two_workers(tmp_path) as (crew, users):
         users.open_at_once(6)
-        users.landed()
+        before = users.landed()[1]
         crew.processes[0].terminate()
-        times_s = [users.ask_on_a_new_one() for _ in range(10)]
+        wait_for(lambda: crew.loads()[0] == -1, "the worker to stop accepting")
+        assert max(users.ask_on_a_new_one() for _ in range(10)) < 0.5
+        assert crew.open_connections()[1] == before + 10
         assert crew.processes[0].wait(10) == 0
-        assert max(times_s) < 0.5
 
 
 def test_connections_spread_over_tls_too(tmp_path: Path) -> None:
-    """They count from their accepting on: handshakes are under way when the next ones come."""
+    """Handshakes that never come count for a moment, not for ever."""
     authority = Authority(tmp_path)
     config = replace(_config(tmp_path / "state", 2), tls=authority.tls)
-    with worker_crew(config) as crew, ExitStack() as stack:
-        raw = [stack.enter_context(socket.create_connection(crew.address)) for _ in range(20)]
-        context = authority.client()
-        for each in raw:
-            each.settimeout(10)
-            wrapped = stack.enter_context(context.wrap_socket(each, server_hostname="127.0.0.1"))
-            wrapped.sendall(REQUEST)
-            assert wrapped.recv(4096).startswith(b"HTTP/1.1 502")
-        assert sum(crew.open_connections()) == 20
-        assert min(crew.open_connections()) >= 7
+    with worker_crew(config) as crew, _Users(crew, authority.client()) as users:
+        for _ in range(9):
+            socket.create_connection(crew.address).close()
+        wait_for(lambda: not any(crew.loads()), "those that left to be forgotten")
+        users.open_at_once(9)
+        wait_for(lambda: not any(crew.loads()), "those that are silent to be forgotten")
+        assert users.become_level()

@@ -14,9 +14,8 @@ from pathlib import Path
 import httpx
 
 from proxy.config.resolved import Config, Endpoint
-from proxy.errors import StateError
 from proxy.launcher.sockets import BACKLOG
-from proxy.state.shares_page import make_shares
+from proxy.state.shares_page import SharesPage, make_shares
 from proxy.state.stats_file import read_stats
 from tests.support.dataplane import prepare
 from tests.support.deadline import wait_for
@@ -62,28 +61,27 @@ class Crew:
 
     def __init__(self, config: Config, listener: socket.socket, shares: int) -> None:
         self._config, self._listener, self._shares = config, listener, shares
+        self._view = SharesPage(shares, 0)
         self.processes: list[subprocess.Popen[str]] = []
         self.address: tuple[str, int] = listener.getsockname()
 
     def start(self, index: int) -> None:
-        """Start a worker, or its successor, and wait until it serves."""
-        before = self._heartbeat(index)
+        """Start a worker, or its successor, and wait until it accepts connections."""
+        before = self._view.signs(index)
         for gone in self.processes[index : index + 1]:
             _end(gone)
         process = _start(self._config, self._listener, index=index, shares=self._shares)
         self.processes[index : index + 1] = [process]
-        wait_for(lambda: self._heartbeat(index) > before, f"worker {index}")
+        wait_for(lambda: self._view.signs(index) > before, f"worker {index}")
 
     def open_connections(self) -> list[int]:
         """Return how many client connections each worker has open."""
         pages = [read_stats(Path(self._config.state_dir), i) for i in range(len(self.processes))]
         return [page.get("connections_open") for page in pages]
 
-    def _heartbeat(self, index: int) -> int:
-        try:
-            return read_stats(Path(self._config.state_dir), index).heartbeat()[1]
-        except StateError:
-            return 0
+    def loads(self) -> list[int]:
+        """Return how many each has told the others that it has; -1: it accepts none."""
+        return [self._view.load(index) for index in range(len(self.processes))]
 
 
 @contextmanager
