@@ -16,7 +16,8 @@ has a descriptor of its own, and the connections that it has made.
 
 Nobody is relied on: what others have not taken in `PATIENCE_S` is accepted, and a worker that has not
 moved meanwhile is not waited for again until it gives a sign of life. So one that is dead or hung delays
-one connection by `PATIENCE_S`, and then no more.
+one connection by `PATIENCE_S`, and then no more. One that is alive, and that a busy machine did not run for
+so long, misses what comes until its next beat; later ones make up for it.
 """
 
 from __future__ import annotations
