@@ -29,7 +29,7 @@ from proxy.control.reload import Result
 from proxy.control.replica_metrics import replica_metrics
 from proxy.control.snapshot import Observer, Snapshot
 from proxy.control.status import is_ready
-from proxy.control.worker_pages import PER_WORKER
+from proxy.control.worker_pages import OPEN_BY_WORKER, PER_WORKER
 from proxy.ramp.phases import Phase
 from proxy.state.control_page import CandidateState, Part, RouteState
 from proxy.state.kill import ALL_PARTS
@@ -83,6 +83,14 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         for values in family.values:
             metric.add_metric(values, snapshot.counters.get((family.name, *values), 0))
         yield metric
+    by_worker = GaugeMetricFamily(
+        PREFIX + OPEN_BY_WORKER,
+        "Client connections that a worker has open now.",
+        labels=("worker",),
+    )
+    for index in range(snapshot.config.workers):
+        by_worker.add_metric((str(index),), snapshot.counters.get((OPEN_BY_WORKER, str(index)), 0))
+    yield by_worker
 
 
 def _histograms(snapshot: Snapshot) -> Iterator[Metric]:

@@ -20,6 +20,9 @@ from proxy.state.stats_file import StatsPage, page_indexes, read_stats
 JOURNALED_BEFORE: Key = (stats_page.JOURNALED_BEFORE,)
 #: Told of each worker by itself: the last label of their keys is its number.
 PER_WORKER = frozenset({"loop_lag_us", "loop_lag_sum_us"})
+#: Told of each worker beside the sum; the last label of its keys is the worker's number.
+CONNECTIONS_OPEN = "connections_open"
+OPEN_BY_WORKER = f"worker_{CONNECTIONS_OPEN}"
 #: Totals of which other counters are the parts: read after these, so that no part is read that its
 #: total has not seen. Requests received come last, since those that were routed are a part of them.
 _TOTALS = frozenset({"routed", "mirror_decided", "pairs_decided"})
@@ -53,6 +56,8 @@ class WorkerPages:
                 # A worker that the config no longer has holds nothing now; its totals stay.
                 is_past = family.is_gauge and index >= self.config.workers
                 count = 0 if is_past else cells[cell]
+                if family.name == CONNECTIONS_OPEN and not is_past:
+                    total[OPEN_BY_WORKER, str(index)] = count
                 if family.is_worst:
                     total[family.name, *values] = max(total[family.name, *values], count)
                 else:

@@ -1,4 +1,4 @@
-"""The worker process: `python -m proxy.dataplane --config PATH --index I --fd FD`.
+"""The worker process: `python -m proxy.dataplane --config PATH --index I --fd FD [--shares FD]`.
 
 Runs uvicorn on the listening socket that the launcher bound, with our protocol class; on SIGTERM
 answers what is under way, lets mirrors end, flushes the journal and exits with 0.
@@ -22,12 +22,15 @@ import setproctitle
 import uvicorn
 
 from proxy.config.resolved import Config
+from proxy.dataplane.accepting import SharedServer
 from proxy.dataplane.client import ClientConnection
-from proxy.dataplane.tls import Certificates, Loop
+from proxy.dataplane.event_loop import Loop
+from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.errors import UnderstudyError
 from proxy.log_records import configure
 from proxy.state.running_config import running_config
+from proxy.state.shares_page import SharesPage
 
 #: Of the time for a graceful stop, what users' requests may take; mirrors get the rest.
 USERS_SHARE = 0.7
@@ -39,11 +42,23 @@ async def _no_app(scope: Any, receive: Any, send: Any) -> None:
     raise RuntimeError("the data plane is not an ASGI application")
 
 
-async def serve(config: Config, revision: int, index: int, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then end in order; `revision` is the config's."""
+async def serve(
+    config: Config, revision: int, index: int, listener: socket.socket, shares: SharesPage | None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then end in order.
+
+    Args:
+        config: of the instance.
+        revision: the config's.
+        index: of this worker.
+        listener: that all workers share.
+        shares: where workers tell each other how many connections they have; None: they do not.
+    """
     loop = asyncio.get_running_loop()
     certificates = None if config.tls is None else Certificates(config.tls, loop)
     worker = Worker(config, index, loop, revision)
+    if shares is not None and isinstance(loop, Loop):
+        loop.shared = SharedServer(worker, shares, loop)
     settings = uvicorn.Config(
         _no_app,
         http=partial(ClientConnection, worker),  # type: ignore[arg-type]  # called like a class
@@ -85,15 +100,19 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="resolved config (JSON)")
     parser.add_argument("--index", type=int, required=True, help="number of this worker")
     parser.add_argument("--fd", type=int, required=True, help="inherited listening socket")
+    parser.add_argument("--shares", type=int, default=-1, help="memory shared with other workers")
     arguments = parser.parse_args()
     setproctitle.setproctitle(f"understudy: worker {arguments.index}")
     configure(f"worker {arguments.index}")
     listener = socket.socket(fileno=arguments.fd)
     listener.settimeout(0)
+    shares = SharesPage(arguments.shares, arguments.index) if arguments.shares >= 0 else None
+    if shares is not None:
+        shares.leave()  # a predecessor that was killed is not waited for any more
     try:
         config, revision = running_config(arguments.config)
         with asyncio.Runner(loop_factory=Loop) as runner:
-            runner.run(serve(config, revision, arguments.index, listener))
+            runner.run(serve(config, revision, arguments.index, listener, shares))
     except UnderstudyError as exc:  # a TLS file, that `serve` could read; secrets that got lost
         logging.getLogger("understudy.worker").error("%s", exc)  # noqa: TRY400 - no traceback for it
         return 1

@@ -48,7 +48,9 @@ class CopyGate:
     def __init__(self, route: str, candidate: Candidate, workers: int, now_s: float) -> None:
         self._name = f"{route}/{candidate.name}"
         self.breaker = Breaker(candidate.breaker)
-        rate = candidate.mirror_rate / workers  # the kernel spreads connections over the workers
+        rate = (
+            candidate.mirror_rate / workers
+        )  # connections are spread: `proxy.dataplane.accepting`
         self.bucket = Bucket(rate, now_s) if rate else None
         self.timeout_s = candidate.timeout_s
 

@@ -9,29 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Final
-
-import uvloop
+from typing import Final
 
 from proxy.config.resolved import Tls
 from proxy.config.tls_files import FileStamp, TlsFileError, file_stamp, load_chain, server_context
 
 #: How often the files are looked at.
 LOOK_EVERY_S: Final = 60.0
-#: Time for a handshake: what a client also has for its first head. nginx gives 60 s.
-HANDSHAKE_S: Final = 10.0
 
 logger = logging.getLogger("understudy.tls")
-
-
-class Loop(uvloop.Loop):
-    """An event loop whose listeners bound the TLS handshake; uvicorn has no setting for that."""
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        """Listen; see `asyncio.loop.create_server`."""
-        if kwargs.get("ssl") is not None:
-            kwargs.setdefault("ssl_handshake_timeout", HANDSHAKE_S)
-        return await super().create_server(*args, **kwargs)
 
 
 class Certificates:

@@ -47,12 +47,12 @@ ENVIRONMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A process to keep alive: its name, its command and the descriptor it inherits (or -1)."""
+    """A process to keep alive: its name, its command and the descriptors that it inherits."""
 
     role: Role
     index: int
     command: tuple[str, ...]
-    descriptor: int = -1
+    descriptors: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -101,8 +101,8 @@ def _become(child: Child, parent: int) -> NoReturn:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before prctl
             os._exit(0)
-        if child.descriptor >= 0:
-            os.set_inheritable(child.descriptor, True)  # noqa: FBT003 - the only form there is
+        for descriptor in child.descriptors:
+            os.set_inheritable(descriptor, True)  # noqa: FBT003 - the only form there is
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         environment = {**ENVIRONMENTS.get(child.role, {}), **os.environ}
         os.execve(child.command[0], child.command, environment)  # noqa: S606 - no shell is meant

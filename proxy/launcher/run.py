@@ -36,6 +36,7 @@ from proxy.state.joining import held
 from proxy.state.kill import Scope
 from proxy.state.orders import Source, make_decision, weights_moved
 from proxy.state.running_config import config_path
+from proxy.state.shares_page import make_shares
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
@@ -203,16 +204,19 @@ class _Launcher:
         self._log_again_s = 0.0
 
     def _children(self, plan: _Plan) -> list[Child]:
+        shares = make_shares(self._config.workers)  # lives as long as the launcher
+
         def child(role: Role, index: int, listener: socket.socket | None = None) -> Child:
             words = [*plan.command(role), "--config", str(plan.config_path)]
             if role is not Role.CONTROL:
                 words += ["--index", str(index)]
             elif plan.source is not None:
                 words += ["--source", str(plan.source)]
-            descriptor = listener.fileno() if listener else -1
-            if listener:
-                words += ["--fd", str(descriptor)]
-            return Child(role, index, tuple(words), descriptor)
+            inherited = {"--fd": listener.fileno()} if listener else {}
+            if role is Role.WORKER and shares >= 0:
+                inherited["--shares"] = shares
+            words += [word for name, each in inherited.items() for word in (name, str(each))]
+            return Child(role, index, tuple(words), tuple(inherited.values()))
 
         return [
             *(child(Role.WORKER, index, self._public) for index in range(self._config.workers)),

@@ -56,6 +56,8 @@ async def test_counters_of_all_workers_are_added_up(
     past.close()
     assert samples[_key("understudy_mirror_sent_total", route="iris", candidate="v2")] == 7
     assert samples[_key("understudy_connections_open")] == 2
+    by_worker = {k: v for k, v in samples.items() if k[0] == "understudy_worker_connections_open"}
+    assert by_worker == {_key("understudy_worker_connections_open", worker="0"): 2}
 
 
 def test_the_breaker_shown_is_that_of_the_worst_worker(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from proxy.config.resolved import Tls
 from proxy.config.tls_files import TlsFileError
-from proxy.dataplane import tls as tls_module
+from proxy.dataplane import event_loop
+from proxy.dataplane.event_loop import Loop
 from proxy.dataplane.half_closed import look_at_unread
-from proxy.dataplane.tls import Certificates, Loop
+from proxy.dataplane.tls import Certificates
 from proxy.state.stats_page import Outcome
 from tests.support.authority import Authority
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
@@ -210,7 +211,7 @@ def test_a_handshake_that_does_not_come_ends_the_connection(
     first: bytes,
 ) -> None:
     """In time, and without a word in the log that an attacker could fill."""
-    monkeypatch.setattr(tls_module, "HANDSHAKE_S", 0.8)
+    monkeypatch.setattr(event_loop, "HANDSHAKE_S", 0.8)
 
     async def check() -> None:
         options = Options(tls=authority.tls)
