@@ -117,6 +117,20 @@ def cpu_ns(pid: int) -> int:
         raise ProcessLookupError(f"process {pid} is gone") from error
 
 
+def waited_ns(pid: int) -> int:
+    """Return how long threads of a process were ready to run and had no processor, in nanoseconds.
+
+    The second field of `/proc/PID/task/TID/schedstat` (sched-stats.rst); 0 where there is none.
+    """
+    total = 0
+    for path in (PROC / str(pid) / "task").glob("*/schedstat"):
+        try:
+            total += int(path.read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total
+
+
 def usage(root: int) -> Usage:
     """Return the CPU time of a tree now."""
     own: dict[int, int] = {}

@@ -48,6 +48,7 @@ class Sample:
         cpu_us: of the proxy's tree, per event that the reader got.
         worker_us: of its workers alone.
         busy: share of a core, by who took it.
+        waited: share of the time in which the workers were ready and had no core.
         problems: cut streams, missing and reordered events.
     """
 
@@ -61,6 +62,7 @@ class Sample:
     worker_us: float | None
     cpu_us: float | None
     busy: dict[str, float]
+    waited: float
     problems: dict[str, int]
 
 
@@ -110,6 +112,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
             f"{rounds} rounds of {seconds} s, all in turn in each; medians",
             "delay: from the server's write to the reader; gap: between events of a stream",
             "server (of the primary), proxy, reader: shares of a core that they took",
+            "waited: share of the time in which the proxy's worker was ready and had no core",
             "problems: streams cut/events missing/events out of order",
         ),
         tables=(_table(samples),),
@@ -155,6 +158,7 @@ def _cpu(target: Target, servers: Servers) -> dict[str, int]:
         usage = processes.usage(target.root_pid)
         used["tree"] = sum(usage.own_ns.values())
         used["worker"] = sum(usage.own_ns[pid] for pid in target.worker_pids)
+        used["waited"] = sum(processes.waited_ns(pid) for pid in target.worker_pids)
     return used
 
 
@@ -162,6 +166,7 @@ def _sample(
     name: str, turn: int, said: dict[str, Any], used: dict[str, int], planned: int
 ) -> Sample:
     events = max(1, said["events"])
+    waited_ns = used.pop("waited", 0)
     gap, delay = said["gap_ns"], said["delay_ns"]
     return Sample(
         target=name,
@@ -174,6 +179,7 @@ def _sample(
         worker_us=used["worker"] / events / 1e3 if "worker" in used else None,
         cpu_us=used["tree"] / events / 1e3 if "tree" in used else None,
         busy={who: ns / 1e9 / said["seconds"] for who, ns in used.items()},
+        waited=waited_ns / 1e9 / said["seconds"],
         problems={kind: said[kind] for kind in ("cut", "missing", "reordered")},
     )
 
@@ -214,12 +220,13 @@ def _table(samples: Sequence[Sample]) -> Table:
                 f"{spread(worker).median:.1f}" if worker else "",
                 f"{spread(cpu).median:.1f}" if cpu else "",
                 *_busy(group),
+                f"{spread([one.waited for one in group]).median:.0%}",
                 "/".join(map(str, problems)),
             )
         )
     columns = (
         "", "of plan", "delay p50 ms", "p99 ms", "gap p99 ms", "less direct", "worker µs/event",
-        "tree", "server", "proxy", "reader", "problems",
+        "tree", "server", "proxy", "reader", "waited", "problems",
     )  # fmt: skip
     return Table("Events as readers see them", columns, tuple(rows))
 

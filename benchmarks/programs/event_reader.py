@@ -124,10 +124,10 @@ class Reader(asyncio.Protocol):
         self.opened.set()
 
     def data_received(self, data: bytes) -> None:
-        """Note a read and its time; the first event opens the stream."""
+        """Note a read and its time; what is not the end of a head opens the stream, a refusal too."""
         self._note_time(time.monotonic_ns())
         self._note(data)
-        if not self._is_open and b"data: " in data:
+        if not self._is_open and not data.endswith(b"\r\n\r\n"):
             self._is_open = True
             self.opened.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -49,6 +50,23 @@ def test_cpu_clock_agrees_with_user_plus_system_time(burner: subprocess.Popen[by
     shown_ns = stat.own_ticks * processes.TICK_NS
     assert abs(processes.cpu_ns(burner.pid) - shown_ns) <= 2 * processes.TICK_NS
     assert shown_ns >= 0.2e9 - 2 * processes.TICK_NS
+
+
+def test_processes_that_share_a_processor_wait_for_it() -> None:
+    """One of two that want the same processor all the time waits for half of it."""
+    cpu = min(os.sched_getaffinity(0))
+    spin = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    both = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2)]
+    try:
+        give_up = monotonic_s() + 10
+        while min(processes.waited_ns(one.pid) for one in both) < 20_000_000:
+            assert monotonic_s() < give_up
+            time.sleep(0.01)
+    finally:
+        for one in both:
+            one.kill()
+            one.wait()
+    assert processes.waited_ns(both[0].pid) == 0
 
 
 def test_tree_holds_children_and_their_cpu_time(burner: subprocess.Popen[bytes]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from proxy.config.resolved import Bodies, Split, SplitKind
 from proxy.dataplane import pairing
+from proxy.dataplane.answer import GRANT_BYTES
 from proxy.state.stats_page import Outcome, Skip
 from tests.support.dataplane import Options, dataplane, read_answer, request_bytes, until
 from tests.support.ledgers import check_ledger
+from tests.support.streams import CHUNKED, EVENTS, LAST, chunk
 from tests.support.upstreams import Request, Upstream, answer, echo, hang, raw_answer
 
 KIB = 1024
@@ -73,6 +76,46 @@ async def test_users_who_are_not_mirrored_cost_no_memory(tmp_path: Path) -> None
         gate.set()
         await reader.readexactly(10_000)
         writer.close()
+
+
+async def test_a_stream_is_accounted_for_as_it_grows_and_given_back_at_its_end(
+    tmp_path: Path,
+) -> None:
+    """A kilobyte at a time: never less than what is kept, and no more than that ahead of it."""
+    event = chunk(b"data: %b\n\n" % (b"x" * 90))
+    go: asyncio.Queue[int] = asyncio.Queue()
+
+    async def stream(request: Request, writer: asyncio.StreamWriter) -> None:
+        del request
+        writer.write(EVENTS + CHUNKED)
+        while count := await go.get():
+            for _ in range(count):
+                writer.write(event)
+                await asyncio.sleep(0)
+        writer.write(LAST)
+
+    async with (
+        Upstream(stream) as primary,
+        Upstream(answer(b"c")) as candidate,
+        dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
+    ):
+        worker = plane.worker
+        reader, writer = await plane.connect()
+        with closing(writer):
+            writer.write(request_bytes(b"POST", b"/", b"x", b""))
+            await reader.readuntil(b"\r\n\r\n")
+            await until(lambda: len(worker.shadows) == 0, "the copy's answer")
+            before, kept = worker.held_bytes, 0
+            for count in (1, 3, 20, 50):
+                go.put_nowait(count)
+                await reader.readexactly(count * len(event))
+                kept += count * 98
+                assert kept <= worker.held_bytes - before <= kept + GRANT_BYTES
+            go.put_nowait(0)
+            await reader.readuntil(LAST)
+        (line,) = await plane.pairs(1)
+        assert worker.held_bytes == 0
+    assert line["primary_response_bytes"] == kept
 
 
 async def test_kept_answers_count_against_the_memory_limit(tmp_path: Path) -> None:

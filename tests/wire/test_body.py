@@ -63,6 +63,25 @@ def test_anything_else_is_malformed(data: bytes) -> None:
     assert isinstance(decode(data, list(range(len(data)))), str)
 
 
+@pytest.mark.parametrize("digits", range(1, 17))
+def test_a_size_is_the_same_however_many_digits_it_has(digits: int) -> None:
+    """Few of them are read without the pattern, more with it; 16 are what fits into 64 bits."""
+    data = b"%0*x\r\nhello world\r\n%0*X\r\n0123456789\r\n0\r\n\r\n" % (digits, 11, digits, 10)
+    assert decode(data) == (b"hello world0123456789", b"")
+    assert decode(data, list(range(len(data)))) == (b"hello world0123456789", b"")
+
+
+def test_what_lines_with_extensions_count_does_not_depend_on_cuts() -> None:
+    """The line itself counts, and not the end of the chunk before it."""
+    data, counted = b"1;a\r\nx\r\n2;bc\r\nyz\r\n0;d\r\n", []
+    for cut in range(len(data)):
+        body = ChunkedBody()
+        for part in (data[:cut], data[cut:]):
+            body.read(part)
+        counted.append(body.extra_bytes)
+    assert set(counted) == {len(b"1;a\r\n2;bc\r\n0;d\r\n")}
+
+
 @given(
     st.lists(
         st.tuples(st.binary(min_size=1, max_size=30), st.sampled_from([b"", b";a", b' ; b="c"']))

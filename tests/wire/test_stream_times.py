@@ -45,6 +45,7 @@ def test_what_is_kept_of_a_long_stream_does_not_grow() -> None:
         now_s += 1e-6 * 1.0002**number
     assert sys.getsizeof(times._counts) + 100 * len(times._counts) < 150_000
     assert len(times._counts) < 1000
+    assert len(times._recent_us) < 100
 
 
 def test_a_gap_in_which_the_client_held_the_answer_back_is_left_out() -> None:
