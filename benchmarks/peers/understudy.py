@@ -28,7 +28,7 @@ from proxy.telemetry import monotonic_s
 _WORKER = "understudy: worker "
 _START_S = 20.0
 #: -P: the installed package runs, also when the current folder holds its sources.
-PYTHON = (os.environ.get("UNDERSTUDY_PYTHON", sys.executable), "-P")
+PYTHON = (str(Path(os.environ.get("UNDERSTUDY_PYTHON", sys.executable)).absolute()), "-P")
 _PROBE = """
 import proxy
 from proxy.dataplane import client
