@@ -6,7 +6,8 @@ control page says killed, until the last copy came. The page is watched by polli
 the last look at which it did not say so yet, so the figure is at most too large, by the time until
 the first look that did. On two cores that are full the watcher itself waits for a core while the
 command starts: up to 10 ms, which were taken for the kill's. So it runs at real-time priority where
-that is allowed, and what may be too large in a figure is shown.
+that is allowed, and what may be too large in a figure is shown. It reads the page only when its
+generation has changed: reading it each time took so much of a core that the command came late.
 """
 
 from __future__ import annotations
@@ -208,13 +209,15 @@ class _PageWatch:
     def _look(self) -> None:
         with suppress(AttributeError, OSError):  # another system, or not allowed
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # of this thread
+        seen = -1
         while not self._is_over:
             looked_ns = time.monotonic_ns()
-            if self._page.read().killed & Part.DEFAULT == Part.DEFAULT:
+            generation = self._page.generation()
+            if generation != seen and self._page.read().killed & Part.DEFAULT == Part.DEFAULT:
                 self.killed_ns = time.monotonic_ns()
                 self._is_killed.set()
                 return
-            self.alive_ns = looked_ns
+            seen, self.alive_ns = generation, looked_ns
             time.sleep(_POLL_S)
 
 
