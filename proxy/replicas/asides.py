@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import orjson
-
-from proxy.replicas.messages import VERSION, Beat, Origin
+from proxy.replicas.messages import Beat, Origin, as_json, from_json
 from proxy.replicas.shared import FORGET_MS
 
 
@@ -119,14 +117,14 @@ _WORDS: Final = {kind: word for word, kind in _KINDS.items()}
 _TYPES: Final[Mapping[str, type]] = {
     "route": str, "candidate": str, "weight_bp": int, "config_version": str, "hashed_by": str,
     "keys": dict, "ids": list, "term": int, "revision": int,
-    "outcome": str, "pairs": int, "is_fresh": bool, "waits": str, "gates": list, "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
+    "outcome": str, "pairs": int, "is_fresh": bool, "waits": str, "gates": list,
+    "instance": str, "life": str, "at_ms": int, "who": str, "via": str, "reason": str,
 }  # fmt: skip
 
 
 def encode(message: Aside) -> bytes:
     """Return a message as JSON."""
-    fields = orjson.loads(orjson.dumps(message))
-    return orjson.dumps({"v": VERSION, "kind": _WORDS[type(message)], **fields})
+    return as_json(_WORDS[type(message)], message)
 
 
 def decode(data: bytes) -> Aside:
@@ -135,15 +133,8 @@ def decode(data: bytes) -> Aside:
     Raises:
         ValueError: it is none that this version understands.
     """
-    try:
-        said = orjson.loads(data)
-        if said.pop("v") != VERSION:
-            raise ValueError("a message of another version of Understudy")  # noqa: TRY301 - told as the rest
-        kind = _KINDS[said.pop("kind")]
-        origin = Origin(**_checked(said.pop("origin")))
-        return kind(**_checked(said), origin=origin)
-    except (LookupError, TypeError, AttributeError, ValueError) as exc:
-        raise ValueError(f"no message of a replica: {exc!r}") from exc
+    message: Aside = from_json(data, _KINDS, _checked)
+    return message
 
 
 class Asides:

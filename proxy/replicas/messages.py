@@ -18,7 +18,7 @@ which may tell more within this version: it is counted apart, and is no trouble.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -181,8 +181,39 @@ _NUMBERS: Final = frozenset(
 
 def encode(message: Message) -> bytes:
     """Return a message as JSON."""
+    return as_json(_NAMES[type(message)], message)
+
+
+def as_json(kind: str, message: Any) -> bytes:
+    """Return a message of a kind as JSON: what it says, its kind and the version."""
     fields = orjson.loads(orjson.dumps(message))
-    return orjson.dumps({"v": VERSION, "kind": _NAMES[type(message)], **fields})
+    return orjson.dumps({"v": VERSION, "kind": kind, **fields})
+
+
+def from_json(
+    data: bytes,
+    kinds: Mapping[str, Callable[..., Any]],
+    checked: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Any:
+    """Return the message that `as_json` wrote.
+
+    Args:
+        data: as it was in the topic.
+        kinds: the classes of messages by their kind; each has an `origin`.
+        checked: returns the fields of a message or an origin; raises TypeError for one of a wrong type.
+
+    Raises:
+        ValueError: it is none of these kinds that this version understands.
+    """
+    try:
+        said = orjson.loads(data)
+        if said.pop("v") != VERSION:
+            raise ValueError("a message of another version of Understudy")  # noqa: TRY301 - told as the rest
+        kind = kinds[said.pop("kind")]
+        origin = Origin(**checked(said.pop("origin")))
+        return kind(**checked(said), origin=origin)
+    except (LookupError, TypeError, AttributeError, ValueError) as exc:
+        raise ValueError(f"no message of a replica: {exc!r}") from exc
 
 
 def decode(data: bytes) -> Message:
@@ -191,15 +222,7 @@ def decode(data: bytes) -> Message:
     Raises:
         ValueError: it is none that this version understands.
     """
-    try:
-        said = orjson.loads(data)
-        if said.pop("v") != VERSION:
-            raise ValueError("a message of another version of Understudy")  # noqa: TRY301 - told as the rest
-        kind = _KINDS[said.pop("kind")]
-        origin = Origin(**_checked(said.pop("origin")))
-        message = kind(**_checked(said), origin=origin)
-    except (LookupError, TypeError, AttributeError, ValueError) as exc:
-        raise ValueError(f"no message of a replica: {exc!r}") from exc
+    message: Message = from_json(data, _KINDS, _checked)
     if isinstance(message, Kill) and not 0 <= message.parts <= _EVERY_PART:
         raise ValueError(f"no parts: {message.parts}")
     if isinstance(message, Weight) and not 0 <= message.weight_bp <= _FULL_BP:

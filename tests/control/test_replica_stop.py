@@ -75,7 +75,7 @@ def stop_while(bootstrap: str, topic: str, messages: Sequence[tuple[bytes, bytes
 
     thread = threading.Thread(target=write)
     thread.start()
-    time.sleep(STOP_S)
+    time.sleep(STOP_S)  # the stop under test: the event loop stands still
     thread.join()
 
 

@@ -81,7 +81,7 @@ class _Users(ExitStack):
         """
         for _ in range(60):
             self.ask_on_a_new_one()
-            time.sleep(BEAT_S / 10)
+            time.sleep(BEAT_S / 10)  # so that they come over some beats
             low, high = sorted(self._crew.open_connections())
             if high - low <= 2 + high // TOLERANCE:
                 return True

@@ -43,7 +43,7 @@ class _Peer(asyncio.Protocol):
 
     def take(self, message: bytes) -> None:
         """Act on a whole message."""
-        raise NotImplementedError
+        raise NotImplementedError  # both ends have their own
 
 
 class _Backend(_Peer):
