@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,8 +45,7 @@ class SmallDisk:
 def small_disk(path: Path, *, size_kib: int) -> Iterator[SmallDisk]:
     """Mount a tmpfs at `path` for the block; skips the test for who may not mount."""
     path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(path)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+    if os.geteuid() or not _mount("-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", path):
         pytest.skip("only root may mount a small file system")
     try:
         yield SmallDisk(path)
@@ -57,7 +57,8 @@ def small_disk(path: Path, *, size_kib: int) -> Iterator[SmallDisk]:
 def read_only(directory: Path) -> Iterator[None]:
     """Let nobody make or remove files in `directory` during the block.
 
-    For root, whom modes do not bind, it is mounted over itself, read-only; what is open stays so.
+    For root, whom modes do not bind, a read-only view of it is mounted over it; what is open stays so.
+    The view is made aside: a mount in which somebody just then writes cannot be made read-only.
     """
     if os.geteuid():
         mode = directory.stat().st_mode
@@ -67,12 +68,21 @@ def read_only(directory: Path) -> Iterator[None]:
         finally:
             directory.chmod(mode)
         return
-    bind = ["mount", "--bind", str(directory), str(directory)]
-    if subprocess.run(bind, capture_output=True, check=False).returncode:
+    view = Path(tempfile.mkdtemp(prefix="understudy-view-"))
+    if not _mount("--bind", directory, view):
         pytest.skip("this root may not mount")
     try:
-        remount = ["mount", "-o", "remount,bind,ro", str(directory)]
-        subprocess.run(remount, check=True, capture_output=True)
-        yield
+        assert _mount("-o", "remount,bind,ro", view), f"{view} did not become read-only"
+        assert _mount("--bind", view, directory), f"{directory} did not become read-only"
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
     finally:
-        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+        subprocess.run(["umount", "--lazy", str(view)], check=True)
+        view.rmdir()
+
+
+def _mount(*words: str | Path) -> bool:
+    """Whether `mount` with these arguments did it."""
+    return not subprocess.run(["mount", *words], capture_output=True, check=False).returncode
