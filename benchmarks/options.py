@@ -30,7 +30,7 @@ class Options:
         is_list: only list the benchmarks.
         streams: how many streams of events are open at a time.
         cases: candidates of `hung-candidate`; empty for all.
-        overload_s: seconds of overload of `hung-candidate`, over all cases together.
+        overload_s: seconds of overload of each case of `hung-candidate`, in all rounds together.
         pairs: length of the backlog of `recorder-backlog`.
         plots: folder for the plots.
     """
@@ -70,7 +70,7 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--pin", action="store_true", help="proxies on the first core alone")
     parser.add_argument("--streams", type=_positive, help="of events (default 1000; quick 200)")
     parser.add_argument("--cases", default="", help="such as healthy,hung (default: all)")
-    parser.add_argument("--overload", type=_positive, help="seconds in all (default 120; quick 8)")
+    parser.add_argument("--overload", type=_positive, help="seconds of each (default 120; quick 1)")
     parser.add_argument(
         "--pairs", type=_positive, help="of a backlog (default 5000000; quick 50000)"
     )
@@ -95,7 +95,7 @@ def parse(arguments: list[str]) -> Options:
         is_list=given.list,
         streams=given.streams or (200 if given.quick else 1000),
         cases=tuple(name for name in given.cases.split(",") if name),
-        overload_s=given.overload or (8 if given.quick else 120),
+        overload_s=given.overload or (1 if given.quick else 120),
         pairs=given.pairs or (50_000 if given.quick else 5_000_000),
         plots=given.plots or (QUICK_PLOTS if given.quick else PLOTS),
     )

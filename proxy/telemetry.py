@@ -1,7 +1,7 @@
 """The clocks. Everything that needs time takes it from here or as an argument.
 
 `monotonic_s` is for durations and deadlines, `wall_ns` for the timestamps people read, `uptime_s` for what
-is over when the machine has slept.
+is over when the machine has slept, `thread_cpu_s` for how busy a thread is.
 Pure packages never import this module: time reaches them as an argument.
 """
 
@@ -14,6 +14,9 @@ monotonic_s = time.monotonic  # noqa: TID251 - this is the Clock that the rule a
 
 #: Nanoseconds since the Unix epoch, UTC.
 wall_ns = time.time_ns
+
+#: Seconds of processor time that the calling thread has used.
+thread_cpu_s = time.thread_time
 
 _UPTIME_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

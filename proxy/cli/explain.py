@@ -115,7 +115,7 @@ def _answer(route: Route, plan: Plan, asked: Asked) -> Answer:
     refusal = Guard(route.mirror_only).refusal(asked.method, asked.path, asked.fields)
     guard = f"yes: {guard_words(route.mirror_only)}" if refusal is None else f"no: {refusal}"
     words = {candidate.name: copy_words(candidate) for candidate in route.candidates}
-    if key is None and not plan.is_fixed:
+    if key is None and plan.everyone is None:
         return Answer(
             route=route.name,
             key=origin,

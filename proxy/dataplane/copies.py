@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.proxy_status import Fault
-from proxy.routing.decide import PRIMARY, alone
+from proxy.routing.decide import PRIMARY
 from proxy.state.control_page import Part
 from proxy.state.stats_page import NOT_SENT, Kept, Outcome, Skip
 from proxy.telemetry import monotonic_s
@@ -68,8 +68,8 @@ def start_copies(exchange: Exchange) -> None:
     decision, worker = exchange.decision, exchange.worker
     cells = worker.cells
     assert decision is not None
-    if worker.is_shedding and (decision.mirrors or decision.mirror_primary):
-        decision = shed_copies(exchange)
+    if worker.is_shedding and decision.uncopied is not None:
+        decision = shed_copies(exchange, decision)
     for number in decision.pairs:
         cells[exchange.context.cells.candidates[number].decided] += 1
     for number in decision.mirrors:
@@ -83,7 +83,7 @@ def start_copies(exchange: Exchange) -> None:
         exchange.replicate = _start(exchange, PRIMARY, monotonic_s(), "replicate")
 
 
-def shed_copies(exchange: Exchange) -> Decision:
+def shed_copies(exchange: Exchange, decision: Decision) -> Decision:
     """Make no copy, because the worker is overloaded; return the decision that is left.
 
     Unlike a copy that one candidate's bounds keep back, this leaves no record of its own: a record would
@@ -92,15 +92,11 @@ def shed_copies(exchange: Exchange) -> Decision:
     record, with a primary that was `not_sent`, as where a request may not be asked twice: so the
     evidence of the split leaves out both sides alike.
     """
-    decision, cells = exchange.decision, exchange.worker.cells
-    assert decision is not None
+    left = decision.uncopied
+    assert left is not None
     for number in decision.mirrors:
-        counters = exchange.context.cells.candidates[number]
-        cells[counters.mirror_decided] += 1
-        cells[counters.mirror_shed] += 1
-        cells[counters.decided] += 1
-        cells[counters.pair_shed] += 1
-    exchange.decision = left = alone(exchange.plan, decision.serving)
+        exchange.context.cells.candidates[number].uncopied += 1
+    exchange.decision = left
     if decision.serving == PRIMARY:
         exchange.keep_limit = 0  # what is kept of the request stays: it may have to be sent again
     elif PRIMARY not in exchange.legs:

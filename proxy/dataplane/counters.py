@@ -77,13 +77,19 @@ class Histogram:
 
 
 class CandidateCells:
-    """The counters of one candidate of one route."""
+    """The counters of one candidate of one route.
+
+    Attributes:
+        uncopied: copies that overload has left out since the worker's last tick, which writes them, like
+            durations: an overloaded worker has no time for four stores a request. Those of a worker that
+            is killed are missing on both sides of the ledger.
+    """
 
     __slots__ = (
         "breaker", "canary", "decided", "flushing", "guard_ejections", "guard_failed",
         "guard_latency", "guard_note", "guard_slow", "journaled", "latency", "leg", "leg_ok", "lost",
         "mirror_decided", "mirror_sent", "mirror_shed", "mirror_skipped", "model_kept", "pair_shed",
-        "rescued", "ttfb",
+        "rescued", "ttfb", "uncopied",
     )  # fmt: skip
 
     def __init__(self, layout: Layout, route: str, candidate: str) -> None:
@@ -110,6 +116,16 @@ class CandidateCells:
         self.pair_shed = self.lost[Lost.OVERLOAD]
         self.latency = Histogram(layout, "latency", route, candidate)
         self.ttfb = Histogram(layout, "ttfb", route, candidate)
+        self.uncopied = 0
+
+    def write(self, cells: memoryview[int]) -> None:
+        """Add to the page what was counted and observed since the last time."""
+        self.latency.write(cells)
+        self.ttfb.write(cells)
+        if self.uncopied:
+            for cell in (self.mirror_decided, self.mirror_shed, self.decided, self.pair_shed):
+                cells[cell] += self.uncopied
+            self.uncopied = 0
 
 
 class RouteCells:
@@ -134,7 +150,9 @@ class RouteCells:
             CandidateCells(layout, route.name, c.name) for c in route.candidates
         )
 
-    def histograms(self) -> list[Histogram]:
-        """Return those of the route and of its candidates."""
-        of_candidates = [h for cells in self.candidates for h in (cells.latency, cells.ttfb)]
-        return [self.latency, self.ttfb, *of_candidates]
+    def write(self, cells: memoryview[int]) -> None:
+        """Add to the page what was counted and observed since the last time, of candidates too."""
+        self.latency.write(cells)
+        self.ttfb.write(cells)
+        for candidate in self.candidates:
+            candidate.write(cells)

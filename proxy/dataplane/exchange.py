@@ -203,8 +203,8 @@ class Exchange:
     def _begin(self, decision: Decision) -> None:
         """Send the serving leg what there is of the request."""
         self.is_begun = True
-        if self.worker.is_shedding and (decision.mirrors or decision.mirror_primary):
-            decision = shed_copies(self)
+        if self.worker.is_shedding and decision.uncopied is not None:
+            decision = shed_copies(self, decision)
         if decision.serving != PRIMARY:
             self._count_canary(decision)
         self.shared = shared_block(self.head, self.request_id, self.client.peer_lines)
@@ -255,7 +255,7 @@ class Exchange:
             self.decision = decision = decide(self.plan, b"", b"")
             return decision
         self.key = key
-        unit = b"" if self.plan.is_fixed else unit_of(self.plan, key)
+        unit = b"" if self.plan.everyone is not None else unit_of(self.plan, key)
         head = self.head
         self.may_repeat = head.method in context.repeatable or context.guard.may_repeat(
             head.method, head.path, head.fields

@@ -98,7 +98,7 @@ class Gauges:
         self._due_s = now_s + self._tick_s
         worker = self._worker
         cells = worker.cells
-        self.write_histograms()
+        self.write_observed()
         cells[self._captured] = worker.held_bytes
         cells[self._buffered] = worker.journal.buffered_bytes
         for cell, total in zip(self._journal, worker.journal.totals(), strict=True):
@@ -123,12 +123,11 @@ class Gauges:
             served = sum(cells[cell] for cell in counters.served.values())
             cells[counters.in_flight] = max(0, cells[counters.routed] - served)
 
-    def write_histograms(self) -> None:
-        """Write the durations that were observed since the last time."""
+    def write_observed(self) -> None:
+        """Write the durations, and what overload left out, since the last time."""
         self._lag.write(self._worker.cells)
         for context in self._worker.contexts:
-            for histogram in context.cells.histograms():
-                histogram.write(self._worker.cells)
+            context.cells.write(self._worker.cells)
 
     def write_log(self) -> None:
         """Write what the access log has counted since the last time."""

@@ -81,7 +81,7 @@ class Revisions:
         kept_pools = [pool for pool in self.pools if pool.in_flight or id(pool) in named]
         if len(kept) == len(self.contexts) and len(kept_pools) == len(self.pools):
             return
-        worker.gauges.write_histograms()  # their last observations
+        worker.gauges.write_observed()  # their last observations
         for pool in self.pools:
             if pool not in kept_pools:
                 pool.close()

@@ -1,8 +1,8 @@
 """Looks at the event loop of a worker and tells it when to make no copies.
 
 What overload is, `proxy.routing.overload` decides. The look is a part of the worker's tick; when one
-comes late, others follow each `SOON_S`, so that a queue is found within some 50 ms, and a worker that
-has little to do is not woken up for it.
+comes late, others follow at each turn of the loop, so that a queue is found within some 100 ms, and a worker
+that has little to do is not woken up for it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.config.resolved import Config
 from proxy.routing.overload import Overload
-from proxy.telemetry import monotonic_s
+from proxy.telemetry import monotonic_s, thread_cpu_s
 
 if TYPE_CHECKING:
     from proxy.dataplane.worker import Worker
 
-#: From a look that was late to the next.
-SOON_S: Final = 0.005
+#: From a look that was late to the next: less than a turn of a loop that is late takes. So the next look
+#: comes with the next turn, and is as late as what has to wait for a whole turn.
+SOON_S: Final = 0.001
 
 logger = logging.getLogger("understudy.worker")
 
@@ -59,7 +60,8 @@ class Shedding:
         """
         cells, cell = self._worker.cells, self._worker.received_cell
         received, self._received = self._received, cells[cell]
-        if self.overload.look(now_s - due_s, max(0, self._received - received), now_s):
+        came = max(0, self._received - received)
+        if self.overload.look(now_s - due_s, came, thread_cpu_s(), now_s):
             self._look_soon(now_s)
         if self.overload.is_shedding is not self._worker.is_shedding:
             self._tell(now_s)

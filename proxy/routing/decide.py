@@ -34,6 +34,7 @@ class Decision:
         assign_prob: probability with which this key's backend was chosen to serve.
         sample_probs: for each candidate, the probability that a pair is recorded, given who serves.
         pairs: the candidates that get a record, the serving one first.
+        uncopied: what is left of it where no copies can be made; None: it has none.
     """
 
     serving: int
@@ -43,6 +44,7 @@ class Decision:
     assign_prob: float
     sample_probs: tuple[float, ...]
     pairs: tuple[int, ...]
+    uncopied: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Plan:
     Attributes:
         shares: one per candidate, in the order of the config.
         has_canary: some candidate serves live traffic.
-        is_fixed: every key gets the same decision.
+        everyone: the decision that every key gets; None where it depends on the key.
         is_recorded: pairs are recorded at all, per candidate.
         seen: the decisions made so far, by what they depend on.
     """
@@ -75,10 +77,10 @@ class Plan:
     has_canary: bool
     primary_prob: float
     replicate: int
-    is_fixed: bool
+    everyone: Decision | None
     is_recorded: tuple[bool, ...]
     ramp: tuple[tuple[int, int], ...]
-    seen: dict[tuple[int, tuple[int, ...], bool], Decision]
+    seen: dict[tuple[int, tuple[int, ...] | None, bool], Decision]
 
 
 def make_plan(
@@ -109,15 +111,19 @@ def make_plan(
         recorded.append(not dead & Part.RECORD)
         ramp.append((live.ramp_step, live.weight_bp))
     weight_sum = sum(share.weight_bp for share in shares)
+    primary_prob = 1 - weight_sum / FULL_BP
+    is_fixed = not (weight_sum or route.replicate_bp) and all(
+        share.mirror_bp in (0, FULL_BP) for share in shares
+    )
+    everybody = tuple(number for number, share in enumerate(shares) if share.mirror_bp)
     return Plan(
         route=route,
         salted=unit_hash(salt_of("split", route.name)),
         shares=tuple(shares),
         has_canary=weight_sum > 0,
-        primary_prob=1 - weight_sum / FULL_BP,
+        primary_prob=primary_prob,
         replicate=threshold(route.replicate_bp),
-        is_fixed=not (weight_sum or route.replicate_bp)
-        and all(share.mirror_bp in (0, FULL_BP) for share in shares),
+        everyone=_decision(tuple(shares), primary_prob, PRIMARY, everybody) if is_fixed else None,
         is_recorded=tuple(recorded),
         ramp=tuple(ramp),
         seen={},
@@ -135,11 +141,11 @@ def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> D
     Args:
         plan: the route under the control state of now.
         key: the split key.
-        unit: `unit_of(plan, key)`; of no matter where the plan `is_fixed`.
+        unit: `unit_of(plan, key)`; of no matter where there is one decision for everyone.
         may_repeat: the route's guard lets the request be sent twice; else it goes to one backend.
     """
-    if plan.is_fixed and may_repeat:
-        return plan.seen.get(_FIXED) or _remember(plan, _FIXED, _everyone(plan))
+    if plan.everyone is not None and may_repeat:
+        return plan.everyone
     serving = _serving(plan, unit) if plan.has_canary else PRIMARY
     if not may_repeat:
         return alone(plan, serving)
@@ -149,20 +155,12 @@ def decide(plan: Plan, key: bytes, unit: bytes, *, may_repeat: bool = True) -> D
         if number != serving and share.mirror and _mirrored(share, key)
     )
     replicated = int.from_bytes(unit[16:24], "big") < plan.replicate
-    found = serving, mirrors, replicated
-    return plan.seen.get(found) or _remember(plan, found, found)
+    return _remembered(plan, (serving, mirrors, replicated))
 
 
 def alone(plan: Plan, serving: int) -> Decision:
     """Return the decision that `serving` (a candidate's number or `PRIMARY`) gets a request, and nobody a copy."""
-    found = serving, _ALONE, False
-    return plan.seen.get(found) or _remember(plan, found, (serving, (), False))
-
-
-#: Stands for "the only decision" in `Plan.seen`.
-_FIXED: tuple[int, tuple[int, ...], bool] = (PRIMARY, (PRIMARY,), False)
-#: Stands there for the mirrors of a request that goes to one backend only.
-_ALONE: tuple[int, ...] = (PRIMARY - 1,)
+    return _remembered(plan, (serving, None, False))
 
 
 def _serving(plan: Plan, unit: bytes) -> int:
@@ -173,35 +171,45 @@ def _serving(plan: Plan, unit: bytes) -> int:
     return PRIMARY
 
 
-def _everyone(plan: Plan) -> tuple[int, tuple[int, ...], bool]:
-    return PRIMARY, tuple(n for n, share in enumerate(plan.shares) if share.mirror_bp), False
-
-
-def _remember(
-    plan: Plan,
-    name: tuple[int, tuple[int, ...], bool],
-    found: tuple[int, tuple[int, ...], bool],
-) -> Decision:
+def _remembered(plan: Plan, name: tuple[int, tuple[int, ...] | None, bool]) -> Decision:
     """Make a decision once; for n candidates there are at most 2 * (n + 1) * 2**n, and n + 1 alone."""
-    serving, mirrors, replicated = found
-    is_canary, is_alone = serving != PRIMARY, name[1] is _ALONE
-    mirror_primary = is_canary and not is_alone and bool(mirrors or plan.shares[serving].mirror_bp)
-    weight_bp = plan.shares[serving].weight_bp if is_canary else 0
-    decision = Decision(
+    found = plan.seen.get(name)
+    if found is None:
+        serving, mirrors, is_replicated = name
+        found = _decision(
+            plan.shares, plan.primary_prob, serving, mirrors, is_replicated=is_replicated
+        )
+        if len(plan.seen) < _MAX_SEEN:
+            plan.seen[name] = found
+    return found
+
+
+def _decision(
+    shares: tuple[Share, ...],
+    primary_prob: float,
+    serving: int,
+    mirrors: tuple[int, ...] | None,
+    *,
+    is_replicated: bool = False,
+) -> Decision:
+    """Return a decision; without `mirrors` nobody may get a copy, whatever the key."""
+    is_canary, is_alone = serving != PRIMARY, mirrors is None
+    mirrors = mirrors or ()
+    mirror_primary = is_canary and not is_alone and bool(mirrors or shares[serving].mirror_bp)
+    has_copies = bool(mirrors) or mirror_primary
+    return Decision(
         serving=serving,
         mirrors=mirrors,
         mirror_primary=mirror_primary,
-        replicate=replicated and bool(mirrors or mirror_primary),
-        assign_prob=weight_bp / FULL_BP if is_canary else plan.primary_prob,
+        replicate=is_replicated and has_copies,
+        assign_prob=shares[serving].weight_bp / FULL_BP if is_canary else primary_prob,
         sample_probs=tuple(
             1.0 if number == serving else 0.0 if is_alone else share.mirror_bp / FULL_BP
-            for number, share in enumerate(plan.shares)
+            for number, share in enumerate(shares)
         ),
         pairs=(serving, *mirrors) if is_canary else mirrors,
+        uncopied=_decision(shares, primary_prob, serving, None) if has_copies else None,
     )
-    if len(plan.seen) < _MAX_SEEN:
-        plan.seen[name] = decision
-    return decision
 
 
 _MAX_SEEN = 1024

@@ -18,9 +18,11 @@ busiest minutes, when a model may do worse, are missing, and no `sample_weight` 
 Each look is clipped and smoothed, so that one stall, or two, of any length does not count. After a late
 look the next ones come quickly (`look` says so): three or four decide.
 
-It ends when lag or queue has been below half its limit for `FIRST_HOLD_S`. Where the copies themselves
-make the overload, it begins again at once; then the wait is twice as long, up to `LONGEST_HOLD_S`, so that
-trying costs users less than one request in a hundred.
+It ends when lag or queue has been below half its limit for `FIRST_HOLD_S`, and copies would fit: a worker
+that is busy for more than `ROOM` of the time without them would be overloaded with them at once. What else
+keeps it busy (streams that go on, say) may be none of that, so after `LONGEST_HOLD_S` without signs it ends
+in any case. Where the copies make the overload nevertheless, it begins again at once; then the wait is twice
+as long, up to `LONGEST_HOLD_S`. So trying costs users less than one request in a hundred.
 """
 
 from __future__ import annotations
@@ -37,14 +39,26 @@ _CLIP: Final = 2.0
 #: To begin with, and at most, in seconds without signs until copies are made again.
 FIRST_HOLD_S: Final = 1.0
 LONGEST_HOLD_S: Final = 32.0
+#: Share of a core, without copies, that leaves room for them: a mirrored request costs 2.5 times as much.
+ROOM: Final = 0.4
+#: Seconds over which a worker's use of its core is averaged, while it makes no copies.
+_USE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class OverloadStatistics:
-    """A snapshot: smoothed lag and queue, how long signs must stay away, and how often it began."""
+    """A snapshot.
+
+    Attributes:
+        lag_s, queue: smoothed.
+        use: share of a core that is used without copies; 1.0 while they are made.
+        hold_s: how long signs must stay away.
+        begun: how often it began.
+    """
 
     lag_s: float
     queue: float
+    use: float
     hold_s: float
     begun: int
 
@@ -58,7 +72,7 @@ class Overload:
 
     __slots__ = (
         "_begun", "_busy_s", "_ended_s", "_hold_s", "_lag_s", "_limit_s", "_queue", "_then_s",
-        "is_shedding",
+        "_use", "_used_s", "is_shedding",
     )  # fmt: skip
 
     def __init__(self, limit_s: float, now_s: float) -> None:
@@ -73,18 +87,20 @@ class Overload:
         self._then_s = self._busy_s = self._ended_s = now_s
         self._hold_s = FIRST_HOLD_S
         self._begun = 0
+        self._use, self._used_s = 1.0, 0.0
         self.is_shedding = False
 
     def statistics(self) -> OverloadStatistics:
         """Return a snapshot."""
-        return OverloadStatistics(self._lag_s, self._queue, self._hold_s, self._begun)
+        return OverloadStatistics(self._lag_s, self._queue, self._use, self._hold_s, self._begun)
 
-    def look(self, late_s: float, requests: int, now_s: float) -> bool:
+    def look(self, late_s: float, requests: int, used_s: float, now_s: float) -> bool:
         """Take one look at the event loop; return whether the next should come soon.
 
         Args:
             late_s: how much later than planned it comes.
             requests: that have come since the last look.
+            used_s: processor time of the worker, ever.
             now_s: monotonic seconds; a time that has passed changes nothing.
         """
         span_s = now_s - self._then_s
@@ -92,6 +108,7 @@ class Overload:
             return False
         self._then_s = now_s
         late_s = max(late_s, 0.0)
+        self._note_use(used_s, span_s)
         waiting = min(requests * min(late_s / span_s, 1.0), _CLIP * LEAST_QUEUE)
         self._queue += _WEIGHT * (waiting - self._queue)
         self._lag_s += _WEIGHT * (min(late_s, _CLIP * self._limit_s) - self._lag_s)
@@ -107,6 +124,13 @@ class Overload:
         """Tell whether lag and queue both are above a share of their limits."""
         return self._lag_s > share * self._limit_s and self._queue > share * LEAST_QUEUE
 
+    def _note_use(self, used_s: float, span_s: float) -> None:
+        """Average the share of a core that is used; with copies it says nothing of what is without."""
+        weight = min(span_s / _USE_S, 1.0)
+        share = (used_s - self._used_s) / span_s
+        self._used_s = used_s
+        self._use = self._use + weight * (share - self._use) if self.is_shedding else 1.0
+
     def _begin(self, now_s: float) -> None:
         self.is_shedding = True
         self._begun += 1
@@ -117,6 +141,8 @@ class Overload:
     def _look_for_the_end(self, now_s: float) -> None:
         if self._is_above(0.5):
             self._busy_s = now_s
-        elif now_s - self._busy_s >= self._hold_s:
+            return
+        hold_s = self._hold_s if self._use < ROOM else LONGEST_HOLD_S
+        if now_s - self._busy_s >= hold_s:
             self.is_shedding = False
             self._ended_s = now_s

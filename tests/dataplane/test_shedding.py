@@ -123,7 +123,7 @@ def overload(plane: Plane) -> None:
     found, now_s = plane.worker.shedding.overload, monotonic_s()
     while not found.is_shedding:
         now_s += 0.001
-        found.look(1.0, 10_000, now_s)
+        found.look(1.0, 10_000, 0.0, now_s)
 
 
 async def test_its_begin_and_its_end_are_told_once(
@@ -178,9 +178,9 @@ async def test_a_late_look_is_followed_by_others_at_once(tmp_path: Path) -> None
 
             is_shedding = False
 
-            def look(self, late_s: float, requests: int, now_s: float) -> bool:
+            def look(self, late_s: float, requests: int, used_s: float, now_s: float) -> bool:
                 looks.append(now_s)
-                return look(late_s, requests, now_s)
+                return look(late_s, requests, used_s, now_s)
 
         plane.worker.shedding.overload = Counted()  # type: ignore[assignment]
         time.sleep(0.1)  # noqa: ASYNC251 - the stall under test

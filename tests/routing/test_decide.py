@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, strategies as st
 
 from proxy.config.resolved import Candidate, Route
-from proxy.routing.decide import PRIMARY, Decision, decide, make_plan, unit_of
+from proxy.routing.decide import PRIMARY, Decision, alone, decide, make_plan, unit_of
 from proxy.state.control_page import ControlState, Part, for_config
 from proxy.state.kill import Scope, kill, set_weight
 from tests.support.resolved_config import small_config
@@ -81,6 +81,19 @@ def test_without_a_state_only_the_primary_is_used(key: bytes) -> None:
     """An unreadable control page is no reason to try anything."""
     found = decision(None, key)
     assert (found.serving, found.mirrors, found.replicate) == (PRIMARY, (), False)
+
+
+@given(KEYS, BP, BP)
+def test_where_no_copies_can_be_made_the_same_one_serves_alone(key: bytes, a: int, b: int) -> None:
+    """What is left of a decision with copies; one without has no other."""
+    plan = make_plan(CONFIG.routes[0], state_of(v2=min(a, 5_000), v3=min(b, 5_000)))
+    found = decide(plan, key, unit_of(plan, key))
+    bare = alone(plan, found.serving)
+    assert found.uncopied == (bare if found.mirrors or found.mirror_primary else None)
+    assert bare.uncopied is None
+    assert (bare.mirrors, bare.mirror_primary, bare.replicate) == ((), False, False)
+    assert bare.pairs == (() if found.serving == PRIMARY else (found.serving,))
+    assert bare.assign_prob == found.assign_prob
 
 
 @given(KEYS)

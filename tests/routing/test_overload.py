@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from hypothesis import given, strategies as st
 
-from proxy.routing.overload import FIRST_HOLD_S, LEAST_QUEUE, LONGEST_HOLD_S, Overload
+from proxy.routing.overload import FIRST_HOLD_S, LEAST_QUEUE, LONGEST_HOLD_S, ROOM, Overload
 
 LIMIT_S = 0.005
 TICK_S = 0.05
-SOON_S = 0.005
+SOON_S = 0.001
 BUSY_PER_S = 20_000.0
 
 
@@ -18,21 +18,29 @@ class Watch:
     """A worker's looks at its loop, as `proxy.dataplane.shedding` times them."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self.now_s = 0.0
+        self.now_s = self.used_s = 0.0
         self.overload = Overload(limit_s, 0.0)
         self._is_soon = False
 
-    def look(self, late_s: float, rate: float) -> bool:
-        """Look after the time that was planned and `late_s`, at `rate` requests per second."""
+    def look(self, late_s: float, rate: float, use: float = 0.0) -> bool:
+        """Look after the time that was planned and `late_s`.
+
+        Args:
+            late_s: how late it is.
+            rate: requests per second.
+            use: share of its core that the worker has used.
+        """
         span_s = (SOON_S if self._is_soon else TICK_S) + late_s
         self.now_s += span_s
-        self._is_soon = self.overload.look(late_s, round(rate * span_s), self.now_s)
+        self.used_s += use * span_s
+        came = round(rate * span_s)
+        self._is_soon = self.overload.look(late_s, came, self.used_s, self.now_s)
         return self.overload.is_shedding
 
-    def until(self, late_s: float, rate: float, *, is_shedding: bool) -> float:
-        """Return for how long `late_s` and `rate` last until it is so."""
+    def until(self, late_s: float, rate: float, use: float = 0.0, *, is_shedding: bool) -> float:
+        """Return for how long `late_s`, `rate` and `use` last until it is so."""
         since_s = self.now_s
-        while self.look(late_s, rate) is not is_shedding:
+        while self.look(late_s, rate, use) is not is_shedding:
             assert self.now_s - since_s < 100, "never"
         return self.now_s - since_s
 
@@ -69,7 +77,7 @@ def test_few_requests_at_a_time_are_mirrored_however_late_the_loop_is(
     overload, now_s = Overload(LIMIT_S, 0.0), 0.0
     for late_s, waiting in turns:
         now_s += SOON_S + late_s
-        overload.look(late_s, waiting, now_s)
+        overload.look(late_s, waiting, now_s, now_s)
         assert not overload.is_shedding
 
 
@@ -107,6 +115,26 @@ def test_a_long_stall_while_shedding_prolongs_it() -> None:
         assert watch.look(0.02, BUSY_PER_S)
 
 
+@given(st.floats(ROOM + 0.05, 1))
+def test_it_lasts_while_the_worker_has_no_room_for_copies(use: float) -> None:
+    """Without them the loop may be in time, and would not be with them. Not for ever: see the module."""
+    watch = Watch()
+    watch.until(0.02, BUSY_PER_S, use, is_shedding=True)
+    took_s = watch.until(0.0, BUSY_PER_S, use, is_shedding=False)
+    assert LONGEST_HOLD_S <= took_s <= LONGEST_HOLD_S + 10 * TICK_S
+
+
+@given(st.floats(0, ROOM - 0.05), st.floats(ROOM, 1))
+def test_it_ends_soon_once_there_is_room(later: float, before: float) -> None:
+    """However long there was none, and whatever copies took before."""
+    watch = Watch()
+    watch.until(0.02, BUSY_PER_S, 1.0, is_shedding=True)
+    for _ in range(100):
+        assert watch.look(0.0, BUSY_PER_S, before)
+    took_s = watch.until(0.0, BUSY_PER_S, later, is_shedding=False)
+    assert took_s <= FIRST_HOLD_S * 4
+
+
 def trial(watch: Watch) -> Iterator[float]:
     """Yield how long each pause is where the copies themselves make the overload."""
     while True:
@@ -141,9 +169,9 @@ def test_after_a_time_without_overload_the_pauses_are_short_again() -> None:
 def test_a_clock_that_stands_changes_nothing() -> None:
     """Two looks at the same time are one."""
     overload = Overload(LIMIT_S, 1.0)
-    overload.look(0.02, 1000, 1.1)
+    overload.look(0.02, 1000, 0.5, 1.1)
     before = overload.statistics()
-    assert not overload.look(0.02, 1000, 1.1)
+    assert not overload.look(0.02, 1000, 0.6, 1.1)
     assert overload.statistics() == before
     assert before.queue > 0
     assert before.lag_s > 0

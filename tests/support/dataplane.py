@@ -145,7 +145,7 @@ class Plane:
 
     def count(self, name: str, *labels: str) -> int:
         """Return one counter, with what the next tick would write of durations."""
-        self.worker.gauges.write_histograms()
+        self.worker.gauges.write_observed()
         return self.worker.stats.get(name, *labels)
 
     def change(self, change: Callable[[ControlState], ControlState]) -> None:
