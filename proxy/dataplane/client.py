@@ -21,7 +21,7 @@ from proxy.dataplane.answering import Answering
 from proxy.dataplane.deadlines import Stage
 from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.half_closed import CONTINUE, set_reset_on_close, watch
-from proxy.dataplane.peers import peer_of
+from proxy.dataplane.peers import has_unread, peer_of
 from proxy.dataplane.tunnel import TunnelEnd, open_exchange
 from proxy.wire.body import ChunkedBody, ChunkError, LengthBody
 from proxy.wire.partial_head import HeadFault, PartialHead
@@ -135,9 +135,12 @@ class ClientConnection(Answering):
             self._go_on()
 
     def shutdown(self) -> None:
-        """Called by uvicorn at its graceful stop: answer what is under way, then close."""
+        """Called by uvicorn at its graceful stop: answer what is under way, then close.
+
+        A request that has come and is not read yet is under way, too: to close now would reset it.
+        """
         self.keep_alive = False
-        if self._serving is None:
+        if self._serving is None and not has_unread(self.transport):
             self._close()
 
     # Reading.

@@ -1,8 +1,11 @@
-"""Who is at the other end of a client connection, as its socket says."""
+"""Who is at the other end of a client connection, and what it has sent, as its socket says."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 
 
 def peer_of(transport: asyncio.Transport) -> tuple[bytes, bytes]:
@@ -13,3 +16,12 @@ def peer_of(transport: asyncio.Transport) -> tuple[bytes, bytes]:
         host = host[len("::ffff:") :]
     scheme = b"https" if transport.get_extra_info("sslcontext") else b"http"
     return host.partition("%")[0].encode(), scheme  # without the zone, which is ours alone
+
+
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Tell whether something waits in the socket that the loop has not read."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return False
+    waiting = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder) > 0
