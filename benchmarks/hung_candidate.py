@@ -237,8 +237,9 @@ def _of(samples: Sequence[Sample], case: str, part: str) -> list[Sample]:
     return sorted(same, key=lambda one: one.round)
 
 
-def _names(samples: Sequence[Sample]) -> list[str]:
-    found = {one.case for one in samples}
+def _names(samples: Sequence[Sample], part: str) -> list[str]:
+    """Return the cases that were measured in a part."""
+    found = {one.case for one in samples if one.part == part}
     return [name for name in (OFF, *Fault) if name in found]
 
 
@@ -268,7 +269,7 @@ def _beside_off(samples: Sequence[Sample], name: str, part: str) -> str:
 def _table(samples: Sequence[Sample], part: str) -> Table:
     """Return the medians of every case of one part."""
     rows = []
-    for name in _names(samples):
+    for name in _names(samples, part):
         group = _of(samples, name, part)
         p999 = [one.p999_ms for one in group if one.p999_ms is not None]
         mirrored = [one.mirrored for one in group if one.mirrored is not None]
@@ -300,18 +301,18 @@ def _claims(samples: Sequence[Sample]) -> list[Claim]:
     part = "constant rate"
     what = "primary's p99, healthy candidate less mirror off"
     found = [judged(what, claims.ISOLATION_P99, _added(samples, Fault.HEALTHY, OFF, part))]
-    for name in _names(samples):
+    for name in _names(samples, part):
         if name not in (OFF, Fault.HEALTHY):
             what = f"primary's p99, candidate {name} less healthy"
             gap = _added(samples, name, Fault.HEALTHY, part)
             found.append(judged(what, claims.ISOLATION_P99, gap))
-    for name in _names(samples):
+    for name in _names(samples, "overload"):
         if name != OFF:
             what = f"primary's p99 under overload, candidate {name} over mirror off"
             found.append(judged(what, claims.OVERLOAD_P99, _over_off(samples, name)))
     flat = [
         value
-        for name in _names(samples)
+        for name in _names(samples, "overload")
         for one in _of(samples, name, "overload")
         if (value := flatness([size for _, size in one.memory])) is not None
     ]
@@ -355,7 +356,7 @@ def _latency_chart(samples: Sequence[Sample]) -> Chart:
                 label,
                 tuple(
                     (name, spread([of(one) for one in _of(samples, name, "constant rate")]))
-                    for name in _names(samples)
+                    for name in _names(samples, "constant rate")
                 ),
             )
             for label, of in quantities
@@ -367,7 +368,7 @@ def _latency_chart(samples: Sequence[Sample]) -> Chart:
 def _memory_chart(samples: Sequence[Sample]) -> Chart:
     """Return the worker's memory over the time of the overload."""
     series = []
-    for name in _names(samples):
+    for name in _names(samples, "overload"):
         for one in _of(samples, name, "overload")[:1]:
             points = tuple((at_s, spread([size / 1e6])) for at_s, size in one.memory)
             series.append(Series(name, points))
