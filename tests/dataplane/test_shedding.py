@@ -15,7 +15,7 @@ from proxy.control.ledger import imbalances
 from proxy.control.snapshot import Observer
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
-from tests.support.upstreams import Upstream, echo, unused_port
+from tests.support.upstreams import Upstream, closes_the_second, echo, unused_port
 
 NAMES = ("iris", "v2")
 LIMITS = {"mirror_lag_s": 0.005}
@@ -96,6 +96,21 @@ async def test_a_canary_that_fails_is_rescued(tmp_path: Path) -> None:
         (line,) = await plane.pairs(1)
         await balanced(plane)
     assert (line["rescued"], line["primary_status"]) == (True, "ok")
+
+
+async def test_what_met_a_stale_connection_is_sent_again(tmp_path: Path) -> None:
+    """The body is kept for that alone: no user gets an error because there are no copies."""
+    async with (
+        Upstream(closes_the_second()) as primary,
+        Upstream(echo) as candidate,
+        dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
+    ):
+        plane.worker.is_shedding = True
+        for _ in range(2):
+            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+        assert plane.worker.pools["primary"].statistics().retried == 1
+        await balanced(plane)
+        assert not candidate.requests
 
 
 async def test_an_overload_that_comes_while_a_body_comes_counts(tmp_path: Path) -> None:
