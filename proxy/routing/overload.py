@@ -127,7 +127,7 @@ class Overload:
     def _note_use(self, used_s: float, span_s: float) -> None:
         """Average the share of a core that is used; with copies it says nothing of what is without."""
         weight = min(span_s / _USE_S, 1.0)
-        share = (used_s - self._used_s) / span_s
+        share = min((used_s - self._used_s) / span_s, 1.0)
         self._used_s = used_s
         self._use = self._use + weight * (share - self._use) if self.is_shedding else 1.0
 

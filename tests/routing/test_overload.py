@@ -135,6 +135,14 @@ def test_it_ends_soon_once_there_is_room(later: float, before: float) -> None:
     assert took_s <= FIRST_HOLD_S * 4
 
 
+def test_what_a_thread_used_before_it_was_watched_is_no_use_of_now() -> None:
+    """A core is used once at most, whatever the thread's clock says at the first look."""
+    watch = Watch()
+    watch.until(0.02, BUSY_PER_S, is_shedding=True)
+    watch.used_s += 1000
+    assert watch.until(0.0, BUSY_PER_S, is_shedding=False) < 2 * FIRST_HOLD_S
+
+
 def trial(watch: Watch) -> Iterator[float]:
     """Yield how long each pause is where the copies themselves make the overload."""
     while True:

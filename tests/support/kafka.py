@@ -215,8 +215,10 @@ class Broker:
             self._process = None
 
     def freeze(self) -> None:
-        """Stop it from answering while its sockets stay open."""
+        """Stop it from answering while its sockets stay open; each of its threads has stopped by then."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None and self.is_running:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Let a frozen broker go on."""
