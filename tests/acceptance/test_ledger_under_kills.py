@@ -15,11 +15,13 @@ import sys
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.errors import StateError
 from proxy.state.stats_file import read_stats
 from proxy.state.stats_page import Lost
 from proxy.telemetry import monotonic_s
@@ -139,6 +141,14 @@ def _kill(instance: Instance, name: str) -> bool:
     return False
 
 
+def _has_books(instance: Instance, index: int) -> bool:
+    """Return whether a worker counts; an instance serves as soon as one of them does."""
+    with suppress(StateError):
+        read_stats(instance.state_dir, index)
+        return True
+    return False
+
+
 class WorkerBooks:
     """What one worker's page says, which outlives it."""
 
@@ -241,6 +251,8 @@ async def test_the_ledger_adds_up_after_every_kill(tmp_path: Path, record_proper
         servers = {n: await stack.enter_async_context(Upstream(echo)) for n in ("p", *CANDIDATES)}
         config = _config({name: server.port for name, server in servers.items()})
         instance = stack.enter_context(running(config, tmp_path))
+        for index in range(WORKERS):
+            await until(partial(_has_books, instance, index), f"worker {index}", 10)
         load, found = Load(instance.runtime["listen"]), Found(PairIds(instance.state_dir))
         async with asyncio.TaskGroup() as group:
             clients = [group.create_task(load.client()) for _ in range(CLIENTS)]

@@ -7,6 +7,7 @@ bare protocols, some 20 us a request, where streams and tasks would take ten tim
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
@@ -23,7 +24,7 @@ _REQUEST = (
 )
 
 
-class _Peer(asyncio.Protocol):
+class _Peer(asyncio.Protocol, ABC):
     """One end of a connection whose messages all end with the same body."""
 
     def __init__(self) -> None:
@@ -41,9 +42,9 @@ class _Peer(asyncio.Protocol):
             message, self._received = self._received, b""
             self.take(message)
 
+    @abstractmethod
     def take(self, message: bytes) -> None:
         """Act on a whole message."""
-        raise NotImplementedError  # both ends have their own
 
 
 class _Backend(_Peer):
