@@ -68,7 +68,7 @@ def start_copies(exchange: Exchange) -> None:
     decision, worker = exchange.decision, exchange.worker
     cells = worker.cells
     assert decision is not None
-    if worker.is_shedding and decision.uncopied is not None:
+    if worker.is_shedding and decision.alone is not None:
         decision = shed_copies(exchange, decision)
     for number in decision.pairs:
         cells[exchange.context.cells.candidates[number].decided] += 1
@@ -92,10 +92,10 @@ def shed_copies(exchange: Exchange, decision: Decision) -> Decision:
     record, with a primary that was `not_sent`, as where a request may not be asked twice: so the
     evidence of the split leaves out both sides alike.
     """
-    left = decision.uncopied
+    left = decision.alone
     assert left is not None
     for number in decision.mirrors:
-        exchange.context.cells.candidates[number].uncopied += 1
+        exchange.context.cells.candidates[number].shed += 1
     exchange.decision = left
     if decision.serving == PRIMARY:
         exchange.keep_limit = 0  # what is kept of the request stays: it may have to be sent again

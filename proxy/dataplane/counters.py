@@ -80,7 +80,7 @@ class CandidateCells:
     """The counters of one candidate of one route.
 
     Attributes:
-        uncopied: copies that overload has left out since the worker's last tick, which writes them, like
+        shed: copies that overload has left out since the worker's last tick, which writes them, like
             durations: an overloaded worker has no time for four stores a request. Those of a worker that
             is killed are missing on both sides of the ledger.
     """
@@ -89,7 +89,7 @@ class CandidateCells:
         "breaker", "canary", "decided", "flushing", "guard_ejections", "guard_failed",
         "guard_latency", "guard_note", "guard_slow", "journaled", "latency", "leg", "leg_ok", "lost",
         "mirror_decided", "mirror_sent", "mirror_shed", "mirror_skipped", "model_kept", "pair_shed",
-        "rescued", "ttfb", "uncopied",
+        "rescued", "shed", "ttfb",
     )  # fmt: skip
 
     def __init__(self, layout: Layout, route: str, candidate: str) -> None:
@@ -116,16 +116,16 @@ class CandidateCells:
         self.pair_shed = self.lost[Lost.OVERLOAD]
         self.latency = Histogram(layout, "latency", route, candidate)
         self.ttfb = Histogram(layout, "ttfb", route, candidate)
-        self.uncopied = 0
+        self.shed = 0
 
     def write(self, cells: memoryview[int]) -> None:
         """Add to the page what was counted and observed since the last time."""
         self.latency.write(cells)
         self.ttfb.write(cells)
-        if self.uncopied:
+        if self.shed:
             for cell in (self.mirror_decided, self.mirror_shed, self.decided, self.pair_shed):
-                cells[cell] += self.uncopied
-            self.uncopied = 0
+                cells[cell] += self.shed
+            self.shed = 0
 
 
 class RouteCells:

@@ -203,7 +203,7 @@ class Exchange:
     def _begin(self, decision: Decision) -> None:
         """Send the serving leg what there is of the request."""
         self.is_begun = True
-        if self.worker.is_shedding and decision.uncopied is not None:
+        if self.worker.is_shedding and decision.alone is not None:
             decision = shed_copies(self, decision)
         if decision.serving != PRIMARY:
             self._count_canary(decision)

@@ -34,7 +34,7 @@ class Decision:
         assign_prob: probability with which this key's backend was chosen to serve.
         sample_probs: for each candidate, the probability that a pair is recorded, given who serves.
         pairs: the candidates that get a record, the serving one first.
-        uncopied: what is left of it where no copies can be made; None: it has none.
+        alone: what is left of it where no copies can be made; None: it has none.
     """
 
     serving: int
@@ -44,7 +44,7 @@ class Decision:
     assign_prob: float
     sample_probs: tuple[float, ...]
     pairs: tuple[int, ...]
-    uncopied: Decision | None = None
+    alone: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ def _decision(
             for number, share in enumerate(shares)
         ),
         pairs=(serving, *mirrors) if is_canary else mirrors,
-        uncopied=_decision(shares, primary_prob, serving, None) if has_copies else None,
+        alone=_decision(shares, primary_prob, serving, None) if has_copies else None,
     )
 
 

@@ -89,8 +89,8 @@ def test_where_no_copies_can_be_made_the_same_one_serves_alone(key: bytes, a: in
     plan = make_plan(CONFIG.routes[0], state_of(v2=min(a, 5_000), v3=min(b, 5_000)))
     found = decide(plan, key, unit_of(plan, key))
     bare = alone(plan, found.serving)
-    assert found.uncopied == (bare if found.mirrors or found.mirror_primary else None)
-    assert bare.uncopied is None
+    assert found.alone == (bare if found.mirrors or found.mirror_primary else None)
+    assert bare.alone is None
     assert (bare.mirrors, bare.mirror_primary, bare.replicate) == ((), False, False)
     assert bare.pairs == (() if found.serving == PRIMARY else (found.serving,))
     assert bare.assign_prob == found.assign_prob
