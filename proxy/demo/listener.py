@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 
 import uvicorn
@@ -21,7 +21,8 @@ def serve(app: Starlette, host: str, port: int) -> None:
     Prints `READY` and the URL once the socket is open; port 0 takes any free one.
     """
     # uvicorn stops gracefully and then raises the signal again, for whoever handled it before.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Before uvicorn handles it, an exception may be raised in a callback that swallows it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with socket.create_server((host, port), backlog=1024) as listener:
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, timeout_graceful_shutdown=_SHUTDOWN_S

@@ -122,6 +122,20 @@ def test_sigterm_ends_a_server_with_success(tmp_path: Path) -> None:
     assert child.stop() == 0
 
 
+def test_sigterm_while_a_callback_runs_ends_a_server_too() -> None:
+    """An exception that a signal handler raises in the callback of a weak reference is lost."""
+    script = (
+        "import io, signal, sys, weakref\nfrom starlette.applications import Starlette\n"
+        "from proxy.demo.listener import serve\n"
+        "class Output(io.StringIO):\n"
+        "    def write(self, _text):\n"
+        "        weakref.ref(set(), lambda _: signal.raise_signal(signal.SIGTERM))\n"
+        "sys.stdout = Output()\n"
+        "serve(Starlette(), '127.0.0.1', 0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=20).returncode == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_a_child_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     """Even SIGKILL leaves nothing running."""
