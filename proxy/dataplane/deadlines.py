@@ -2,8 +2,9 @@
 
 Every connection is looked at once per second: it is asked where it is (`Stage`), and ended when it
 has been there for too long without getting on. A request pays one attribute for it (`_has_read`),
-not a timer; a deadline is late by at most two sweeps. A sweep is spread over its second, a share of
-the connections at a time: all of a thousand at once would hold a user's request up for 2 ms.
+not a timer; a deadline is late by at most two sweeps. A sweep is spread over its second, a few of
+the connections at a time: all of a thousand at once would hold a user's request up for 2 ms, and fifty
+of them, twenty times a second, were a tenth of users' p99 still.
 
 Which stage a connection is in, and how it ends, is the connection's to know.
 """
@@ -89,8 +90,11 @@ _CLIENTS_SHARE: Final = 0.75
 _ROOM_SHARE: Final = 1 / 16
 #: How long nobody looks for room again after there was none.
 _FULL_S: Final = 0.1
-#: In how many parts a sweep is made.
-_PARTS: Final = 20
+#: In how many parts a sweep is made at least, how many connections a part should have, and how long
+#: a part lasts at least, however many there are.
+_MIN_PARTS: Final = 20
+_AT_ONCE: Final = 4
+_PART_S: Final = 0.004
 
 
 class Client(Protocol):
@@ -137,7 +141,7 @@ class Clients:
         self._timer: asyncio.TimerHandle | None = None
         #: Whom the sweep under way looks at, and which part of them is next.
         self._round: tuple[Client, ...] = ()
-        self._part = 0
+        self._part, self._parts = 0, _MIN_PARTS
         self._expired_count = self._dropped_count = self._refused_count = 0
 
     def statistics(self) -> ClientsStatistics:
@@ -231,12 +235,14 @@ class Clients:
 
     def _arm(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.deadlines.sweep_s / _PARTS, self._tick)
+        self._timer = loop.call_later(self.deadlines.sweep_s / self._parts, self._tick)
 
     def _tick(self) -> None:
         """Look at the next part of the connections; after the last one begin anew."""
-        self._arm()
         if self._part == 0:
             self._round = tuple(self._stuck)
-        self._look(self._round[self._part :: _PARTS], monotonic_s())
-        self._part = (self._part + 1) % _PARTS
+            most = int(self.deadlines.sweep_s / _PART_S)
+            self._parts = max(_MIN_PARTS, min(len(self._round) // _AT_ONCE, most))
+        self._arm()
+        self._look(self._round[self._part :: self._parts], monotonic_s())
+        self._part = (self._part + 1) % self._parts

@@ -410,3 +410,31 @@ async def test_each_stage_has_its_deadline(stage: Stage, allowed_s: float) -> No
     for client in (stuck, moving, serving):
         clients.closed(client)
     assert clients.statistics().by_stage == {}
+
+
+class _Watched(_Client):
+    """One that notes when it is looked at, and when the loop has turned since."""
+
+    def __init__(self, looks: list[_Watched | None]) -> None:
+        super().__init__(Stage.HEAD)
+        self._looks = looks
+
+    def stage(self) -> tuple[Stage, object]:
+        """Note it."""
+        self._looks.append(self)
+        asyncio.get_running_loop().call_soon(self._looks.append, None)
+        return super().stage()
+
+
+async def test_a_crowd_is_looked_at_a_few_at_a_time() -> None:
+    """All in one go, or fifty, would hold up a user's request; yet none is left out."""
+    looks: list[_Watched | None] = []
+    clients = Clients(replace(SHORT, sweep_s=0.5, head_s=60.0, max_connections=1000))
+    crowd = [_Watched(looks) for _ in range(500)]
+    for client in crowd:
+        clients.opened(client)
+    await until(lambda: len(set(looks)) == 500 + 1, "all to be looked at")
+    turns = "".join("." if look is None else "x" for look in looks).split(".")
+    assert max(map(len, turns)) == 4
+    for client in crowd:
+        clients.closed(client)
