@@ -6,9 +6,10 @@ line goes through the recorder's own `Expander`, so the pair is read and compare
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any, Final
+
+import pybase64
 
 from proxy.analysis.source import Record
 from proxy.pairs.record import BodyState
@@ -161,4 +162,4 @@ def _text(body: bytes | None) -> tuple[str | None, str | None]:
     try:
         return body.decode(), "utf-8"
     except UnicodeDecodeError:
-        return base64.b64encode(body).decode(), "base64"
+        return pybase64.b64encode(body).decode(), "base64"

@@ -7,12 +7,12 @@ has no place between two users' requests. Constant fields are encoded once per c
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+import pybase64
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
 from proxy.routing.decide import PRIMARY, Decision
@@ -357,7 +357,7 @@ def _text(body: bytes) -> tuple[bytes, bytes]:
     try:
         return orjson.dumps(body.decode()), b'"utf-8"'
     except UnicodeDecodeError:
-        return b'"%b"' % base64.b64encode(body), b'"base64"'
+        return b'"%b"' % pybase64.b64encode(body), b'"base64"'
 
 
 def _latin(value: bytes | None) -> str | None:

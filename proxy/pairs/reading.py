@@ -9,9 +9,10 @@ How a record is put together is `expand`'s.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from typing import Final
+
+import pybase64
 
 from proxy.comparison import comparators
 from proxy.comparison.result import Comparison, against_noise, not_comparable
@@ -105,4 +106,4 @@ def decoded(text: str, encoding: str | None) -> bytes:
     Raises:
         ValueError: `encoding` is base64 and `text` is not.
     """
-    return base64.b64decode(text, validate=True) if encoding == "base64" else text.encode()
+    return pybase64.b64decode(text, validate=True) if encoding == "base64" else text.encode()

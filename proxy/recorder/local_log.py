@@ -20,6 +20,7 @@ from pathlib import Path
 from proxy.errors import StateError
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
 from proxy.journal.segments import SUFFIX, make_private, sync_directory
+from proxy.recorder.priority import step_aside
 from proxy.recorder.sink import Delivery, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s, wall_ns
 
@@ -94,6 +95,7 @@ class LocalLog:
     async def write(self, pairs: Sequence[Message]) -> Delivery:
         """Append the pairs; wait and try again while the disk refuses."""
         for content in _frames(pairs):
+            step_aside()
             is_written = self._append(content)
             while not is_written:
                 await asyncio.sleep(_RETRY_S)

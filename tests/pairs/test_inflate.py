@@ -16,6 +16,7 @@ from proxy.pairs import inflate as inflate_module
 from proxy.pairs.inflate import (
     DAMAGED,
     LIMIT_BYTES,
+    SAMPLE_BYTES,
     STEP_BYTES,
     TOO_LARGE,
     UNKNOWN,
@@ -154,8 +155,29 @@ def test_any_bytes_inflate_or_are_refused(body: bytes, encoding: str) -> None:
 
 def test_others_get_a_turn_while_a_bomb_is_inflated() -> None:
     """It is refused after so many steps, and between any two somebody else may go on."""
-    bomb = gzip.compress(bytes(64 << 20))
+    bomb = gzip.compress(random.Random(2).randbytes(SAMPLE_BYTES) + bytes(64 << 20))
+    assert turns_of(bomb, TOO_LARGE) == 100 * len(bomb) // STEP_BYTES
+
+
+def test_a_bomb_that_says_its_size_is_not_inflated() -> None:
+    """A look at its begin is enough: a candidate that sends many must not keep a core busy."""
+    assert turns_of(gzip.compress(bytes(64 << 20)), TOO_LARGE) == 0
+
+
+@pytest.mark.parametrize(
+    "text", [repr(list(range(9999))).encode(), random.Random(3).randbytes(4096)]
+)
+def test_what_was_cut_is_not_called_a_bomb(text: bytes) -> None:
+    """Its last four bytes are no length, whatever number they make."""
+    body = gzip.compress(text)[:-12]
+    cut = body[:-4] + b"\xff\xff\xff\xff"
+    with pytest.raises(InflateError, match=f"^{DAMAGED}$"):
+        inflate(cut, "gzip")
+
+
+def turns_of(body: bytes, reason: str) -> int:
+    """Return how often others had a turn before a body was refused."""
     turns: list[int] = []
-    with pytest.raises(InflateError, match=TOO_LARGE):
-        inflate(bomb, "gzip", between=lambda: turns.append(1))
-    assert len(turns) == 100 * len(bomb) // STEP_BYTES
+    with pytest.raises(InflateError, match=f"^{reason}$"):
+        inflate(body, "gzip", between=lambda: turns.append(1))
+    return len(turns)

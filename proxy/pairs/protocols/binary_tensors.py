@@ -11,10 +11,11 @@ object ends itself, and the sizes say how many bytes must follow. So the worker 
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from typing import Any, Final
+
+import pybase64
 
 from proxy.pairs import documents
 
@@ -194,7 +195,7 @@ def _text(element: bytes) -> str:
     try:
         return element.decode()
     except UnicodeDecodeError:
-        return base64.b64encode(element).decode("ascii")
+        return pybase64.b64encode(element).decode("ascii")
 
 
 def _put(entry: dict[str, Any], data: list[Any]) -> None:

@@ -7,10 +7,11 @@ evidence afresh.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import struct
 from typing import Any, Final
+
+import pybase64
 
 from proxy.pairs.protocols import openai_chat, openai_responses, stream
 from proxy.pairs.protocols.answer import (
@@ -86,7 +87,7 @@ def _vector(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        data = base64.b64decode(value, validate=True)
+        data = pybase64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
         return None
     if len(data) % _FLOAT_BYTES:

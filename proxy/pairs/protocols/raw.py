@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import pybase64
 
 from proxy.pairs.protocols.answer import Extract
 
@@ -12,4 +12,4 @@ def extract_raw(body: bytes) -> Extract:
     try:
         return Extract(prediction=body.decode())
     except UnicodeDecodeError:
-        return Extract(prediction=base64.b64encode(body).decode("ascii"))
+        return Extract(prediction=pybase64.b64encode(body).decode("ascii"))
