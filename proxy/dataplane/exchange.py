@@ -203,7 +203,8 @@ class Exchange:
     def _begin(self, decision: Decision) -> None:
         """Send the serving leg what there is of the request."""
         self.is_begun = True
-        if self.worker.is_shedding and decision.alone is not None:
+        is_shed = self.worker.is_shedding and decision.alone is not None
+        if is_shed:
             decision = shed_copies(self, decision)
         if decision.serving != PRIMARY:
             self._count_canary(decision)
@@ -216,8 +217,10 @@ class Exchange:
             number, pool = PRIMARY, self.context.pools[PRIMARY]
         if pool.is_full():
             self._refuse_full(number)
-        else:
-            self.start_serving(number)
+            return
+        leg = self.start_serving(number)
+        if is_shed and decision.serving == PRIMARY and not leg.may_be_stale():
+            self._drop_capture()
 
     def _is_too_large(self) -> bool:
         """Tell whether the body cannot be kept: a canary that failed could not be rescued."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxy.dataplane.answer import Answer
 from proxy.dataplane.connection import UpstreamConnection
-from proxy.dataplane.member import Member
+from proxy.dataplane.member import UNSURE_AFTER_S, Member
 from proxy.dataplane.patience import Seen, look
 from proxy.dataplane.pool import Pool
 from proxy.dataplane.proxy_status import Fault
@@ -307,6 +307,11 @@ class ServingLeg(Leg):
             look(self, now_s)
             if guard is not None:
                 self.look_s = min(self.look_s, guard.due_s(self))
+
+    def may_be_stale(self) -> bool:
+        """Tell whether the backend may have closed the connection for having been idle."""
+        connection = self._connection
+        return connection is not None and self.begun_s - connection.idle_since_s > UNSURE_AFTER_S
 
     def is_awaited(self) -> bool:
         """Tell whether it is the backend's turn: the client reads, and has sent its request."""

@@ -373,7 +373,7 @@ async def test_a_weight_that_moves_under_load_loses_no_answer(
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(timeout_s=0.2),
+            options=Options(deadlines={"v2": {"first_byte_timeout_s": 0.2}}),
         ) as plane,
     ):
         failed: list[bytes] = []

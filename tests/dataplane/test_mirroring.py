@@ -323,7 +323,9 @@ async def test_a_failing_canary_is_rescued_by_the_primary(tmp_path: Path, behavi
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port if behaviour else unused_port()},
-            options=Options(weight_bp={"v2": 10_000}, timeout_s=0.3),
+            options=Options(
+                weight_bp={"v2": 10_000}, deadlines={"v2": {"first_byte_timeout_s": 0.3}}
+            ),
         ) as plane,
     ):
         status, _, body = await plane.request(b"POST", b"/", body=b"x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import replace
@@ -13,9 +14,10 @@ import pytest
 from proxy.config.resolved import Config
 from proxy.control.ledger import imbalances
 from proxy.control.snapshot import Observer
+from proxy.dataplane.member import UNSURE_AFTER_S
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
-from tests.support.upstreams import Upstream, closes_the_second, echo, unused_port
+from tests.support.upstreams import Request, Upstream, closes_the_second, echo, unused_port
 
 NAMES = ("iris", "v2")
 LIMITS = {"mirror_lag_s": 0.005}
@@ -30,6 +32,14 @@ async def balanced(plane: Plane) -> None:
         observer.close()
 
 
+def shed(plane: Plane, *, is_shedding: bool = True) -> None:
+    """Let the worker shed, for a second at least: what it finds at a tick says the same."""
+    overload = plane.worker.shedding.overload
+    if is_shedding:
+        overload._begin(monotonic_s())
+    overload.is_shedding = plane.worker.is_shedding = is_shedding
+
+
 async def test_nothing_is_copied_nor_recorded_and_all_is_counted(tmp_path: Path) -> None:
     """No candidate, no replicate; a record would have to be paid for, too."""
     options = Options(replicate_bp=10_000)
@@ -42,12 +52,12 @@ async def test_nothing_is_copied_nor_recorded_and_all_is_counted(tmp_path: Path)
     ):
         await plane.request(b"POST", b"/", body=b"1")
         await plane.pairs(1)
-        plane.worker.is_shedding = True
+        shed(plane)
         for number in range(3):
             body = b"shed %d" % number
             assert (await plane.request(b"POST", b"/", body=body))[::2] == (200, body)
         await balanced(plane)
-        plane.worker.is_shedding = False
+        shed(plane, is_shedding=False)
         await plane.request(b"POST", b"/", body=b"2")
         lines = await plane.pairs(2)
         await balanced(plane)
@@ -69,7 +79,7 @@ async def test_what_a_candidate_serves_keeps_its_record(tmp_path: Path) -> None:
             tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options
         ) as plane,
     ):
-        plane.worker.is_shedding = True
+        shed(plane)
         assert (await plane.request(b"POST", b"/", body=b"live"))[2] == b"live"
         (line,) = await plane.pairs(1)
         await balanced(plane)
@@ -91,7 +101,7 @@ async def test_a_canary_that_fails_is_rescued(tmp_path: Path) -> None:
             options=Options(weight_bp={"v2": 10_000}),
         ) as plane,
     ):
-        plane.worker.is_shedding = True
+        shed(plane)
         assert (await plane.request(b"POST", b"/", body=b"live"))[::2] == (200, b"live")
         (line,) = await plane.pairs(1)
         await balanced(plane)
@@ -99,18 +109,56 @@ async def test_a_canary_that_fails_is_rescued(tmp_path: Path) -> None:
 
 
 async def test_what_met_a_stale_connection_is_sent_again(tmp_path: Path) -> None:
-    """The body is kept for that alone: no user gets an error because there are no copies."""
+    """It was idle, so the body is kept: no user gets an error because there are no copies."""
     async with (
         Upstream(closes_the_second()) as primary,
         Upstream(echo) as candidate,
         dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
     ):
-        plane.worker.is_shedding = True
-        for _ in range(2):
-            assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-        assert plane.worker.pools["primary"].statistics().retried == 1
+        pool = plane.worker.pools["primary"]
+        shed(plane)
+        assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+        idle_from_s = monotonic_s()
+        await until(lambda: monotonic_s() - idle_from_s > UNSURE_AFTER_S, "it to be idle")
+        shed(plane)
+        assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
+        assert pool.statistics().retried == 1
         await balanced(plane)
         assert not candidate.requests
+
+
+async def test_no_body_is_kept_where_connections_are_busy(tmp_path: Path) -> None:
+    """Neither on a new one nor on one that was used a moment ago; a calm worker keeps both."""
+    gate = asyncio.Event()
+
+    async def late(request: Request, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await echo(request, writer)
+
+    async with (
+        Upstream(late) as primary,
+        Upstream(echo) as candidate,
+        dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
+    ):
+        worker, kept = plane.worker, []
+        pool = worker.pools["primary"]
+        reader, writer = await plane.connect()
+        for is_shedding in (True, True, False):
+            shed(plane, is_shedding=is_shedding)
+            primary.requests.clear()
+            for member in pool._members:
+                for connection in member._idle:
+                    connection.idle_since_s = monotonic_s()
+            writer.write(request_bytes(b"POST", b"/", b"0123456789", b""))
+            await until(lambda: len(primary.requests) == 1, "the primary to be asked")
+            kept.append(worker.held_bytes)
+            gate.set()
+            assert (await read_answer(reader))[2] == b"0123456789"
+            gate.clear()
+        writer.close()
+        assert pool.statistics().reused == 2
+        await balanced(plane)
+    assert (kept[:2], kept[2] >= 10) == ([0, 0], True)
 
 
 async def test_an_overload_that_comes_while_a_body_comes_counts(tmp_path: Path) -> None:
@@ -124,7 +172,7 @@ async def test_an_overload_that_comes_while_a_body_comes_counts(tmp_path: Path) 
         request = request_bytes(b"POST", b"/", b"0123456789", b"")
         writer.write(request[:-5])
         await until(lambda: plane.count("routed", "iris") == 1, "the head")
-        plane.worker.is_shedding = True
+        shed(plane)
         writer.write(request[-5:])
         assert (await read_answer(reader))[2] == b"0123456789"
         writer.close()
