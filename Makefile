@@ -88,8 +88,8 @@ $(VENV)/.fuzz: pyproject.toml | $(VENV)/bin/python
 $(COMPILED)/.done: pyproject.toml $(shell find proxy -name '*.py') | $(VENV)/bin/python
 	rm -rf $(COMPILED)
 	$(call compiled_wheel,$(COMPILED)/dist)
-	$(PYTHON) -m venv $(COMPILED)
-	$(COMPILED)/bin/pip install --quiet $(COMPILED)/dist/*.whl
+	$(PYTHON) -m venv --without-pip $(COMPILED)
+	$(BIN)/pip --python $(COMPILED)/bin/python install --quiet $(COMPILED)/dist/*.whl
 	$(BIN)/pip install --quiet --no-deps --target $(COMPILED)/site $(COMPILED)/dist/*.whl
 	@touch $@
 

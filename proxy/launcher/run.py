@@ -81,6 +81,7 @@ def run(
         plan = _Plan(config_path, command, source)
         launcher = _Launcher(config, plan, (public, admin), page)
         try:
+            launcher.latch()
             launcher.announce()
             launcher.loop(wakeup)
         finally:
@@ -224,6 +225,10 @@ class _Launcher:
             *(child(Role.RECORDER, index) for index in range(self._config.recorders)),
         ]
 
+    def latch(self) -> None:
+        """Latch the kill that waits in a file: it holds before anybody learns that we listen."""
+        self._kill_watch.look(monotonic_s(), wall_ns() // 1_000_000)
+
     def announce(self) -> None:
         """Say where the instance listens: to programs, in the log and to the person who waits."""
         public, admin = bound_address(self._public), bound_address(self._admin)
@@ -247,7 +252,7 @@ class _Launcher:
             for number in numbers:
                 self._on_signal(number, now_s)
             self._supervisor.reap(now_s)
-            self._kill_watch.look(now_s, wall_ms)  # before the first worker starts, too
+            self._kill_watch.look(now_s, wall_ms)
             self._replace_hung(now_s)
             self._follow_config(now_s)
             self._log_decisions(now_s)

@@ -319,7 +319,7 @@ def test_a_kill_file_that_waits_is_latched_before_the_first_worker(config: Confi
         page.close()
         _, log = running.stop()
     events = [e["event"] for e in log]
-    assert events.index("killed") < events.index("process_started")
+    assert events.index("killed") < events.index("listening") < events.index("process_started")
 
 
 @pytest.mark.parametrize("damage", ["short", "garbage"])
