@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import resource
 import signal
 import socket
@@ -27,6 +28,7 @@ from proxy.telemetry import monotonic_s
 
 _PR_SET_PDEATHSIG = 1
 _STOP_S = 12.0
+_FIRST_PORT, _END_PORT = 20_000, 32_768
 
 
 class BenchmarkError(Exception):
@@ -183,11 +185,16 @@ def _kill_left(members: Sequence[processes.ProcessStat]) -> None:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nobody listens on now, nor any connection will be given.
+
+    Outgoing connections have ports of a range of their own (ip(7), `ip_local_port_range`: from 32768
+    on, elsewhere from 49152 on). One from there may be taken before a peer has started.
+    """
+    while True:
+        port = random.randrange(_FIRST_PORT, _END_PORT)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def allow_many_files() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -81,6 +82,17 @@ def test_a_program_that_fails_is_reported_with_its_own_words(tmp_path: Path) -> 
         child = fleet.start("broken", broken, Place.BESIDE)
         with pytest.raises(BenchmarkError, match="no such thing"):
             fleet.wait_for_port(child, free_port())
+
+
+def test_a_free_port_is_never_given_to_a_connection() -> None:
+    """And nobody listens on it, so whoever it was found for can."""
+    text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+    first, last = map(int, text.split())
+    ports = {free_port() for _ in range(100)}
+    assert not any(first <= port <= last for port in ports)
+    assert len(ports) > 50
+    with socket.create_server(("127.0.0.1", free_port())):
+        pass
 
 
 @pytest.mark.parametrize("is_nginx", [True, False])
