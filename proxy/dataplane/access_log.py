@@ -189,6 +189,18 @@ def open_access_log(log: Log, process: str, mask: PathMask) -> AccessLog | None:
     return AccessLog(log, process, _STDERR, mask)
 
 
+def followed(current: AccessLog | None, log: Log, process: str, mask: PathMask) -> AccessLog | None:
+    """Return the log that another config asks for: the same one where there is one before and after."""
+    wanted = open_access_log(log, process, mask)
+    if current is None:
+        return wanted
+    if wanted is None:
+        current.flush()
+        return None
+    current.follow(log, mask)
+    return current
+
+
 def _status(exchange: Exchange, refusal: Refusal | None) -> int | None:
     """Return the status that the client was sent; None when it had gone before."""
     serving = exchange.serving

@@ -222,13 +222,13 @@ class CanaryGuard:
     def _was_awake(self, leg: ServingLeg) -> bool:
         """Tell whether our own loop never stood still during a call that has just ended."""
         worker = self._worker
-        return leg.begun_s >= worker.resumed_s and not worker.has_stalled(leg.end_s)
+        return leg.begun_s >= worker.standstill.resumed_s and not worker.standstill.lasts(leg.end_s)
 
     def _is_late(self, leg: ServingLeg, now_s: float) -> bool:
         is_waiting = leg.head is None and not leg.is_over and leg.asked_s > 0.0
-        if not is_waiting or self._worker.has_stalled(now_s):
+        if not is_waiting or self._worker.standstill.lasts(now_s):
             return False
-        since_s = max(leg.asked_s, self._worker.resumed_s)
+        since_s = max(leg.asked_s, self._worker.standstill.resumed_s)
         return now_s >= since_s + self.latency_s or (self.is_shut and leg.guard_number > 0)
 
     def _give_up(self, leg: ServingLeg, now_s: float) -> None:

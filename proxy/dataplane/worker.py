@@ -14,9 +14,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proxy.config.resolved import Config, Log
+from proxy.config.resolved import Config
 from proxy.dataplane import half_closed
-from proxy.dataplane.access_log import open_access_log
+from proxy.dataplane.access_log import followed, open_access_log
 from proxy.dataplane.counters import CandidateCells
 from proxy.dataplane.deadlines import Clients, deadlines_of
 from proxy.dataplane.exchange import Exchange
@@ -29,6 +29,7 @@ from proxy.dataplane.pool import Pool
 from proxy.dataplane.revision import Revisions
 from proxy.dataplane.routes import RouteContext, Routes
 from proxy.dataplane.shedding import Shedding
+from proxy.dataplane.standstill import Standstill
 from proxy.dataplane.takeover import journal_directory, keep_books, open_books
 from proxy.errors import StateError
 from proxy.journal.segments import JournalFullError
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from proxy.dataplane.answering import Answering
 
 TICK_S = 0.05
-#: A tick that is later than this says that the loop stood still. Its lag is some milliseconds under load.
-STALL_S = 0.25
 #: How often guards take over how slow the primary is.
 LEARN_S = 1.0
 #: Between two lines in the log about pairs that the journal did not take.
@@ -72,8 +71,7 @@ class Worker:
         is_shedding: overloaded: no new ones are made (`limits.mirror_lag`).
         unread: clients that are held back; looked at, because what they do is not read.
         held_bytes: captured bodies in memory, bounded by `limits.memory`.
-        due_s, resumed_s: when the next tick should come, and when one last came after a stall of the
-            loop (`STALL_S`), of ours or of the machine's (monotonic): time that no backend has taken.
+        standstill: of our loop, ours or the machine's: time that no backend has taken.
     """
 
     def __init__(
@@ -110,7 +108,7 @@ class Worker:
         self._loop, self._state_dir = loop, state_dir
         self._seq, self._generation, self._pid, self.held_bytes = 0, -1, os.getpid(), 0
         self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
-        self._learn_s = self.due_s = self.resumed_s = 0.0
+        self._learn_s, self.standstill = 0.0, Standstill()
         self.shedding = Shedding(self, loop)
         self._unwritten: list[CandidateCells] = []
         self._flush_timer: asyncio.TimerHandle | None = None
@@ -131,7 +129,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to tick."""
-        self.due_s = monotonic_s() + TICK_S
+        self.standstill.due_s = monotonic_s() + TICK_S
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self, timeout_s: float) -> None:
@@ -169,7 +167,9 @@ class Worker:
         self.clients.deadlines = deadlines_of(config.limits)
         self.journal.set_disk_budget(config.limits.journal_disk_bytes // config.workers)
         self.shedding.follow(config)
-        self._follow_log(config.log)
+        access_log = followed(self.access_log, config.log, self._name, self.path_mask)
+        self.gauges.write_log()
+        self.access_log = access_log
         self.routes = Routes(self, self.routes)
         self.revision = revision
         self.stats.runs(revision)
@@ -206,10 +206,6 @@ class Worker:
     def is_killed(self, route: str, candidate: str, part: Part) -> bool:
         """Tell whether `part` is killed; without a state everything is. No name: the primary."""
         return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
-
-    def has_stalled(self, now_s: float) -> bool:
-        """Tell whether the loop has stood still until now, and no tick has come since."""
-        return now_s > self.due_s + STALL_S
 
     def replan(self, route: str) -> None:
         """Plan a route anew: its guards know more than the control page."""
@@ -329,12 +325,12 @@ class Worker:
     def _tick(self) -> None:
         now_s = monotonic_s()
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
-        self.shedding.look(now_s, self.due_s)
-        self._note_stall(now_s)
-        for pool in self.pools.values():
-            pool.expire(now_s)
-            pool.look(now_s)
-        self.revisions.look(now_s)
+        self.shedding.look(now_s, self.standstill.due_s)
+        if not self.standstill.tick(now_s, TICK_S):
+            for pool in self.pools.values():
+                pool.expire(now_s)
+                pool.look(now_s)
+            self.revisions.look(now_s)
         self._learn(now_s)
         for client in tuple(self.unread):
             half_closed.look_at_unread(client)
@@ -375,23 +371,6 @@ class Worker:
             self._learn_s = now_s + LEARN_S
             for context in self.contexts:
                 context.learn()
-
-    def _note_stall(self, now_s: float) -> None:
-        """Note when this tick comes, and whether the loop has stood still before it."""
-        if self.has_stalled(now_s):
-            self.resumed_s = now_s
-        self.due_s = now_s + TICK_S
-
-    def _follow_log(self, log: Log) -> None:
-        """Turn the access log on or off, or let it choose other lines."""
-        wanted = open_access_log(log, self._name, self.path_mask)
-        if self.access_log is not None and wanted is not None:
-            self.access_log.follow(log, self.path_mask)
-            return
-        if self.access_log is not None:
-            self.access_log.flush()
-            self.gauges.write_log()
-        self.access_log = wanted
 
     def _task_over(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -16,9 +16,11 @@ import pytest
 
 from proxy.config.resolved import Breaker, CanaryGuard, Config
 from proxy.dataplane.canary_guard import CanaryGuard as Guard
+from proxy.dataplane.leg import NEVER_S
+from proxy.dataplane.standstill import STALL_S
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, revive, set_weight
-from proxy.state.stats_page import Note
+from proxy.state.stats_page import LATENCY_BOUNDS_US, Note
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
 from tests.support.ledgers import check_ledger
@@ -36,10 +38,12 @@ from tests.support.upstreams import (
 V2 = Scope("iris", "v2")
 CANARY = {"v2": 10_000}
 #: Three bad calls; as slow as 100 ms is too slow.
-QUICK = CanaryGuard(failures=3, within_s=5.0, share_bp=5_000, latency_s=0.1)
+QUICK = CanaryGuard(failures=3, within_s=30.0, share_bp=5_000, latency_s=0.1)
+#: For failures: here no stall of the machine makes a call too slow.
+PATIENT = replace(QUICK, latency_s=10.0)
 
 
-def options(limits: CanaryGuard = QUICK, **changes: Any) -> Options:
+def options(limits: CanaryGuard = PATIENT, **changes: Any) -> Options:
     """Return a plane whose candidate serves everybody, under these limits."""
     return Options(
         weight_bp=CANARY, copies={"guard": limits, "breaker": Breaker(failures=0)}, **changes
@@ -150,19 +154,24 @@ async def test_error_answers_count_from_500_on_and_only_if_the_primary_does_bett
 async def test_a_hung_candidate_is_out_once_enough_users_wait_and_all_of_them_are_rescued(
     tmp_path: Path,
 ) -> None:
-    """Long before the deadline of 5 s: after 100 ms, by the primary."""
+    """Long before the deadline of a minute, by the primary.
+
+    The latency is twice the stall of a loop that nobody is charged with: all wait before one is late.
+    """
+    guard = replace(QUICK, latency_s=2 * STALL_S)
     async with (
         Upstream(echo) as primary,
         Upstream(hang) as candidate,
         dataplane(
-            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options()
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(guard, timeout_s=60.0),
         ) as plane,
     ):
-        begun_s = monotonic_s()
-        users = [_later(plane, 0.0) for _ in range(3)] + [_later(plane, 0.05) for _ in range(5)]
+        users = [plane.request(b"POST", b"/", body=b"x") for _ in range(8)]
         found = [status for status, _, _ in await asyncio.gather(*users)]
         assert found == [200] * 8
-        assert monotonic_s() - begun_s < 1.0
         assert plane.count("rescued", "iris", "v2") == 8
         assert [note(plane, what) for what in (Note.FAILED, Note.SLOW, Note.CALLS)] == [0, 3, 3]
         assert not plane.worker.routes.by_name()["iris"].plan.has_canary
@@ -175,25 +184,27 @@ async def test_a_hung_candidate_is_out_once_enough_users_wait_and_all_of_them_ar
     assert {line["candidate_status"] for line in by_guard} == {"timeout"}
 
 
-async def _later(plane: Plane, pause_s: float) -> tuple[int, dict[bytes, bytes], bytes]:
-    await asyncio.sleep(pause_s)
-    return await plane.request(b"POST", b"/", body=b"x")
-
-
 async def test_answers_that_come_too_late_are_a_burst_as_well(tmp_path: Path) -> None:
     """One after the other, each 150 ms late, so that none waits with others."""
     async with (
         Upstream(echo) as primary,
         Upstream(slow(0.15)) as candidate,
         dataplane(
-            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options()
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(QUICK),
         ) as plane,
     ):
-        assert await ask(plane, 4) == [200] * 4
-        assert guard_of(plane).is_out
-        assert plane.count("guard_slow", "iris", "v2") == 3
+        asked = 0
+        while not guard_of(plane).is_out:  # a call in which our own loop stalls does not count
+            assert await ask(plane, 1) == [200]
+            asked += 1
+            assert asked < 20
+        assert note(plane, Note.SLOW) == 3
         assert plane.count("guard_failed", "iris", "v2") == 0
-        assert plane.count("canary", "iris", "v2") == 3
+        assert await ask(plane, 1) == [200]
+        assert plane.count("canary", "iris", "v2") == asked
 
 
 async def test_without_a_latency_the_primarys_own_says_what_is_too_slow(tmp_path: Path) -> None:
@@ -217,9 +228,10 @@ async def test_without_a_latency_the_primarys_own_says_what_is_too_slow(tmp_path
         plane.worker.gauges.write_observed()
         plane.change(partial(set_weight, scope=V2, weight_bp=10_000))
         plane.worker.refresh()
-        # The bucket of 30 ms ends at 50 ms, on a busy machine at 100 or 250.
-        assert guard_of(plane).latency_s in (1.0, 2.5)
-        assert plane.count("guard_latency_us", "iris", "v2") in (1_000_000, 2_500_000)
+        # The bucket of 30 ms ends at 50 ms; whoever was stalled meanwhile is in another one.
+        latency_s = guard_of(plane).latency_s
+        assert latency_s in [max(1.0, bound * 1e-5) for bound in LATENCY_BOUNDS_US]
+        assert plane.count("guard_latency_us", "iris", "v2") == int(latency_s * 1e6)
 
 
 async def test_what_is_none_of_the_candidates_doing_does_not_count(tmp_path: Path) -> None:
@@ -296,19 +308,28 @@ async def test_what_our_own_loop_slept_through_is_nobodys_latency(
 
 async def test_calls_that_we_shed_do_not_count(tmp_path: Path) -> None:
     """A candidate that is full is not asked."""
+    gate = asyncio.Event()
+
+    async def held(request: Request, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await echo(request, writer)
+
     async with (
         Upstream(echo) as primary,
-        Upstream(slow(0.05)) as candidate,
+        Upstream(held) as candidate,
         dataplane(
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=options(replace(QUICK, latency_s=0.0), max_in_flight=1),
+            options=options(max_in_flight=1),
         ) as plane,
     ):
-        found = await asyncio.gather(*(plane.request(b"POST", b"/", body=b"x") for _ in range(8)))
-        assert [status for status, _, _ in found] == [200] * 8
-        assert plane.count("rescued", "iris", "v2") >= 3
+        first = asyncio.create_task(plane.request(b"POST", b"/", body=b"x"))  # noqa: TID251 - awaited below
+        await until(lambda: candidate.requests, "the candidate to be full")
+        assert await ask(plane, 7) == [200] * 7
+        assert plane.count("rescued", "iris", "v2") == 7
+        gate.set()
+        assert (await first)[0] == 200
         assert plane.count("guard_failed", "iris", "v2") == 0
         assert not guard_of(plane).is_out
 
@@ -319,12 +340,15 @@ async def test_one_user_alone_finds_a_hung_candidate_out(tmp_path: Path) -> None
         Upstream(echo) as primary,
         Upstream(hang) as candidate,
         dataplane(
-            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options()
+            tmp_path,
+            primary=primary.port,
+            candidates={"v2": candidate.port},
+            options=options(QUICK, timeout_s=60.0),
         ) as plane,
     ):
         begun_s = monotonic_s()
         assert await ask(plane, 1) == [200]
-        assert 0.3 <= monotonic_s() - begun_s < 2.0
+        assert monotonic_s() - begun_s >= 0.3
         assert plane.count("guard_slow", "iris", "v2") == 1
         assert note(plane, Note.SLOW) == 3
 
@@ -342,32 +366,39 @@ async def test_a_kill_lets_nobody_wait_any_more_who_has_waited_too_long(tmp_path
             options=options(many, timeout_s=60.0),
         ) as plane,
     ):
-        begun_s = monotonic_s()
 
         async def killer() -> None:
             await until(lambda: plane.count("guard_slow", "iris", "v2"), "a call that is late")
+            (leg,) = plane.worker.pools["v2"].legs()
+            leg.look_s = NEVER_S  # and not when it is looked at after another second
             plane.change(partial(kill, scope=V2, part=Part.CANARY, note="n"))
 
         (status, _, _), _ = await asyncio.gather(plane.request(b"POST", b"/", body=b"x"), killer())
         assert status == 200
-        assert monotonic_s() - begun_s < 1.8  # and not after another second
         assert not guard_of(plane).is_out
 
 
 async def test_a_user_whose_request_may_not_be_sent_twice_waits_on(tmp_path: Path) -> None:
     """To give it up would turn a late answer into a 504."""
     once = CanaryGuard(failures=1, latency_s=0.05)
+    gate = asyncio.Event()
+
+    async def late(request: Request, writer: asyncio.StreamWriter) -> None:
+        await gate.wait()
+        await echo(request, writer)
+
     async with (
         Upstream(echo) as primary,
-        Upstream(slow(0.3)) as candidate,
+        Upstream(late) as candidate,
         dataplane(
             tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options(once)
         ) as plane,
     ):
-        status, _, body = await plane.request(b"PUT", b"/", body=b"order")
-        assert (status, body) == (200, b"order")
+        user = asyncio.create_task(plane.request(b"PUT", b"/", body=b"order"))  # noqa: TID251 - awaited below
+        await until(lambda: guard_of(plane).is_out, "the guard to find it too slow")
+        gate.set()
+        assert (await user)[::2] == (200, b"order")
         assert len(candidate.requests) == 1
-        assert guard_of(plane).is_out
 
 
 async def test_it_holds_until_a_revive_and_then_counts_anew(tmp_path: Path) -> None:
