@@ -49,7 +49,7 @@ def _missing_client() -> str:
 
 def create_topic(kafka: Kafka) -> None:
     """Create the topic of the pairs."""
-    support = importlib.import_module("tests.support.kafka")
+    support = importlib.import_module("tests.support.kafka_topics")
     topic = f"{kafka.topic_prefix}.{PAIRS_TOPIC}"
     support.create_topic(kafka.bootstrap_servers[0], topic, _PARTITIONS)
 

@@ -73,7 +73,7 @@ class LoadResult:
 
     Attributes:
         quantiles_us: latency by share of requests, where the generator tells (`benchmarks.paced`).
-        steady_p99_us: the median over seconds, or bursts, of the 99th percentile of each, where the generator
+        steady_p99_us: the median over seconds of each second's 99th percentile, where the generator
             tells: a stall of the whole machine, as shared ones have, is in one second's figure only.
         late_p99_us: how late the generator itself sent, where it knows when it should have.
         generator_busy: share of one core that the generator took.

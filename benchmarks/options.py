@@ -29,8 +29,8 @@ class Options:
         is_markdown: print Markdown in place of terminal tables.
         is_list: only list the benchmarks.
         streams: how many streams of events are open at a time.
-        cases: candidates of `hung-candidate`; empty for all.
-        overload_s: seconds of overload of each case of `hung-candidate`, in all rounds together.
+        cases: candidates of `hung-candidate` and `overload`; empty for all.
+        overload_s: seconds of `overload` with each candidate, in all rounds together, and as many with none.
         pairs: length of the backlog of `recorder-backlog`.
         plots: folder for the plots.
     """

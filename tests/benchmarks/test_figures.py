@@ -7,7 +7,6 @@ import json
 import pytest
 
 from benchmarks import tables
-from benchmarks.bursts import Bursts, merged
 from benchmarks.figures import (
     Spread,
     paired_difference,
@@ -18,7 +17,7 @@ from benchmarks.figures import (
     spread,
 )
 from benchmarks.fleet import BenchmarkError
-from benchmarks.load import Load, LoadResult, json_body, parse_result
+from benchmarks.load import json_body, parse_result
 from benchmarks.origin import parse_received
 from benchmarks.peers import Mode
 from benchmarks.stage import Sample
@@ -35,25 +34,6 @@ def test_ratio_is_taken_round_by_round() -> None:
 def test_spread_is_median_and_range() -> None:
     """The median is not the mean."""
     assert spread([1, 100, 2]) == Spread(2, 1, 100)
-
-
-def test_one_slow_burst_is_not_what_a_load_is_judged_by() -> None:
-    """The worst is told beside the median; requests and errors add up."""
-    bursts = [
-        LoadResult(100, 2.0, 5, p99_us, 2 * p99_us, errors)
-        for p99_us, errors in ((10, {}), (90, {"read": 1}), (12, {"read": 2, "status": 1}))
-    ]
-    found = merged(bursts)
-    assert (found.requests, found.seconds, found.rate_per_s) == (300, 6.0, 50.0)
-    assert (found.steady_p99_us, found.p99_us, found.max_us) == (12, 90, 180)
-    assert found.errors == {"read": 3, "status": 1}
-
-
-@pytest.mark.parametrize(("seconds", "expected"), [(20, (2, 10)), (5, (2, 2)), (1, (1, 1))])
-def test_bursts_take_the_time_that_is_given(seconds: int, expected: tuple[int, int]) -> None:
-    """A load shorter than a burst is one burst."""
-    load = Bursts(Load(1024, 8, 2), 1).for_seconds(seconds)
-    assert (load.load.seconds, load.count, load.connections) == (*expected, 8)
 
 
 def test_every_target_runs_first_once() -> None:

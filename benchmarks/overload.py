@@ -1,0 +1,296 @@
+"""Claim: under ten times the load that saturates a worker, users notice nothing of any candidate.
+
+Overload is a closed loop of ten times the connections that saturate the worker (wrk): two cores cannot
+offer ten times its requests a second. Latency is then that of a queue; what counts is that users get no
+error, that it is no worse than with the mirror off, and that the worker's memory stays flat.
+
+A worker finds out that it is overloaded within some 100 ms, and makes no copies from then on (before it
+did, p99 was 7.6 times that of mirror off). It must not try again too soon: a trial costs its users a second
+of copies, and one each half minute would be p99. So what ends it is how busy the worker is without copies,
+not how late it is. A request of which no copy is made costs the worker as much as one of a route without
+candidates.
+
+What p99 is under overload depends on the machine more than on anything else: on that of the README's figures
+it is 14 ms in one minute and 21 in another, and between runs of 20 s right after one another, each of an
+instance of its own, it differs by 14% without any cause in the proxy. So two instances, one with the mirror
+off, take the load in turns of a second: what the machine does is in both halves of a turn. An instance that
+waits for its turn costs the other one what an idle process does, whichever it is; and it goes on shedding
+meanwhile, as it has learnt in the warm-up that overload comes back (`proxy.routing.overload`). The share that
+was mirrored is in the table. The first second, in which it finds out, stands apart: of two minutes it is less
+than a hundredth. Who is first in a turn alternates from round to round, and each round has new instances:
+what is left differs from pair to pair, by where the kernel puts processes and memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from benchmarks import candidates, claims, processes
+from benchmarks.candidates import OFF, Candidates, Copies
+from benchmarks.charts import Chart, Kind, Series
+from benchmarks.claims import Claim, judged
+from benchmarks.figures import Spread, paired_ratio, rotated, size_label, spread
+from benchmarks.fleet import Fleet
+from benchmarks.load import Load, LoadResult
+from benchmarks.memory import MemoryLog, flatness
+from benchmarks.options import Options
+from benchmarks.peers import Target
+from benchmarks.programs.faulty import Fault
+from benchmarks.report import Report, Table
+
+NAME = "overload"
+QUICK = (Fault.HEALTHY, Fault.HUNG)
+_OVERLOAD = 10
+#: Turns of one pair of instances; each has another second of each of them.
+_TURNS = 20
+_BURST_S = 1
+#: Turns before those that count: in the second one it learns that overload comes back.
+_WARM_UP = 3
+
+
+@dataclass(slots=True)
+class Side:
+    """One of two instances, and what came of its bursts; of the warm-up, the first one is kept.
+
+    Attributes:
+        begin: the first burst, in which an instance that mirrors finds out.
+        cpu_ns: of the worker, over the bursts that count.
+        copies: when they began.
+    """
+
+    case: str
+    target: Target
+    begin: LoadResult
+    bursts: list[LoadResult] = field(default_factory=list)
+    cpu_ns: int = 0
+    copies: Copies = field(default_factory=Copies)
+
+    @property
+    def worker(self) -> int:
+        """The process that carries the load."""
+        (pid,) = self.target.worker_pids
+        return pid
+
+    @property
+    def p99_ms(self) -> list[float]:
+        """The 99th percentile of each burst."""
+        return [burst.p99_us / 1e3 for burst in self.bursts]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One side of one round; times in milliseconds, memory in bytes of the worker (RSS).
+
+    Attributes:
+        beside: the candidate of the other side, where this one has the mirror off.
+        p50_ms, p99_ms: medians over the bursts.
+        begin_p99_ms: that of the first second.
+        mirrored: share of the decided copies that were sent, None without any.
+        over_off: p99 over that of the other side, turn by turn.
+    """
+
+    case: str
+    beside: str
+    round: int
+    p50_ms: float
+    p99_ms: float
+    begin_p99_ms: float
+    rate_per_s: float
+    worker_us: float
+    errors: dict[str, int]
+    memory: list[tuple[float, int]]
+    mirrored: float | None
+    over_off: list[float]
+
+
+def run(options: Options, folder: Path, say: Callable[[str], None]) -> Report:
+    """Measure every candidate beside an instance with the mirror off."""
+    size = min(options.sizes)
+    cases = candidates.chosen(options.cases, QUICK if options.is_quick else tuple(Fault))
+    burst = Load(size, options.connections * _OVERLOAD, _BURST_S)
+    turns = min(_TURNS, round(options.overload_s / _BURST_S))
+    rounds = max(1, round(options.overload_s / (turns * _BURST_S)))
+    samples: list[Sample] = []
+    with Fleet(folder, options.is_pinned) as fleet:
+        stage = candidates.start(fleet)
+        for number in range(rounds):
+            for case in rotated(cases, number):
+                say(f"round {number + 1} of {rounds}, {turns} turns: {case}")
+                samples += _measure(stage, case, burst, turns, number)
+    return Report(
+        name=NAME,
+        conditions=(
+            f"{burst.connections} connections, {size_label(size)}, closed loop",
+            f"{rounds} rounds of {turns} turns; in each {_BURST_S} s without mirror and {_BURST_S} s with it",
+            "p99: of each second, the median of those of a round; medians over rounds",
+            "p99 over mirror off: turn by turn, the median of all (least to greatest of rounds)",
+            *candidates.CONDITIONS,
+        ),
+        tables=(_table(samples),),
+        samples=tuple(samples),
+        summary={case: {"over_off": _over_off(samples, case)} for case in cases},
+        claims=tuple(_claims(samples)),
+        charts=(_memory_chart(samples),),
+        faults=tuple(
+            f"{one.case}, round {one.round}: users saw {one.errors}"
+            for one in samples
+            if one.errors
+        ),
+    )
+
+
+def _measure(
+    stage: Candidates, case: str, burst: Load, turns: int, number: int
+) -> tuple[Sample, Sample]:
+    """Let an instance with a candidate and one without take turns; return what both had."""
+    sides = [_opened(stage, each, f"{case}-{number}", burst) for each in (OFF, case)]
+    order = rotated(sides, number)
+    for _ in range(_WARM_UP - 1):
+        for side in order:
+            burst.send(stage.fleet, side.target.url)
+    with ExitStack() as logs:
+        memory = [logs.enter_context(MemoryLog(side.worker)) for side in sides]
+        for side in sides:
+            side.copies = candidates.copies(side.target)
+        for _ in range(turns):
+            for side in order:
+                _send(stage.fleet, side, burst)
+    off, tried = sides
+    ratios = [ours / theirs for ours, theirs in zip(tried.p99_ms, off.p99_ms, strict=True)]
+    found = (
+        _sample(off, case, number, memory[0], []),
+        _sample(tried, "", number, memory[1], ratios),
+    )
+    for side in sides:
+        assert side.target.root_pid is not None
+        processes.settle(side.target.root_pid)
+        stage.fleet.end_tree(side.target.root_pid)
+    return found
+
+
+def _opened(stage: Candidates, case: str, beside: str, burst: Load) -> Side:
+    """Start one side, and let it find out that it is overloaded."""
+    target = stage.start_proxy(case, f"{case}-at-{beside}")
+    return Side(case, target, begin=burst.send(stage.fleet, target.url))
+
+
+def _send(fleet: Fleet, side: Side, burst: Load) -> None:
+    """Send a burst that counts."""
+    before_ns = processes.cpu_ns(side.worker)
+    side.bursts.append(burst.send(fleet, side.target.url))
+    side.cpu_ns += processes.cpu_ns(side.worker) - before_ns
+
+
+def _sample(side: Side, beside: str, number: int, memory: MemoryLog, ratios: list[float]) -> Sample:
+    requests = sum(burst.requests for burst in side.bursts)
+    errors: Counter[str] = Counter()
+    for burst in (side.begin, *side.bursts):
+        errors.update(burst.errors)
+    return Sample(
+        case=side.case,
+        beside=beside,
+        round=number,
+        p50_ms=median(burst.p50_us for burst in side.bursts) / 1e3,
+        p99_ms=median(side.p99_ms),
+        begin_p99_ms=side.begin.p99_us / 1e3,
+        rate_per_s=requests / sum(burst.seconds for burst in side.bursts),
+        worker_us=side.cpu_ns / requests / 1e3,
+        errors=dict(errors),
+        memory=memory.points,
+        mirrored=candidates.copies(side.target).share_since(side.copies),
+        over_off=ratios,
+    )
+
+
+def _of(samples: Sequence[Sample], case: str) -> list[Sample]:
+    return [one for one in samples if one.case == case]
+
+
+def _names(samples: Sequence[Sample]) -> list[str]:
+    """Return the candidates that were measured."""
+    return [fault for fault in Fault if _of(samples, fault)]
+
+
+def _over_off(samples: Sequence[Sample], case: str) -> Spread | None:
+    """Return p99 over that with the mirror off: the median of all turns, the range of rounds."""
+    found = [one.over_off for one in samples if one.case == case and one.over_off]
+    if not found:
+        return None
+    rounds = spread([median(turns) for turns in found])
+    return Spread(median([ratio for turns in found for ratio in turns]), rounds.low, rounds.high)
+
+
+def _cpu_over_off(samples: Sequence[Sample], case: str) -> Spread:
+    """Return the worker's CPU per request over that with the mirror off, round by round."""
+    off = [one.worker_us for one in samples if one.beside == case]
+    return paired_ratio([one.worker_us for one in _of(samples, case)], off)
+
+
+def _table(samples: Sequence[Sample]) -> Table:
+    """Return the medians of every case; those of mirror off are of all rounds beside any of them."""
+    rows = []
+    for name in (OFF, *_names(samples)):
+        group = _of(samples, name)
+        over, mirrored = _over_off(samples, name), [one.mirrored for one in group]
+        peak = max((size for one in group for _, size in one.memory), default=0)
+        shares = [share for share in mirrored if share is not None]
+        rows.append(
+            (
+                name,
+                f"{median(one.rate_per_s for one in group):,.0f}",
+                f"{median(one.p50_ms for one in group):.3f}",
+                f"{median(one.p99_ms for one in group):.3f}",
+                f"{median(one.begin_p99_ms for one in group):.3f}",
+                f"{over.median:.2f} ({over.low:.2f} to {over.high:.2f})" if over else "",
+                f"{median(shares):.1%}" if shares else "",
+                f"{median(one.worker_us for one in group):.1f}",
+                f"{_cpu_over_off(samples, name).median:.2f}" if over else "",
+                f"{peak / 1e6:.0f}",
+                str(sum(sum(one.errors.values()) for one in group)),
+            )
+        )
+    columns = (
+        "", "req/s", "p50 ms", "p99 ms", "first second's p99 ms", "p99 over mirror off", "mirrored",
+        "worker µs/req", "over mirror off", "worker MB", "errors",
+    )  # fmt: skip
+    return Table("Primary as users see it, worker overloaded", columns, tuple(rows))
+
+
+def _claims(samples: Sequence[Sample]) -> list[Claim]:
+    """Return the claims about p99, memory and errors."""
+    found = []
+    for name in _names(samples):
+        what = f"primary's p99 under overload, candidate {name} over mirror off"
+        found.append(judged(what, claims.OVERLOAD_P99, _over_off(samples, name)))
+    flat = [
+        value
+        for one in samples
+        if (value := flatness([size for _, size in one.memory])) is not None
+    ]
+    what = "worker's memory under overload, last quarter over second, worst case"
+    found.append(judged(what, claims.FLAT, spread([max(flat)]) if flat else None))
+    errors = spread([float(sum(sum(one.errors.values()) for one in samples))])
+    what = "errors that users saw under overload, all cases"
+    return [*found, judged(what, claims.NOTHING_LOST, errors)]
+
+
+def _memory_chart(samples: Sequence[Sample]) -> Chart:
+    """Return the worker's memory over the time of the overload."""
+    series = []
+    for name in (OFF, *_names(samples)):
+        for one in _of(samples, name)[:1]:
+            points = tuple((at_s, spread([size / 1e6])) for at_s, size in one.memory)
+            series.append(Series(name, points))
+    return Chart(
+        name=f"{NAME}-memory",
+        title="Worker's memory under overload",
+        x_label="time, s",
+        y_label="resident memory, MB",
+        kind=Kind.LINES,
+        series=tuple(series),
+    )
