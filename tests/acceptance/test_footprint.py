@@ -59,7 +59,7 @@ def _modules_of_a_worker(tmp_path: Path, backend: CountingBackend) -> set[str]:
         assert (answer.status_code, answer.json()) == (200, {"from": "b"})
         wait_for(lambda: backend.mirrors == 1, "the mirror")
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 0, stderr
     lines = (line for line in stderr.splitlines() if line.startswith("import time:"))
     return {line.rpartition("|")[2].strip() for line in lines}

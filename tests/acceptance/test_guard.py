@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 WORKERS = 2
 #: Connections: the kernel gives some to each worker.
 USERS = 16
-#: Much longer than any honest answer takes here, also on a busy machine.
-LATENCY_S = 0.5
+#: Much longer than any honest answer takes here, also on a machine that stands still for a while.
+LATENCY_S = 2.0
 #: From the first bad call, what the guard may take.
 QUICK_S = 1.0
 
@@ -173,8 +173,9 @@ def _breaks(instance: Instance, url: str, fault: str, allowed_s: float) -> None:
         )
         at_ms = min(each.at_ms for each in _findings(instance))
         killed_ms = next(d["ts_ms"] for d in _decisions(instance)[::-1] if d["action"] == "kill")
-        _let_pass(instance, 300)
-        assert _v2(instance)["canary"] == v2["canary"]
+        # What a worker decided before may be counted a moment later.
+        wait_for(lambda: _sent_during(instance, 100) == [0] * WORKERS, "the last of its users")
+        assert _sent_during(instance, 300) == [0] * WORKERS
     longest_s = max(user.longest_s for user in users)
     rescued = _v2(instance)["rescued"] - before["rescued"]
     print(  # noqa: T201 - for whoever asks how fast it was (pytest -s)
@@ -183,7 +184,7 @@ def _breaks(instance: Instance, url: str, fault: str, allowed_s: float) -> None:
     )
     assert (at_ms - begun_ms) / 1000 < allowed_s
     assert (killed_ms - begun_ms) / 1000 < allowed_s
-    assert longest_s < 5 * LATENCY_S
+    assert longest_s < 2.5 * LATENCY_S
     assert rescued > 0
     assert (v2["weight_bp"], v2["effective_weight_bp"]) == (0, 0)
     assert v2["killed"] == ["canary"]
@@ -211,15 +212,14 @@ def _check_record(instance: Instance, words: str) -> None:
 def test_the_guard_needs_no_control_and_nobody_forgets(tmp_path: Path) -> None:
     """Control is stopped, then every process dies but the launcher; what was found holds."""
     with models() as urls, running(_config(urls), tmp_path) as instance:
-        with users_of(instance, *["fragile"] * USERS, pause_s=LONG_PAUSE_S):
+        with users_of(instance, *["fragile"] * USERS, pause_s=LONG_PAUSE_S) as users:
             _start(instance)
-            before = _counted(instance, "canary")
+            wait_for(lambda: all(user.answers for user in users), "each user to have a worker")
             instance.send("control", signal.SIGSTOP)
             begun_ms = _tell(urls["fragile"], "break")
-            wait_for(lambda: _out(instance) >= _busy(instance, before), "each to find it out")
+            wait_for(lambda: _out(instance) >= _busy(instance), "each to find it out")
             busy, served = _out(instance), _counted(instance, "canary")
-            _let_pass(instance, 300)
-            assert _counted(instance, "canary") == served
+            assert _sent_during(instance, 300) == [0] * WORKERS
             assert max(each.at_ms for each in _findings(instance)) - begun_ms < 5_000 * QUICK_S
         assert _page(instance).weight_bp == 2_500  # nobody could change it
         _kill_workers(instance)
@@ -242,10 +242,14 @@ def _out(instance: Instance) -> set[int]:
     return {each.worker for each in _findings(instance)}
 
 
-def _busy(instance: Instance, before: list[int]) -> set[int]:
-    """Return the workers that have sent users to the candidate since `before`."""
-    now = _counted(instance, "canary")
-    return {n for n in range(WORKERS) if now[n] > before[n]}
+def _busy(instance: Instance) -> set[int]:
+    """Return the workers that have users, of whom each is sent to the candidate sooner or later."""
+    pages = [read_stats(instance.state_dir, index) for index in range(WORKERS)]
+    try:
+        return {n for n, page in enumerate(pages) if page.get("connections_open")}
+    finally:
+        for page in pages:
+            page.close()
 
 
 def _routed(instance: Instance) -> int:
@@ -261,6 +265,13 @@ def _let_pass(instance: Instance, count: int) -> None:
     """Wait until so many requests have come."""
     before = _routed(instance)
     wait_for(lambda: _routed(instance) >= before + count, f"{count} requests")
+
+
+def _sent_during(instance: Instance, count: int) -> list[int]:
+    """Return how many users each worker has sent to the candidate while so many requests came."""
+    before = _counted(instance, "canary")
+    _let_pass(instance, count)
+    return [now - then for now, then in zip(_counted(instance, "canary"), before, strict=True)]
 
 
 def _kill_workers(instance: Instance) -> None:

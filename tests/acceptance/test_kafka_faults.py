@@ -26,7 +26,8 @@ from proxy.telemetry import monotonic_s
 from tests.support.crowd import Crowd, crowd
 from tests.support.dataplane import until
 from tests.support.instance import Instance, running
-from tests.support.kafka import Broker, broker, consume, create_topic, delete_topic
+from tests.support.kafka import Broker, broker
+from tests.support.kafka_topics import consume, create_topic, delete_topic
 from tests.support.upstreams import Upstream, echo
 
 FAULT_S = float(os.environ.get("UNDERSTUDY_KAFKA_FAULT_S", "0.5"))

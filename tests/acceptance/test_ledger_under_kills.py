@@ -267,7 +267,7 @@ async def test_the_ledger_adds_up_after_every_kill(tmp_path: Path, record_proper
             for client in clients:
                 client.cancel()
         told = await asyncio.to_thread(told_ledger, instance)
-    assert (told["verdict"], told["unbalanced"]) == ("balanced", [])
+    assert (told["verdict"], told["unbalanced"]) == ("balanced", []), told
     assert load.wrong == []
     summary = (
         f"seed {seed}: killed {dict(found.killed)}, {load.answered} answers, "

@@ -25,7 +25,7 @@ import zstandard
 from proxy.routing.split import salt_of, unit_digest, unit_hash
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running, understudy
-from tests.support.kafka import consume, create_topic
+from tests.support.kafka_topics import consume, create_topic
 from tests.support.pair_log import read_pairs
 from tests.support.planting import KINDS, PAD, Book, Mark, files, planter
 

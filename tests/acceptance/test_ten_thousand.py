@@ -54,7 +54,7 @@ def config(ports: dict[str, int], candidates: list[dict[str, Any]], **more: Any)
         "workers": 2,
         "limits": {"mirror_lag": 0},  # every pair is to be there, however slow the machine
         "backends": {
-            name: {"endpoints": [f"http://127.0.0.1:{port}"], "timeout": "2s"}
+            name: {"endpoints": [f"http://127.0.0.1:{port}"], "timeout": "10s"}
             for name, port in ports.items()
         },
         "routes": [
@@ -132,11 +132,7 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
             address = instance.runtime["listen"]
             answers = await send_all(address, range(REQUESTS), concurrency=CONCURRENCY)
             assert answers == {n: answer_of(1, body_of(n)) for n in range(REQUESTS)}
-            await until(
-                lambda: len(two.requests) + len(three.requests) == mirrored(instance),
-                "every mirror to arrive",
-                20,
-            )
+            accounts = await asyncio.to_thread(wait_balanced, instance, 60)
             sampled = {request.fields[b"x-user-id"] for request in three.requests}
             expected = REQUESTS + len(sampled)
             records = await until(
@@ -145,7 +141,6 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
                 60,
             )
             check_records(records, sampled)
-            accounts = await asyncio.to_thread(wait_balanced, instance)
             assert accounts["pairs journaled"]["parts"] == {"acknowledged": expected}
             assert abs(len(sampled) / REQUESTS - 0.30) <= 0.015
         three.requests.clear()
@@ -154,12 +149,6 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
             wanted = {user for user in sampled if int(user[1:]) < 1000}
             await until(lambda: len(three.requests) >= len(wanted), "the mirrors", 20)
             assert {request.fields[b"x-user-id"] for request in three.requests} == wanted
-
-
-def mirrored(instance: Instance) -> int:
-    """Return how many mirrors the workers say that they sent."""
-    routes = instance.status()["routes"]
-    return sum(c["mirror_sent"] for route in routes for c in route["candidates"])
 
 
 def check_records(records: Records, sampled: set[bytes]) -> None:
@@ -188,7 +177,9 @@ async def test_broken_candidates_cost_no_user_anything(
     """10,000 right answers; the records say how it broke, or shed: by the cap or the breaker."""
     async with Upstream(model(1)) as one, Upstream(behaviour or hang) as two:
         ports = {"v1": one.port, "v2": two.port if behaviour else unused_port()}
-        candidates = [{"name": "v2", "backend": "v2", "mirror": "100%"}]
+        candidates: list[dict[str, Any]] = [{"name": "v2", "backend": "v2", "mirror": "100%"}]
+        if behaviour is hang:
+            candidates[0]["timeout"] = "2s"
         with running(config(ports, candidates), tmp_path) as instance:
             address = instance.runtime["listen"]
             answers = await send_all(address, range(REQUESTS), concurrency=CONCURRENCY)

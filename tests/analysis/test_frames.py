@@ -20,7 +20,7 @@ import pytest
 from proxy import analysis
 from proxy.analysis.export import Format, whole_file, write_pairs as export
 from proxy.errors import ExportError, SourceError
-from tests.support.kafka import create_topic
+from tests.support.kafka_topics import create_topic
 from tests.support.records import NUMERIC, START_MS, pair, write_pairs
 
 COUNT = 40

@@ -21,7 +21,7 @@ from proxy.analysis.proportions import Correctness
 from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import Selection, as_dict
 from tests.cli.test_compare import compare
-from tests.support.kafka import create_topic
+from tests.support.kafka_topics import create_topic
 from tests.support.records import pair, write_pairs
 
 

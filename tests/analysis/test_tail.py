@@ -20,7 +20,7 @@ from proxy.analysis.kafka_source import LATE_MS, KafkaSource, Span, Topic
 from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.reading import LineReading
 from proxy.analysis.tail import FileTail, open_tail
-from tests.support.kafka import create_topic
+from tests.support.kafka_topics import create_topic
 from tests.support.records import START_MS, frames, pair, write_pairs
 
 EVERYTHING = PairFilter()

@@ -132,9 +132,8 @@ def is_killed(instance: Instance) -> bool:
 
 def assert_left_alone(load: Load, candidate: CountingBackend) -> None:
     """Users go on being answered, and nothing more reaches the candidate."""
-    # A copy that was on its way at the kill may reach the candidate's thread after some more answers.
-    wait_for(lambda: _asked_during(load, candidate, AFTER // 3) == 0, "its last copies", 5)
-    assert _asked_during(load, candidate, AFTER) == 0
+    # A copy that was on its way at the kill may reach the candidate's thread after many more answers.
+    wait_for(lambda: not _asked_during(load, candidate, AFTER), "nothing to reach the candidate", 5)
 
 
 def _asked_during(load: Load, candidate: CountingBackend, answers: int) -> int:
@@ -265,15 +264,19 @@ def test_what_restarts_on_a_read_only_disk_serves_and_obeys(stage: Stage) -> Non
             wait_for(lambda: ask() and stage.candidate.requests > asked, "traffic at the candidate")
             assert instance.pids["control"] == control  # nobody could write the new one down
             assert "SIGUSR1" in by_api(stage)
-            wait_for(ask, "a last copy")
-            asked = stage.candidate.requests
-            assert all(ask() for _ in range(AFTER))
-            assert stage.candidate.requests == asked
+
+            def is_left_alone() -> bool:
+                asked = stage.candidate.requests
+                assert all(ask() for _ in range(AFTER))
+                return stage.candidate.requests == asked
+
+            wait_for(is_left_alone, "nothing to reach the candidate", 5)
             assert instance.admin("GET", "/readyz").status_code == 200
         routed = instance.status()["routes"][0]["routed"]
         wait_for(
             lambda: ask() and instance.status()["routes"][0]["routed"] > routed + AFTER,
             "what was counted in memory on the pages",
+            30,
         )
         assert instance.status()["ledger_verdict"]["verdict"] != "unbalanced"
     revive_and_wait(stage)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.state.control_page import Part, open_page
+from proxy.state.stats_file import read_stats
 from tests.support.counting_backend import CountingBackend, Load, counting_backend, two_workers
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running, understudy
@@ -82,22 +83,29 @@ def _is_killed(instance: Instance) -> bool:
     return killed
 
 
-def _settled(candidate: CountingBackend) -> int:
-    """Return the candidate's count once what was in flight at the kill has arrived."""
-    seen = [-1]
-
-    def is_still() -> bool:
-        before, seen[0] = seen[0], candidate.requests
-        return before == seen[0]
-
-    wait_for(is_still, "the candidate to be left alone", 3)
-    return seen[0]
+def _sent(instance: Instance) -> int:
+    """Return what the workers have sent to the candidate, as they count it."""
+    found = 0
+    for index in range(2):
+        page = read_stats(instance.state_dir, index)
+        found += page.get("mirror_sent", "iris", "v2") + page.get("canary", "iris", "v2")
+        page.close()
+    return found
 
 
-def _assert_left_alone(load: Load, candidate: CountingBackend) -> None:
-    before, answered = _settled(candidate), load.total
-    wait_for(lambda: load.total >= answered + AFTER, "more answers")
-    assert candidate.requests == before
+def _assert_left_alone(instance: Instance, load: Load, candidate: CountingBackend) -> None:
+    """No worker sends anything after the next answers; what was on its way arrives, and that is all."""
+
+    def is_quiet() -> bool:
+        before, answered = candidate.requests, load.total
+        wait_for(lambda: load.total >= answered + AFTER, "more answers")
+        return candidate.requests == before
+
+    answered = load.total
+    wait_for(lambda: load.total >= answered + AFTER, "what was decided before the kill to be sent")
+    sent = _sent(instance)
+    wait_for(is_quiet, "nothing to reach the candidate", 3)
+    assert _sent(instance) == sent
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +127,8 @@ def test_after_a_kill_no_request_reaches_the_candidate(
         before = candidate.requests
         wait_for(lambda: candidate.requests > before + 50, "traffic at the candidate")
         kill(instance)
-        wait_for(lambda: _is_killed(instance), "the latch", 1)
-        _assert_left_alone(load, candidate)
+        wait_for(lambda: _is_killed(instance), "the latch", 3)
+        _assert_left_alone(instance, load, candidate)
         wait_for(instance.is_healthy, "control")
         _by_cli_revive(instance)
         before = candidate.requests
@@ -136,7 +144,7 @@ def test_a_kill_survives_a_restart(
     """Not one request reaches the candidate until a revive."""
     with running(config, tmp_path) as instance:
         _by_file(instance)
-        wait_for(lambda: _is_killed(instance), "the latch", 1)
+        wait_for(lambda: _is_killed(instance), "the latch", 3)
     with running(config, tmp_path) as instance, Load(instance.base_url) as load:
         wait_for(lambda: load.total > AFTER, "answers after the restart")
         assert candidate.requests == 0

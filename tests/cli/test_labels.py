@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.deadline import wait_for
 from tests.support.instance import running, understudy
-from tests.support.kafka import consume, create_topic
+from tests.support.kafka_topics import consume, create_topic
 
 
 def labels(path: Path, numbers: range, *more: str) -> Path:
@@ -43,7 +43,7 @@ def test_a_file_reaches_the_instance_and_bad_lines_are_named(
             "labels in their files",
         )
         assert status["labels"]["accepted"] == 12_005
-        assert instance.is_healthy()
+        wait_for(instance.is_healthy, "health")
         assert "labels sink" in instance.cli("status").stdout
     assert list((tmp_path / "state" / "labels").glob("labels-*.ndjson.zst"))
 

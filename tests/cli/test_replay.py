@@ -55,12 +55,18 @@ def changed(x: int) -> int:
 
 
 class Model:
-    """A model over HTTP that remembers what it was asked; `gate` holds its answers back."""
+    """A model over HTTP that remembers what it was asked.
+
+    Attributes:
+        gate: holds its answers back while it is shut.
+        shuts_at: so many requests shut it, however late somebody notices that they have come.
+    """
 
     def __init__(self, rule: Any) -> None:
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.shuts_at = 0
         model = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -71,6 +77,8 @@ class Model:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 fields = {name.lower(): value for name, value in self.headers.items()}
                 model.asked.append((self.path, fields, body))
+                if len(model.asked) == model.shuts_at:
+                    model.gate.clear()
                 model.gate.wait(20)
                 x = orjson.loads(body)["x"]
                 status = 500 if rule is changed and x % 20 == 11 else 200
@@ -227,9 +235,9 @@ def test_after_sigkill_the_rest_is_sent(recorded: Path, tmp_path: Path) -> None:
     words = ["replay", "--from", str(recorded), "--out", str(out), "--max-in-flight", "4"]
     with serving(changed) as model:
         words += ["--to", model.url, "--json"]
+        model.shuts_at = 20  # from then on requests stay under way
         process = subprocess.Popen([*COMMAND, *words, "--rate", "60/s"], stdout=subprocess.DEVNULL)
         wait_for(lambda: len(model.asked) >= 20, "some requests")
-        model.gate.clear()  # from now on requests stay under way
         wait_for(lambda: _under_way(state) == 4, "four")
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -308,12 +316,15 @@ def test_ctrl_c_waits_for_answers_and_the_next_run_goes_on(recorded: Path, tmp_p
     out = tmp_path / "out.ndjson.zst"
     with serving(changed) as model:
         words = ["replay", "--from", str(recorded), "--to", model.url, "--out", str(out)]
+        words += ["--max-in-flight", "4"]
+        model.shuts_at = 10  # so that it cannot end before it is stopped
         process = subprocess.Popen(
             [*COMMAND, *words, "--rate", "50/s"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         wait_for(lambda: len(model.asked) >= 10, "some requests")
         process.send_signal(signal.SIGINT)
-        said, complained = process.communicate(timeout=10)
+        model.gate.set()
+        said, complained = process.communicate(timeout=20)
         assert process.returncode == 130, complained
         assert b"the same command goes on" in complained
         first = len(pairs_of(out))

@@ -51,7 +51,7 @@ def test_a_stop_ends_open_tunnels_in_its_time(config: dict[str, Any], tmp_path: 
                 wait_for(lambda: metrics in instance.admin("GET", "/metrics").text, "the gauge")
                 began_s = monotonic_s()
                 instance.stop()
-                assert monotonic_s() - began_s < 4
+                assert monotonic_s() - began_s < 10  # 2 s, and what a busy machine adds
                 for each in (idle, client):
                     with pytest.raises(ConnectionClosed):
                         each.recv(5)

@@ -26,7 +26,7 @@ async def test_a_kill_is_in_effect_when_it_is_answered(
     answer = await client.post("/api/v1/kill", json={"reason": "wrong answers"})
     assert answer.status_code == 200
     body = answer.json()
-    assert body.pop("took_ms") < 1000
+    assert 0 <= body.pop("took_ms") < 20_000
     assert body == {
         "action": "kill", "scope": "*", "old": [], "new": ["mirror", "canary"],
         "killed": {"*": ["mirror", "canary"]}, "opened": {}, "in_effect": True, "warnings": [],

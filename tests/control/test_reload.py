@@ -207,6 +207,7 @@ def test_a_worker_that_stays_behind_is_told(stage: Stage) -> None:
     worker.runs(1)
     stage.write(log={"slow": "1s"})
     outcome = stage.reloader.reload(replace(SOURCE, now_ms=now_ms))
+    worker.beat(pid=1, now_ms=wall_ns() // 1_000_000)
     assert stage.observer.lagging(outcome.revision) == [0]
 
     def told() -> list[str]:
@@ -214,6 +215,7 @@ def test_a_worker_that_stays_behind_is_told(stage: Stage) -> None:
 
     assert told() == []
     stage.observer.reloads = replace(stage.observer.reloads, loaded_ms=now_ms - FOLLOW_MS - 1)
+    worker.beat(pid=1, now_ms=wall_ns() // 1_000_000)
     assert told() == ["worker 0 runs an older config (revision 1, not 2); its log says why"]
     worker.runs(2)
     assert told() == []

@@ -16,7 +16,7 @@ from proxy.config.resolved import Kafka
 from proxy.control.replica_link import ReplicaLink
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import until
-from tests.support.kafka import create_topic, delete_topic
+from tests.support.kafka_topics import create_topic, delete_topic
 
 # A client that is cancelled while it connects leaves its connection to the collector (aiokafka).
 pytestmark = [
@@ -29,11 +29,18 @@ COMPACTED = {"cleanup.policy": "compact"}
 
 
 class Listener:
-    """Who is told what came."""
+    """Who is told what came.
+
+    Attributes:
+        has_echoes: what was sent comes back in time; without a beat now and then it would not.
+    """
+
+    link: ReplicaLink
 
     def __init__(self) -> None:
         self.heard: list[tuple[bytes, bytes | None]] = []
         self.beginnings: list[bool] = []
+        self.has_echoes = True
 
     def took(self, key: bytes, value: bytes | None) -> None:
         """Keep it."""
@@ -44,6 +51,13 @@ class Listener:
 
     def ended(self) -> None:
         """Nothing more is there."""
+        if self.has_echoes:
+            self.link.echoed_s = monotonic_s()
+
+    def lose(self) -> None:
+        """Let nothing of ours have come back for long."""
+        self.has_echoes = False
+        self.link.echoed_s = monotonic_s() - 60
 
     def began_anew(self, *, has_lost_log: bool) -> None:
         """Keep it."""
@@ -55,6 +69,7 @@ async def line(bootstrap: str, prefix: str) -> AsyncIterator[tuple[ReplicaLink, 
     """Keep a line until the block ends."""
     listener = Listener()
     link = ReplicaLink(Kafka((bootstrap,), prefix, {}), "g", 6.0, listener)
+    listener.link = link
     task = asyncio.get_running_loop().create_task(link.run())
     try:
         yield link, listener
@@ -95,8 +110,9 @@ async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
             (b"g/kill/*", b"3"), (b"g/weight/m", b"2"), (b"g/beat/gone", None),
         ]  # fmt: skip
         await until(lambda: link.may_lead, "the lead", 20)
-        link.echoed_s = monotonic_s() - 60  # nothing of ours has come back for long
+        listener.lose()
         await until(lambda: len(listener.beginnings) == 2, "a new beginning", 20)
+        listener.has_echoes = True
         await until(lambda: link.is_caught_up, "the line again", 20)
         assert listener.beginnings == [False, False]
         assert len(listener.heard) == 3  # it goes on where it was
@@ -130,9 +146,10 @@ async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefi
         link.send(b"g/kill/*", b"3")
         await until(lambda: len(listener.heard) == 1, "the message", 10)
         delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
-        link.echoed_s = monotonic_s() - 60
+        listener.lose()
         # A broker that makes topics by itself has made one that is unfit, since clients asked for it.
         await until(lambda: "topic" in link.trouble, "the trouble", 20)
+        listener.has_echoes = True
         await until(lambda: _is_made_anew(kafka_bootstrap, f"{prefix}.state.v1"), "a fit one", 20)
         await until(lambda: link.is_caught_up, "the line again", 20)
         assert listener.beginnings[-1]

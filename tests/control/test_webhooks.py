@@ -21,6 +21,7 @@ from proxy.ramp.policy import Confirmation
 from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s
 from tests.control.ramp_stage import Stage, ramp_config
+from tests.support.dataplane import until
 from tests.support.webhook_listener import Listener, listening
 
 SECRET = "a-key-of-a-test"
@@ -77,10 +78,14 @@ async def test_a_notice_is_tried_again_and_given_up_in_the_end(
         await _until(webhooks, **counted)
         webhooks.notify(listener.hook(), {"n": 2})
         await _until(webhooks, notified=counted.get("notified", 0) + 1)
-    *tried, last = [each["n"] for each in listener.said]
-    # A machine that is busy may let an answer come too late, too.
-    assert (set(tried), last) == ({1}, 2)
-    assert len(tried) >= len(statuses)
+    # A machine that is busy may let an answer come too late, too, and each call has a thread of its own
+    # there: what was given up may be noted last.
+
+    def said() -> list[int]:
+        return [each["n"] for each in listener.said]
+
+    await until(lambda: said().count(1) >= len(statuses), "every call")
+    assert said().count(2) == 1
 
 
 def test_a_full_queue_drops_its_oldest() -> None:
@@ -118,7 +123,7 @@ async def test_who_cannot_be_reached_is_told_without_the_address() -> None:
     """The address may be a secret."""
     webhooks = Webhooks()
     async with _calling(webhooks):
-        webhooks.ask("r", Webhook("http://127.0.0.1:9/secret", "", 1.0), (0, 1), {})
+        webhooks.ask("r", Webhook("http://127.0.0.1:9/secret", "", 8.0), (0, 1), {})
         await _until(webhooks, refused=1)
     assert webhooks.answer("r") == "it cannot be reached (ConnectError)"
 

@@ -7,7 +7,6 @@ import socket
 import ssl
 import statistics
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from proxy.config.resolved import Config
-from proxy.dataplane.accepting import BEAT_S
 from proxy.routing.shares import TOLERANCE
 from proxy.telemetry import monotonic_s
 from tests.support.authority import Authority
@@ -77,15 +75,25 @@ class _Users(ExitStack):
         """Open connections one by one until both workers have as many, but for what nobody waits for.
 
         False: sixty were not enough. Where the kernel decides, who is behind by a dozen stays behind.
-        They come over some beats: a worker that the machine has not run for 2 ms is forgiven at its next.
+        They come over some beats: a worker that the machine has not run for 2 ms is forgiven at its next,
+        and nobody comes while it is not run at all.
         """
-        for _ in range(60):
+        for number in range(60):
+            if number % 6 == 0:
+                self._wait_for_signs()
             self.ask_on_a_new_one()
-            time.sleep(BEAT_S / 10)  # so that they come over some beats
             low, high = sorted(self._crew.open_connections())
             if high - low <= 2 + high // TOLERANCE:
                 return True
         return False
+
+    def _wait_for_signs(self) -> None:
+        """Wait until each worker has given a sign of life."""
+        before = self._crew.signs()
+        wait_for(
+            lambda: all(now > then for now, then in zip(self._crew.signs(), before, strict=True)),
+            "a sign of life of each worker",
+        )
 
 
 @contextmanager
@@ -115,8 +123,8 @@ def test_a_stopped_worker_delays_one_connection_and_then_none(tmp_path: Path) ->
         before = users.landed()[0]
         crew.processes[1].send_signal(signal.SIGSTOP)
         times_s = [users.ask_on_a_new_one() for _ in range(40)]
-        # 2 ms, and then 0.3 ms, on a machine that is not busy.
-        assert max(times_s) < 0.5
+        # 2 ms, and then 0.3 ms, on a machine that is not busy; a stall delays one, and not half of them.
+        assert max(times_s) < 5
         assert statistics.median(times_s) < 0.05
         assert crew.open_connections()[0] == before + 40
         users.open_at_once(100)
@@ -144,7 +152,7 @@ def test_a_worker_that_ends_takes_no_more(tmp_path: Path) -> None:
         before = users.landed()[1]
         crew.processes[0].terminate()
         wait_for(lambda: crew.loads()[0] == -1, "the worker to stop accepting")
-        assert max(users.ask_on_a_new_one() for _ in range(10)) < 0.5
+        assert max(users.ask_on_a_new_one() for _ in range(10)) < 5
         assert crew.open_connections()[1] == before + 10
         assert crew.processes[0].wait(10) == 0
 
@@ -156,7 +164,9 @@ def test_connections_spread_over_tls_too(tmp_path: Path) -> None:
     with worker_crew(config) as crew, _Users(crew, authority.client()) as users:
         for _ in range(9):
             socket.create_connection(crew.address).close()
-        wait_for(lambda: not any(crew.loads()), "those that left to be forgotten")
+        wait_for(lambda: crew.accepted() == 9 and not any(crew.loads()), "those that left to go")
         users.open_at_once(9)
-        wait_for(lambda: not any(crew.loads()), "those that are silent to be forgotten")
+        wait_for(
+            lambda: crew.accepted() == 18 and not any(crew.loads()), "the silent to be forgotten"
+        )
         assert users.become_level()

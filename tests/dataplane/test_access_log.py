@@ -240,6 +240,7 @@ async def test_each_line_names_the_client_of_its_own_request(tmp_path: Path, pip
         reader, writer = await plane.connect()
         writer.write(request_bytes(b"GET", b"/", b"", b"x-forwarded-for: 192.0.2.4\r\n"))
         await read_answer(reader)
+        await _lines(pipe, 4)  # its copy has ended, too
         writer.write(b"GET / HTTP/1.1\r\nx-forwarded-for: 192.0.2.5\r\n\r\n")
         assert (await read_answer(reader))[0] == 400
         assert (await _lines(pipe, 5))[4][

@@ -89,11 +89,10 @@ async def test_how_a_tunnel_ends_is_no_failure(tmp_path: Path) -> None:
         resets.put_nowait(writer)
         await asyncio.Event().wait()
 
-    options = Options(limits={"tunnel_idle_s": 0.1})
     async with (
         raw_server(grant) as one,
         raw_server(grant) as other,
-        dataplane(tmp_path, primary=one, options=options) as plane,
+        dataplane(tmp_path, primary=one) as plane,
     ):
         pool = give_endpoints(plane, *at(one, other), ejection=AT_ONCE)
         ask = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
@@ -105,6 +104,8 @@ async def test_how_a_tunnel_ends_is_no_failure(tmp_path: Path) -> None:
             if is_reset:
                 set_reset_on_close(backend.transport)  # type: ignore[arg-type]  # it reads, too
                 backend.transport.abort()
+            else:
+                plane.age("primary", plane.worker.config.limits.tunnel_idle_s + 1)
             await until(lambda: not pool.in_flight, "the tunnel to end")
             writer.close()
         assert plane.count("served", "iris", Outcome.TIMEOUT) == 1
@@ -162,11 +163,13 @@ async def test_a_copys_own_deadline_ejects_nobody(tmp_path: Path) -> None:
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidates[0].port},
-            options=Options(copies={"timeout_s": 0.1}),
+            options=Options(copies={"timeout_s": 4.0}),
         ) as plane,
     ):
         pool = _give_candidate(plane, *(each.port for each in candidates))
         await plane.request(b"POST", b"/", body=b"x")
+        await until(lambda: pool.in_flight, "the copy")
+        plane.age("v2", 4.0)
         (line,) = await plane.pairs(1)
         assert line["candidate_status"] == "timeout"
         assert pool.statistics().ejections == 0

@@ -209,7 +209,9 @@ async def _round(state_dir: Path, seed: int, round_s: float) -> Counter[int]:
             _check_stopped(plane)
             return clients.statuses
         await until(lambda: _is_quiet(plane), "quiet", 5)
-        await asyncio.sleep(0.12)  # two ticks: gauges, and the journal's flush
+        await until(lambda: not plane.worker.journal.buffered_pairs, "the journal's flush")
+        plane.worker.gauges.write(monotonic_s())
+        plane.worker.gauges.write_in_flight()
         _check(plane, clients)
         _check_journal(plane, clients)
     return clients.statuses

@@ -82,11 +82,10 @@ async def tls_server(
 
 
 def over_tls(plane: Plane, port: int, authority: Authority) -> Pool:
-    """Let the primary be reached by TLS at this port."""
+    """Let the primary be reached by TLS at this port, some time or other."""
     tls = UpstreamTls(ca=str(authority.ca_file))
-    return give_endpoints(
-        plane, Endpoint("127.0.0.1", port, is_tls=True), tls=tls, max_in_flight=1024
-    )
+    endpoint = Endpoint("127.0.0.1", port, is_tls=True)
+    return give_endpoints(plane, endpoint, tls=tls, max_in_flight=1024, connect_timeout_s=60.0)
 
 
 def ask(plane: Plane, times: int) -> list[asyncio.Task[tuple[int, dict[bytes, bytes], bytes]]]:
@@ -130,11 +129,11 @@ async def test_who_waits_gets_a_connection_that_becomes_idle(tmp_path: Path) -> 
 
 async def test_one_attempt_that_fails_costs_nobody_an_answer(tmp_path: Path) -> None:
     """While others get through, the one who waited for it waits for the next."""
-    authority, gate = Authority(tmp_path), asyncio.Event()
+    authority, gate, is_other_through = Authority(tmp_path), asyncio.Event(), asyncio.Event()
 
     async def first_fails_late(number: int) -> bool:
         if number == 0:
-            await asyncio.sleep(0.1)
+            await is_other_through.wait()
         return number > 0
 
     async with (
@@ -143,6 +142,8 @@ async def test_one_attempt_that_fails_costs_nobody_an_answer(tmp_path: Path) -> 
     ):
         pool = over_tls(plane, port, authority)
         asked = ask(plane, 2)
+        await until(lambda: pool.statistics().opened == 1, "the other one to get through")
+        is_other_through.set()
         await until(lambda: pool.statistics().failed == 1, "the attempt to fail")
         gate.set()
         assert [(await task)[0] for task in asked] == [200, 200]

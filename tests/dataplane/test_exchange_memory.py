@@ -251,7 +251,7 @@ async def test_everything_at_once_leaves_nothing_behind(tmp_path: Path) -> None:
             await echo(request, writer)
 
     options = Options(
-        weight_bp={"v2": 3_000}, replicate_bp=5_000, max_in_flight=8, timeout_s=0.5,
+        weight_bp={"v2": 3_000}, replicate_bp=5_000, max_in_flight=8, deadlines={"v3": {"timeout_s": 0.5}},
         limits={"memory_bytes": 200_000, "mirror_body_bytes": 50_000, "record_body_bytes": 5_000},
     )  # fmt: skip
     async with (
@@ -354,7 +354,7 @@ async def test_pipelined_requests_of_a_client_that_leaves_are_all_counted(
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(timeout_s=0.2),
+            options=Options(deadlines={"primary": {"timeout_s": 0.2}}),
         ) as plane,
     ):
         _, writer = await plane.connect()

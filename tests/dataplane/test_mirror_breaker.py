@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from proxy.config.resolved import Breaker
-from proxy.routing.breaker import State
+from proxy.routing.breaker import Breaker as CandidateBreaker, State
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill, revive
 from proxy.state.stats_page import Skip
@@ -19,6 +20,16 @@ from tests.support.ledgers import check_ledger
 from tests.support.upstreams import Upstream, answer, echo, hang, reset, unused_port
 
 QUICK = Breaker(failures=3, open_for_s=0.1, max_open_for_s=0.4, probes=1)
+
+
+#: One that opens for good, until the test says that its time is over.
+FOR_GOOD = replace(QUICK, open_for_s=1e3, max_open_for_s=4e3)
+
+
+def breaker_of(plane: Plane) -> CandidateBreaker:
+    """Return the breaker of the plane's candidate."""
+    (context,) = plane.worker.routes.contexts()
+    return context.gates[0].breaker
 
 
 def gauge(plane: Plane) -> State:
@@ -51,7 +62,7 @@ async def test_a_dead_candidate_opens_it_and_a_revived_one_closes_it(tmp_path: P
             tmp_path,
             primary=primary.port,
             candidates={"v2": port},
-            options=Options(copies={"breaker": QUICK}),
+            options=Options(copies={"breaker": FOR_GOOD}),
         ) as plane,
     ):
         assert gauge(plane) is State.CLOSED
@@ -61,7 +72,7 @@ async def test_a_dead_candidate_opens_it_and_a_revived_one_closes_it(tmp_path: P
         assert plane.count("mirror_skipped", "iris", "v2", Skip.BREAKER_OPEN) == 2
         candidate = Upstream(answer(b"alive"))
         server = await asyncio.start_server(candidate._serve, "127.0.0.1", port)
-        await asyncio.sleep(QUICK.open_for_s)
+        breaker_of(plane)._until_s = 0.0
         await ask(plane, 10)
         assert gauge(plane) is State.CLOSED
         assert plane.count("leg", "iris", "v2", "ok") == 10
@@ -86,20 +97,20 @@ async def test_half_open_lets_one_copy_probe_whatever_the_load(tmp_path: Path) -
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(copies={"breaker": QUICK, "timeout_s": 0.1}),
+            options=Options(copies={"breaker": FOR_GOOD, "timeout_s": 60.0}, timeout_s=60.0),
         ) as plane,
     ):
         await asyncio.gather(*(plane.request(b"POST", b"/", body=b"x") for _ in range(3)))
-        await until(lambda: gauge(plane) is State.OPEN, "the breaker to open")
-        await asyncio.sleep(QUICK.open_for_s)
+        plane.age("v2", 60.0)
+        assert gauge(plane) is State.OPEN
+        breaker_of(plane)._until_s = 0.0
         await asyncio.gather(*(plane.request(b"POST", b"/", body=b"x") for _ in range(30)))
         assert gauge(plane) is State.HALF_OPEN
         assert plane.count("mirror_sent", "iris", "v2") == 4
         assert plane.worker.pools["v2"].in_flight == 1
-        await until(lambda: gauge(plane) is State.OPEN, "the probe to fail")
-        (context,) = plane.worker.routes.contexts()
-        (gate,) = context.gates
-        assert gate.breaker.statistics().open_for_s == 0.2
+        plane.age("v2", 60.0)
+        assert gauge(plane) is State.OPEN
+        assert breaker_of(plane).statistics().open_for_s == 2 * FOR_GOOD.open_for_s
         await plane.pairs(33)
         check_ledger(plane)
 
@@ -169,7 +180,7 @@ async def test_a_breaker_may_be_off(tmp_path: Path, failures: int) -> None:
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(copies={"breaker": Breaker(failures=failures)}),
+            options=Options(copies={"breaker": replace(FOR_GOOD, failures=failures)}),
         ) as plane,
     ):
         await ask(plane, 6)

@@ -45,7 +45,6 @@ def options(
         copies={"rewrite": rewrite},
         protocol=protocol,
         bodies=Bodies.FULL,
-        timeout_s=2.0,
     )
 
 

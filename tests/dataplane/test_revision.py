@@ -385,12 +385,15 @@ async def test_a_hung_copy_of_before_ends_at_its_deadline(tmp_path: Path) -> Non
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(timeout_s=0.3),
+            options=Options(timeout_s=60.0),
         ) as plane,
     ):
         await plane.request(b"POST", b"/", body=b"{}")
         await until(lambda: candidate.requests, "the copy")
         await plane.reload(_without_candidates)
+        for leg in plane.worker.revisions.pools[0].legs():
+            leg.begun_s -= 60.0
+            leg.look_s = 0.0
         (line,) = await plane.pairs(1)
         assert line["candidate_status"] == "timeout"
         await _is_let_go(plane)

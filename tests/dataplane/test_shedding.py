@@ -33,10 +33,11 @@ async def balanced(plane: Plane) -> None:
 
 
 def shed(plane: Plane, *, is_shedding: bool = True) -> None:
-    """Let the worker shed, for a second at least: what it finds at a tick says the same."""
+    """Let the worker shed, for as long as the test wants: what it finds at a tick says the same."""
     overload = plane.worker.shedding.overload
     if is_shedding:
         overload._begin(monotonic_s())
+        overload._hold_s = 1e3
     overload.is_shedding = plane.worker.is_shedding = is_shedding
 
 
@@ -148,7 +149,9 @@ async def test_no_body_is_kept_where_connections_are_busy(tmp_path: Path) -> Non
             primary.requests.clear()
             for member in pool._members:
                 for connection in member._idle:
-                    connection.idle_since_s = monotonic_s()
+                    connection.idle_since_s = (
+                        monotonic_s() + 60.0
+                    )  # it is busy, however slow we are
             writer.write(request_bytes(b"POST", b"/", b"0123456789", b""))
             await until(lambda: len(primary.requests) == 1, "the primary to be asked")
             kept.append(worker.held_bytes)
@@ -182,11 +185,12 @@ async def test_an_overload_that_comes_while_a_body_comes_counts(tmp_path: Path) 
 
 
 def overload(plane: Plane) -> None:
-    """Let the worker's looks have seen a queue just now; its next one tells."""
+    """Let the worker's looks have seen a queue just now, for long; its next one tells."""
     found, now_s = plane.worker.shedding.overload, monotonic_s()
     while not found.is_shedding:
         now_s += 0.001
         found.look(1.0, 10_000, 0.0, now_s)
+    found._hold_s = 1e3
 
 
 async def test_its_begin_and_its_end_are_told_once(

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from proxy.state.stats_page import Outcome
-from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server, silent_listener
@@ -23,9 +22,9 @@ from tests.support.upstreams import Behaviour, Request, Upstream, answer, hang
 KIB = 1024
 ASK = request_bytes(b"POST", b"/", b"x", b"")
 CANARY = {"v2": 10_000}
-#: Releasing takes 100 ms; the rest is for a machine that is busy with other tests.
-RELEASED_S = 0.1
-BUSY_S = 0.4
+#: Whoever is released in a test is, long before that.
+NEVER = Options(timeout_s=60.0)
+NOT_CONNECTED = Options(timeout_s=60.0, deadlines={"primary": {"connect_timeout_s": 60.0}})
 
 
 def _cut(how: str, head: bytes = EVENTS + CHUNKED) -> Behaviour:
@@ -86,7 +85,7 @@ async def test_a_cut_stream_is_cut_for_the_user_and_recorded_as_cut(
             candidates={"v2": candidate.port},
             options=Options(
                 weight_bp=CANARY if serves else {},
-                deadlines={role: _idle(0.15)} if role == "primary" else {"v2": _idle(0.15)},
+                deadlines={"v2" if serves else "primary": _idle(how)},
             ),
         ) as plane,
     ):
@@ -100,8 +99,9 @@ async def test_a_cut_stream_is_cut_for_the_user_and_recorded_as_cut(
     assert (line[f"{other}_status"], line[f"{other}_body"]) == ("ok", "whole")
 
 
-def _idle(seconds: float) -> dict[str, float]:
-    return {"idle_timeout_s": seconds}
+def _idle(how: str) -> dict[str, float]:
+    """Return deadlines that end a stall; who is only slow to notice another cut must not run into one."""
+    return {"idle_timeout_s": 0.15 if how == "stall" else 60.0}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ async def test_a_copy_that_is_cut_is_recorded_and_not_noticed(
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(deadlines={"v2": _idle(0.15)}),
+            options=Options(deadlines={"v2": _idle(how)}),
         ) as plane,
     ):
         assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"whole"
@@ -135,7 +135,7 @@ async def test_an_old_client_sees_a_reset_and_no_clean_end(tmp_path: Path, head:
     async with (
         Upstream(_cut("stall", head)) as primary,
         dataplane(
-            tmp_path, primary=primary.port, options=Options(deadlines={"primary": _idle(0.15)})
+            tmp_path, primary=primary.port, options=Options(deadlines={"primary": _idle("stall")})
         ) as plane,
     ):
         got = await _see_cut(plane, b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
@@ -143,11 +143,11 @@ async def test_an_old_client_sees_a_reset_and_no_clean_end(tmp_path: Path, head:
 
 
 class _Patient:
-    """A backend that streams until told to stop, and notes when its connection ends."""
+    """A backend that streams until told to stop, and notes that its connection has ended."""
 
     def __init__(self, *events: bytes, reads: bool = True) -> None:
         self.has_begun = asyncio.Event()
-        self.released_s = 0.0
+        self.is_released = False
         self._events = events
         self._reads = reads
 
@@ -163,7 +163,7 @@ class _Patient:
                 pass
         except ConnectionError:
             pass
-        self.released_s = monotonic_s()
+        self.is_released = True
 
 
 def _leave(writer: asyncio.StreamWriter) -> None:
@@ -182,9 +182,8 @@ def _half_close_then_leave(writer: asyncio.StreamWriter) -> None:
 LEAVES = [_leave, _vanish, _half_close_then_leave]
 
 
-async def _released(patient: _Patient, left_s: float, what: str) -> None:
-    await until(lambda: patient.released_s, f"the backend to be released: {what}")
-    assert patient.released_s - left_s < RELEASED_S + BUSY_S
+async def _released(patient: _Patient, what: str) -> None:
+    await until(lambda: patient.is_released, f"the backend to be released: {what}")
 
 
 async def test_the_copy_of_a_stream_ends_with_its_user(tmp_path: Path) -> None:
@@ -193,15 +192,16 @@ async def test_the_copy_of_a_stream_ends_with_its_user(tmp_path: Path) -> None:
     async with (
         raw_server(primary) as port,
         raw_server(candidate) as candidate_port,
-        dataplane(tmp_path, primary=port, candidates={"v2": candidate_port}) as plane,
+        dataplane(
+            tmp_path, primary=port, candidates={"v2": candidate_port}, options=NEVER
+        ) as plane,
     ):
         reader, writer = await plane.connect()
         writer.write(ASK)
         await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 5)
         await candidate.has_begun.wait()
-        left_s = monotonic_s()
         writer.transport.abort()
-        await _released(candidate, left_s, "the copy")
+        await _released(candidate, "the copy")
         (line,) = await plane.pairs(1)
         check_ledger(plane)
     assert (line["candidate_status"], line["candidate_body"]) == ("cancelled", "data: c\n\n")
@@ -217,16 +217,17 @@ async def test_a_client_that_leaves_releases_the_backend_at_once(
     async with (
         raw_server(patient) as port,
         Upstream(answer(b"c")) as candidate,
-        dataplane(tmp_path, primary=port, candidates={"v2": candidate.port}) as plane,
+        dataplane(
+            tmp_path, primary=port, candidates={"v2": candidate.port}, options=NEVER
+        ) as plane,
     ):
         reader, writer = await plane.connect()
         writer.write(ASK)
         await patient.has_begun.wait()
         if events:
             await asyncio.wait_for(reader.readuntil(events[-1]), 5)
-        left_s = monotonic_s()
         leave(writer)
-        await _released(patient, left_s, str(leave))
+        await _released(patient, str(leave))
         (line,) = await plane.pairs(1)
         check_ledger(plane)
         assert plane.count("served", "iris", Outcome.CANCELLED) == 1
@@ -243,15 +244,16 @@ async def test_a_client_that_leaves_while_its_answer_waits_for_it_is_noticed(
     async with (
         raw_server(patient) as port,
         Upstream(answer(b"c")) as candidate,
-        dataplane(tmp_path, primary=port, candidates={"v2": candidate.port}) as plane,
+        dataplane(
+            tmp_path, primary=port, candidates={"v2": candidate.port}, options=NEVER
+        ) as plane,
     ):
         reader, writer = await plane.connect()
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # there is no other way
         writer.write(ASK)
         await until(lambda: _is_answer_held(plane), "the answer to be held back")
-        left_s = monotonic_s()
         writer.transport.abort()
-        await _released(patient, left_s, "answer held")
+        await _released(patient, "answer held")
         (line,) = await plane.pairs(1)
         check_ledger(plane)
         del reader
@@ -276,14 +278,15 @@ async def test_a_client_that_leaves_while_its_request_is_coming_is_noticed(
     async with (
         raw_server(patient) as port,
         Upstream(answer(b"c")) as candidate,
-        dataplane(tmp_path, primary=port, candidates={"v2": candidate.port}) as plane,
+        dataplane(
+            tmp_path, primary=port, candidates={"v2": candidate.port}, options=NEVER
+        ) as plane,
     ):
         _, writer = await plane.connect()
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nsome")
         await patient.has_begun.wait()
-        left_s = monotonic_s()
         leave(writer)
-        await _released(patient, left_s, str(leave))
+        await _released(patient, str(leave))
         (line,) = await plane.pairs(1)
         check_ledger(plane)
     assert (line["primary_status"], line["candidate_status"]) == ("cancelled", "not_sent")
@@ -298,7 +301,9 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_noticed(
     async with (
         raw_server(patient, limit=KIB) as port,
         Upstream(answer(b"c")) as candidate,
-        dataplane(tmp_path, primary=port, candidates={"v2": candidate.port}) as plane,
+        dataplane(
+            tmp_path, primary=port, candidates={"v2": candidate.port}, options=NEVER
+        ) as plane,
     ):
         with socket.create_connection(("127.0.0.1", plane.port)) as sock:
             sock.setblocking(False)
@@ -307,9 +312,7 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_noticed(
             await until(lambda: _upload(sock, plane), "the client to be held")
             if resets:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        left_s = monotonic_s()
         await until(lambda: not plane.worker.pools["primary"].in_flight, "the leg to end")
-        assert monotonic_s() - left_s < RELEASED_S + BUSY_S
         (line,) = await plane.pairs(1)
         check_ledger(plane)
     assert (line["primary_status"], line["candidate_status"]) == ("cancelled", "shed")
@@ -332,15 +335,15 @@ async def test_a_client_that_leaves_before_there_is_a_connection_is_counted_at_o
     with silent_listener() as port:
         async with (
             Upstream(answer(b"c")) as candidate,
-            dataplane(tmp_path, primary=port, candidates={"v2": candidate.port}) as plane,
+            dataplane(
+                tmp_path, primary=port, candidates={"v2": candidate.port}, options=NOT_CONNECTED
+            ) as plane,
         ):
             _, writer = await plane.connect()
             writer.write(ASK)
             await until(lambda: plane.count("routed", "iris"), "the request")
-            left_s = monotonic_s()
             leave(writer)
             await until(lambda: plane.count("served", "iris", Outcome.CANCELLED), "its end")
-            assert monotonic_s() - left_s < RELEASED_S + BUSY_S
             (line,) = await plane.pairs(1)
             check_ledger(plane)
     assert (line["primary_status"], line["candidate_status"]) == ("cancelled", "ok")
@@ -349,15 +352,17 @@ async def test_a_client_that_leaves_before_there_is_a_connection_is_counted_at_o
 async def test_a_client_that_leaves_behind_a_pipeline_is_noticed(tmp_path: Path) -> None:
     """What it sent ahead is not read yet, and so its end is not either."""
     patient = _Patient()
-    async with raw_server(patient) as port, dataplane(tmp_path, primary=port) as plane:
+    async with (
+        raw_server(patient) as port,
+        dataplane(tmp_path, primary=port, options=NEVER) as plane,
+    ):
         _, writer = await plane.connect()
         writer.write(ASK)
         await patient.has_begun.wait()
         writer.write(ASK * 10)
         await until(lambda: _is_client_held(plane), "the client to be held")
-        left_s = monotonic_s()
         writer.close()
-        await _released(patient, left_s, "pipeline")
+        await _released(patient, "pipeline")
 
 
 async def test_a_half_closed_client_gets_the_whole_stream(tmp_path: Path) -> None:

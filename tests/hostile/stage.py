@@ -23,17 +23,18 @@ from tests.support.dataplane import Options, Plane, dataplane, until
 
 #: Silence after which a connection that nobody has closed is taken as left open.
 PATIENCE_S = 10.0
-#: So that a row that runs into one costs a second, and not a minute.
+#: So that a row that runs into one costs seconds, and not a minute; a good one that the machine stalls
+#: for a moment must not.
 SHORT = Deadlines(
-    head_s=1.0,
-    body_idle_s=1.0,
+    head_s=3.0,
+    body_idle_s=3.0,
     keep_alive_s=0.3,
     max_connections=8192,
-    flush_s=1.0,
+    flush_s=3.0,
     linger_s=0.2,
     sweep_s=0.05,
 )
-STAGES = 32
+STAGES = 96
 
 T = TypeVar("T")
 Reply = Callable[[Message], bytes]
@@ -166,7 +167,7 @@ async def stage(state_dir: Path, *, has_candidate: bool = False) -> AsyncIterato
             state_dir,
             primary=primary.port,
             candidates={"v2": candidate.port} if has_candidate else {},
-            options=Options(timeout_s=3.0),
+            options=Options(timeout_s=5.0),
         ) as plane,
     ):
         plane.worker.clients.deadlines = SHORT

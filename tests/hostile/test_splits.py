@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +21,11 @@ from hypothesis import given, strategies as st
 from proxy.dataplane.client import ClientConnection
 from tests.hostile.grammar import Message, check_forwarded, read_answers, read_requests
 from tests.hostile.rows import REQUESTS, extra_rows, shared_rows
-from tests.hostile.stage import Stage, stage
+from tests.hostile.stage import SHORT, Stage, stage
 from tests.hostile.streams import damaged_requests
 from tests.support.dataplane import until
 
+LONG = replace(SHORT, head_s=60.0, body_idle_s=60.0, keep_alive_s=60.0)
 #: (answers as far as they matter, requests that went upstream whole)
 Outcome = tuple[list[tuple[str, bytes]], list[tuple[bytes, bytes, bytes]]]
 
@@ -129,6 +131,7 @@ def theatre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         scope = stage(tmp_path_factory.mktemp("splits") / "state")
         found = runner.run(scope.__aenter__())
+        found.plane.worker.clients.deadlines = LONG  # between two pieces a client may be stalled
         yield Theatre(runner, found)
         runner.run(scope.__aexit__(None, None, None))
 

@@ -13,7 +13,7 @@ from tests.recipes.model import candidate, model, noisy_primary
 from tests.recipes.recorded import Recorded, Topic
 from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running, understudy
-from tests.support.kafka import consume, create_topic
+from tests.support.kafka_topics import consume, create_topic
 from tests.support.pair_log import wait_pairs
 
 #: Requests to each route.

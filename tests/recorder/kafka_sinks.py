@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from proxy.config.resolved import Kafka
 from proxy.recorder.kafka import Deadlines, KafkaSink
-from proxy.recorder.sink import SinkState
+from proxy.recorder.sink import Pair, SinkState
 
 #: Short enough to see a frozen broker within a test.
 SHORT = Deadlines(
     connect_s=4, deliver_s=2, close_s=0.5, request_s=1, slow_s=1.0, backoff_s=0.1,
     backoff_limit_s=0.5,
 )  # fmt: skip
+#: Nothing of a healthy broker takes so long, whatever else the machine does.
+PATIENT = replace(SHORT, deliver_s=15, request_s=15, slow_s=15)
 
 
 @asynccontextmanager
@@ -22,9 +25,9 @@ async def opened(
     bootstrap: str,
     prefix: str,
     options: dict[str, str] | None = None,
-    deadlines: Deadlines = SHORT,
+    deadlines: Deadlines = PATIENT,
 ) -> AsyncIterator[KafkaSink]:
-    """Give a sink with short deadlines, closed at the end."""
+    """Give a sink, closed at the end; with `SHORT` it soon notices a broker that says nothing."""
     sink = KafkaSink(Kafka((bootstrap,), prefix, options or {}), deadlines)
     try:
         yield sink
@@ -38,6 +41,13 @@ async def until(sink: KafkaSink, *states: SinkState) -> None:
     async with asyncio.timeout(15):
         while sink.status.state not in states:  # noqa: ASYNC110 - a state is no event
             await asyncio.sleep(0.02)
+
+
+async def until_ok(sink: KafkaSink, pair: Pair) -> None:
+    """Write a pair again and again, and return when nothing is wrong any more."""
+    async with asyncio.timeout(15):
+        while sink.status.state is not SinkState.OK:
+            await sink.write([pair])
 
 
 def library_tasks() -> list[str]:

@@ -21,7 +21,8 @@ from proxy.state.decision_files import old_files, shipped
 from proxy.state.decision_record import Decision, json_schema
 from tests.recorder.support import config_for, recorder, stop
 from tests.support.deadline import wait_for
-from tests.support.kafka import Broker, consume, create_topic
+from tests.support.kafka import Broker
+from tests.support.kafka_topics import consume, create_topic
 from tests.support.resolved_config import write_config
 
 GIB = 2**30

@@ -33,10 +33,16 @@ RAMP = Ramp(
 
 def _ramped(config: Config) -> Config:
     """Return the config with a ramp on its route, and one candidate that is mirrored."""
+    config = _patient(config)
     route = config.routes[0]
     route = replace(route, ramp=RAMP, candidates=route.candidates[:1])
     config = replace(config, routes=(route,))
     return replace(config, version=digest(config))
+
+
+def _patient(config: Config) -> Config:
+    """Return the config with so much time to stop that all is shipped, on a busy machine as well."""
+    return replace(config, limits=replace(config.limits, shutdown_s=100.0))
 
 
 @pytest.fixture
@@ -114,7 +120,7 @@ def _published(config: Config) -> dict[str, Any]:
 async def _run(config: Config, sink: FaultySink, pairs: int) -> None:
     """Run a recorder until `pairs` are counted, or it dies."""
     stop = asyncio.Event()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(25):
         with suppress(BaseExceptionGroup):
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(Recorder(config, 0, sink).run(stop))
@@ -182,7 +188,7 @@ async def test_pairs_of_another_config_or_route_count_for_nobody(config: Config)
 
 async def test_who_has_no_ramp_pays_nothing(tmp_path: Path) -> None:
     """No counts, no file, nothing beside the journal's position."""
-    config = config_for(tmp_path)
+    config = _patient(config_for(tmp_path))
     journal_lines(config, [orjson.dumps(_line(config, number)) for number in range(10)])
     sink = FaultySink(10**6)
     stop = asyncio.Event()

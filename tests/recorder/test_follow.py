@@ -11,7 +11,9 @@ import pytest
 from proxy.config.resolved import Config, Kafka
 from proxy.recorder import follow
 from proxy.recorder.follow import next_config
-from proxy.state.control_page import for_config, open_page, update
+from proxy.state.control_page import ControlState, for_config, open_page, update
+from proxy.state.running_config import read_state
+from tests.support.dataplane import until
 from tests.support.resolved_config import small_config, write_config
 
 
@@ -27,15 +29,28 @@ async def test_only_another_sink_concerns_the_recorder(
 ) -> None:
     """Routes are the business of the config that a pair was made under; an unreadable page of nobody."""
     monkeypatch.setattr(follow, "LOOK_S", 0.005)
+    looks = 0
+
+    def looked_at(state_dir: Path) -> ControlState:
+        nonlocal looks
+        looks += 1
+        return read_state(state_dir)
+
+    async def look() -> None:
+        """Return when what is there now has been looked at."""
+        before = looks
+        await until(lambda: looks > before + 1, "a look")
+
+    monkeypatch.setattr(follow, "read_state", looked_at)
     config = small_config(tmp_path)
     _put(config)
     task = asyncio.get_running_loop().create_task(next_config(config))
     _put(replace(config, version="a", routes=()))
-    await asyncio.sleep(0.03)
+    await look()
     page = tmp_path / "control.page"
     whole = page.read_bytes()
     page.write_bytes(bytes(len(whole)))
-    await asyncio.sleep(0.03)
+    await look()
     assert not task.done()
     page.write_bytes(whole)
     kafka = Kafka(("k:1",), "shadow", {})

@@ -12,11 +12,12 @@ from confluent_kafka import admin
 
 from proxy.recorder.kafka import KafkaSink
 from proxy.recorder.sink import Delivery, SinkState
-from tests.recorder.kafka_sinks import SHORT, opened, until
+from tests.recorder.kafka_sinks import PATIENT, SHORT, opened, until, until_ok
 from tests.recorder.support import pair
 from tests.support.authority import Authority
-from tests.support.kafka import Broker, create_topic
+from tests.support.kafka import Broker
 from tests.support.kafka_security import PASSWORD, USER, sasl
+from tests.support.kafka_topics import create_topic
 
 pytestmark = pytest.mark.real_kafka
 
@@ -26,8 +27,9 @@ async def refused(sink: KafkaSink, state: SinkState) -> tuple[str, str]:
     async with asyncio.TaskGroup() as group:
         writing = group.create_task(sink.write([pair(1)]))
         await until(sink, state)
+        found = sink.status  # as long as nothing else has happened
         writing.cancel()
-    return sink.status.message, sink.status.remedy
+    return found.message, found.remedy
 
 
 def allow(broker: Broker, topic: str) -> None:
@@ -105,15 +107,15 @@ async def test_a_broker_that_is_not_there_is_told_from_one_that_is_silent(prefix
 
     async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
-        async with opened(f"{host}:{port}", prefix) as sink:
+        async with opened(f"{host}:{port}", prefix, deadlines=SHORT) as sink:
             await refused(sink, SinkState.STUCK)
 
 
 async def test_a_slow_broker_is_told_while_it_is_slow(own_broker: Broker, prefix: str) -> None:
     """One that stands still for a while is slow first; nothing is sent again for it."""
     create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
-    patient = replace(SHORT, slow_s=0.2, deliver_s=10, request_s=10)
-    async with opened(own_broker.bootstrap, prefix, deadlines=patient) as sink:
+    watchful = replace(PATIENT, slow_s=0.2)
+    async with opened(own_broker.bootstrap, prefix, deadlines=watchful) as sink:
         await sink.write([pair(1)])
         own_broker.freeze()
         try:
@@ -125,8 +127,7 @@ async def test_a_slow_broker_is_told_while_it_is_slow(own_broker: Broker, prefix
             own_broker.thaw()
         assert writing.result() == Delivery(1)
         assert "followers" in sink.status.remedy, "until one is quick again"
-        await sink.write([pair(3)])
-        assert sink.status.state is SinkState.OK
+        await until_ok(sink, pair(3))
         assert sink.statistics()["clients"] == 1
 
 

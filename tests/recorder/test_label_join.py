@@ -200,8 +200,9 @@ def test_a_recorder_joins_what_control_has_journaled(tmp_path: Path) -> None:
         wait_for(lambda: said(config).get("acknowledged") == 8, "labels that were sent again")
         deliver(5)
         wait_for(lambda: counted() == (3, 1, 0), "only what is new")
+        joined = {"joined": 1, "given_up": 0, "waiting": 0}
+        wait_for(lambda: said(config)["join"] == joined, "its account of them")
         stop(process)
-    assert said(config)["join"] == {"joined": 1, "given_up": 0, "waiting": 0}
 
 
 def test_the_check_says_where_labels_cannot_be_joined(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ async def test_the_next_window_is_expanded_while_one_is_delivered(
     monkeypatch.setattr(PairMaker, "expand", noting)
     sink = SlowSink()
     async with running(config, sink):
-        await until(lambda: len(expanded) == 2)
+        await until(lambda: len(expanded) == 2 and bool(sink.writes))
         assert [len(write) for write in sink.writes] == [10]
         assert acknowledged(config) == 0
         for _ in range(5):

@@ -22,8 +22,9 @@ from proxy.cli.entry import run
 from proxy.errors import SourceError
 from tests.analysis.test_kafka_source import produce
 from tests.support.authority import Authority
-from tests.support.kafka import Broker, create_topic
+from tests.support.kafka import Broker
 from tests.support.kafka_security import PASSWORD, USER, sasl
+from tests.support.kafka_topics import create_topic
 from tests.support.records import pair
 
 pytestmark = pytest.mark.real_kafka

@@ -23,6 +23,7 @@ from proxy.state.orders import (
     order_weight,
     still_killed,
 )
+from tests.support.deadline import wait_for
 from tests.support.resolved_config import small_config
 
 SOURCE = Source("ann", "state-dir", "wrong answers", 1_700_000_000_123)
@@ -133,6 +134,17 @@ def test_still_killed_names_every_latched_scope(page: ControlPage) -> None:
     assert still_killed(page.read()) == {"*": ["record"], "iris": ["mirror"], "iris/v2": ["canary"]}
 
 
+def touch_later(path: Path) -> None:
+    """Touch a file; at a later time than before, as the clock of the file system has it."""
+    before_ns = path.lstat().st_ctime_ns if path.exists() else 0
+
+    def is_later() -> bool:
+        path.touch()
+        return path.lstat().st_ctime_ns > before_ns
+
+    wait_for(is_later, "the clock of the file system", every_s=0.001)
+
+
 @pytest.mark.parametrize("way", ["order", "file", "touched file", "file over a kill"])
 def test_an_order_given_before_a_kill_is_refused_after_it(
     page: ControlPage, tmp_path: Path, way: str
@@ -148,7 +160,7 @@ def test_an_order_given_before_a_kill_is_refused_after_it(
     if way == "order":
         order_kill(page, Scope("iris", "v2"), Part.DEFAULT, SOURCE)
     else:
-        os.utime(tmp_path / "KILL") if way == "touched file" else (tmp_path / "KILL").touch()
+        touch_later(tmp_path / "KILL")
     killed = page.read().killed_parts("iris", "v2") | Part.DEFAULT
     with pytest.raises(OvertakenError, match="a kill after this order was given"):
         order_revive(page, Scope(), ALL_PARTS, old)

@@ -39,11 +39,12 @@ class Browser:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._number = 0
-        self._events: list[str] = []
+        self._loaded: set[str] = set()
         self.requests: list[str] = []
         self.complaints: list[str] = []
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Return what the browser answers to a command."""
@@ -58,10 +59,9 @@ class Browser:
                 return result
 
     def open(self, url: str) -> None:
-        """Load a page and wait until all of it is there."""
-        self._events.clear()
-        self.call("Page.navigate", url=url)
-        while "Page.loadEventFired" not in self._events:
+        """Load a page and wait until all of it is there, not of the page before."""
+        loader = self.call("Page.navigate", url=url)["loaderId"]
+        while loader not in self._loaded:
             self._receive()
 
     def value(self, expression: str) -> Any:
@@ -77,7 +77,8 @@ class Browser:
     def _receive(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self._socket.recv(timeout=ANSWER_S))
         method, parameters = message.get("method", ""), message.get("params", {})
-        self._events.append(method)
+        if method == "Page.lifecycleEvent" and parameters["name"] == "load":
+            self._loaded.add(parameters["loaderId"])
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         if method in ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"):
@@ -113,7 +114,8 @@ def browser(path: str, folder: Path) -> Iterator[Browser]:
 
 def _port(folder: Path) -> str:
     file = folder / "DevToolsActivePort"
-    return file.read_text().partition("\n")[0] if file.exists() else ""
+    first, end, _ = file.read_text().partition("\n") if file.exists() else ("", "", "")
+    return first if end else ""  # else it is being written
 
 
 def _pages(listed: str) -> list[str]:

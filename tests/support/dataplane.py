@@ -34,6 +34,7 @@ from proxy.config.resolved import (
     digest,
 )
 from proxy.dataplane.client import ClientConnection
+from proxy.dataplane.leg import Leg, ServingLeg
 from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.state.control_page import ControlState, for_config, open_page, update
@@ -81,7 +82,8 @@ def plane_config(
     def backend(name: str, port: int) -> Backend:
         cap = options.primary_in_flight if name == "primary" else options.max_in_flight
         timeout_s = options.timeout_s
-        whole = Backend(name, (Endpoint("127.0.0.1", port),), 1.0, timeout_s, cap, 4.0)
+        # A connection has as long as an answer: who is stalled while one is opened must not fail for it.
+        whole = Backend(name, (Endpoint("127.0.0.1", port),), 5.0, timeout_s, cap, 4.0)
         return replace(whole, **options.deadlines.get(name, {}))  # type: ignore[arg-type]  # floats
 
     route: Route = replace(
@@ -148,6 +150,14 @@ class Plane:
         self.worker.gauges.write_observed()
         return self.worker.stats.get(name, *labels)
 
+    def age(self, name: str, seconds: float) -> None:
+        """Let so much time pass at once for the calls that a backend has under way, and look at them."""
+        for pool in self.worker.all_pools():
+            if pool.backend.name == name:
+                for leg in pool.legs():
+                    _age(leg, seconds)
+                pool.expire(monotonic_s())
+
     def change(self, change: Callable[[ControlState], ControlState]) -> None:
         """Publish a new control state."""
         page = open_page(self.state_dir)
@@ -201,6 +211,16 @@ class Plane:
             ):
                 found += [orjson.loads(line) for line in reader.read().splitlines()]
         return found
+
+
+def _age(leg: Leg, seconds: float) -> None:
+    leg.begun_s -= seconds
+    leg.until_s -= seconds
+    leg.look_s -= seconds
+    if leg.seen is not None:
+        leg.seen.quiet_s -= seconds
+    if isinstance(leg, ServingLeg) and leg._held_since_s:
+        leg._held_since_s -= seconds
 
 
 async def until(condition: Callable[[], T | None], what: str, timeout_s: float = 5.0) -> T:

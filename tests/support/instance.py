@@ -81,8 +81,9 @@ class Instance:
         return self._stderr.read_text(errors="replace")
 
     def log(self, event: str) -> list[dict[str, Any]]:
-        """Return the launcher's log lines of one event."""
-        lines = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+        """Return the log lines of one event; the last line may be half written by now."""
+        whole = (line for line in self.stderr.splitlines(keepends=True) if line.endswith("\n"))
+        lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line.get("event") == event]
 
     def admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
@@ -129,7 +130,9 @@ class Instance:
 
     def send(self, name: str, number: signal.Signals) -> None:
         """Send a signal to one of the processes, such as `worker 0`."""
-        os.kill(self.pids[name], number)
+        pid = self.pids[name]
+        assert pid, f"{name} is down"  # 0 would mean this process and all beside it
+        os.kill(pid, number)
 
     def kill(self) -> None:
         """Kill the launcher with SIGKILL; what it started must find out by itself."""

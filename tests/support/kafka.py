@@ -15,14 +15,14 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaException, Message, Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
 from proxy.telemetry import monotonic_s
+from tests.support.upstreams import unused_port
 
 KAFKA_VERSION = "4.3.1"
 POM = Path(__file__).with_name("kafka_pom.xml")
@@ -136,7 +136,8 @@ class Broker:
         for attempt in range(_START_ATTEMPTS):
             shutil.rmtree(self._data_dir, ignore_errors=True)
             self._data_dir.mkdir(parents=True)
-            controller, *ports = _free_ports(1 + len(self._protocols))
+            # Kept from all others, so that it finds them free when it comes back after a kill.
+            controller, *ports = [unused_port() for _ in range(1 + len(self._protocols))]
             self.addresses = {
                 name: f"127.0.0.1:{port}" for name, port in zip(self._protocols, ports, strict=True)
             }
@@ -321,56 +322,6 @@ def mock_broker() -> Iterator[str]:
     owner.flush(1)
 
 
-def create_topic(
-    bootstrap: str, topic: str, partitions: int = 4, config: Mapping[str, str] | None = None
-) -> None:
-    """Create a topic; return when it is there."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    fresh = NewTopic(topic, partitions, 1, config=dict(config or {}))
-    for future in admin.create_topics([fresh]).values():
-        future.result(timeout=20)
-
-
-def delete_topic(bootstrap: str, topic: str) -> None:
-    """Delete a topic; return when the broker has taken the order."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for future in admin.delete_topics([topic]).values():
-        future.result(timeout=20)
-
-
-def consume(
-    bootstrap: str, topic: str, enough: int, timeout_s: float = 20, quiet_s: float = 0.3
-) -> list[Message]:
-    """Return the messages of a topic from its beginning.
-
-    Ends `quiet_s` after the last one once there are `enough`, so that one too many is seen.
-
-    Raises:
-        AssertionError: fewer than `enough` within `timeout_s`.
-    """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": uuid.uuid4().hex,
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "topic.metadata.refresh.interval.ms": 500,
-        }
-    )
-    messages: list[Message] = []
-    end = monotonic_s() + timeout_s
-    try:
-        consumer.subscribe([topic])
-        while monotonic_s() < end:
-            fresh = consumer.consume(num_messages=1000, timeout=quiet_s)
-            messages += [message for message in fresh if message.error() is None]
-            if not fresh and len(messages) >= enough:
-                return messages
-    finally:
-        consumer.close()
-    raise AssertionError(f"{len(messages)} of {enough} messages in {topic} after {timeout_s} s")
-
-
 def _answers(bootstrap: str) -> bool:
     """Return whether a broker answers a metadata request; a closed port is the cheap no."""
     host, _, port = bootstrap.rpartition(":")
@@ -380,14 +331,6 @@ def _answers(bootstrap: str) -> bool:
     except (OSError, KafkaException):
         return False
     return True
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _die_with_parent() -> list[str]:

@@ -72,9 +72,17 @@ def wait_balanced(instance: Instance, timeout_s: float = 40) -> dict[str, dict[s
     return {account.name: asdict(account) for account in accounts}
 
 
-def told_ledger(instance: Instance) -> dict[str, Any]:
-    """Return the ledger and its verdict as `understudy status --json` gives them."""
-    answer = instance.cli("status", "--json")
-    assert answer.returncode == 0, answer.stderr
-    found = orjson.loads(answer.stdout)
-    return {"ledger": found["ledger"], **found["ledger_verdict"]}
+def told_ledger(instance: Instance, timeout_s: float = 40) -> dict[str, Any]:
+    """Return the ledger and its verdict as `understudy status --json` gives them, once nothing is under way.
+
+    A worker that was killed a moment ago may have books that balance, and no successor for two seconds.
+    """
+
+    def settled() -> dict[str, Any] | None:
+        answer = instance.cli("status", "--json")
+        assert answer.returncode == 0, answer.stderr
+        found = orjson.loads(answer.stdout)
+        told = {"ledger": found["ledger"], **found["ledger_verdict"]}
+        return None if told["verdict"] == Verdict.UNDER_WAY else told
+
+    return wait_for(settled, "nothing to be under way", timeout_s) or {}

@@ -207,11 +207,17 @@ def planter(book: Book) -> Iterator[Planter]:
 
 
 def files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the bytes of every file in `folder`, compressed ones also inflated."""
+    """Yield the name and the bytes of every file in `folder`, compressed ones also inflated.
+
+    Where processes are at work in it, some files are there for a moment only, and are left out.
+    """
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue
         yield path.name, path.name.encode() + b"\n" + data
         if path.suffix == ".zst":
             with zstandard.ZstdDecompressor().stream_reader(

@@ -204,9 +204,19 @@ def closes_the_second() -> Behaviour:
     return behave
 
 
+#: Sockets that keep the ports which `unused_port` gave, until the session ends.
+_kept: list[socket.socket] = []
+
+
 def unused_port() -> int:
-    """Return a port on which nobody listens, so that connecting to it is refused."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port on which nobody listens, so that connecting to it is refused.
+
+    It is kept from everybody who takes any free port, also for the own end of a connection; whoever asks
+    for it by its number may listen there (both have SO_REUSEADDR).
+    """
+    kept = socket.socket()
+    _kept.append(kept)
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    port: int = kept.getsockname()[1]
+    return port

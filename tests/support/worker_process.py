@@ -79,6 +79,14 @@ class Crew:
         pages = [read_stats(Path(self._config.state_dir), i) for i in range(len(self.processes))]
         return [page.get("connections_open") for page in pages]
 
+    def signs(self) -> list[int]:
+        """Return how many signs of life each worker has given."""
+        return [self._view.signs(index) for index in range(len(self.processes))]
+
+    def accepted(self) -> int:
+        """Return how many connections all of them have ever accepted."""
+        return sum(self._view.accepted(index) for index in range(len(self.processes)))
+
     def loads(self) -> list[int]:
         """Return how many each has told the others that it has; -1: it accepts none."""
         return [self._view.load(index) for index in range(len(self.processes))]
