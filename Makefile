@@ -48,7 +48,7 @@ format: $(VENV)/.test ## format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.bench $(COMPILED)/.done ## measure every claim beside other proxies, in some 40 minutes; OPTIONS=--quick in 3 (needs nginx, wrk and a C compiler)
+bench: $(VENV)/.bench $(COMPILED)/.done ## measure every claim beside other proxies, in some 75 minutes; OPTIONS=--quick in 3 (needs nginx, wrk and a C compiler)
 	UNDERSTUDY_PYTHON=$(CURDIR)/$(COMPILED)/bin/python $(BIN)/python -m benchmarks $(OPTIONS)
 
 fuzz: $(VENV)/.fuzz ## look for bytes that break a law of the parsers, FUZZ_S seconds each (Linux)

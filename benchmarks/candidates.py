@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http
 import json
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from benchmarks.origin import Origin, own_origin, start_origin
 from benchmarks.paced import RATE_PER_S
 from benchmarks.peers import Mode, Setup, Target, Understudy, Upstreams
 from benchmarks.programs.faulty import Fault
+from proxy.telemetry import monotonic_s
 
 OFF = "mirror off"
 #: Calls to a candidate at a time, and seconds until one of them ends.
@@ -20,6 +24,8 @@ MAX_MIRRORS = 64
 TIMEOUT_S = 1.0
 #: Requests per second that the overloaded candidate can answer.
 ANSWERED_PER_S = RATE_PER_S / 10
+#: How long an order may take, and when a refused one is given again.
+_ORDER_S, _AGAIN_S = 10.0, 0.1
 #: What a report says of the candidates.
 CONDITIONS = (
     f"candidates: at most {MAX_MIRRORS} calls at a time, {TIMEOUT_S:g} s each",
@@ -79,10 +85,15 @@ class Copies:
     decided: int = 0
     sent: int = 0
 
-    def share_since(self, before: Copies) -> float | None:
-        """Return the share of the decided copies that were sent since then; None of none."""
-        decided = self.decided - before.decided
-        return (self.sent - before.sent) / decided if decided else None
+    def since(self, before: Copies) -> Copies:
+        """Return what came after `before`."""
+        return Copies(self.decided - before.decided, self.sent - before.sent)
+
+
+def share_sent(parts: Sequence[Copies]) -> float | None:
+    """Return the share of the decided copies that were sent; None where none were decided."""
+    decided = sum(part.decided for part in parts)
+    return sum(part.sent for part in parts) / decided if decided else None
 
 
 def copies(target: Target) -> Copies:
@@ -90,3 +101,25 @@ def copies(target: Target) -> Copies:
     with urllib.request.urlopen(f"{target.admin}/api/v1/status", timeout=10) as answer:
         found = json.load(answer)["routes"][0]["candidates"]
     return Copies(found[0]["mirror_decided"], found[0]["mirror_sent"]) if found else Copies()
+
+
+def order(target: Target, what: str) -> None:
+    """Kill or revive the mirror of an instance; it is in effect when this returns.
+
+    Raises:
+        BenchmarkError: control refuses, and not because it has started or stood still a moment ago.
+    """
+    give_up_s = monotonic_s() + _ORDER_S
+    body = json.dumps({"reason": "benchmark"}).encode()
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{target.admin}/api/v1/{what}", body, headers)
+    while True:
+        try:
+            with urllib.request.urlopen(asked, timeout=_ORDER_S) as answer:
+                answer.read()
+                return
+        except urllib.error.HTTPError as error:
+            told = error.read().decode(errors="replace")
+            if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE or monotonic_s() > give_up_s:
+                raise BenchmarkError(f"{what} is answered {error.code}: {told}") from error
+        time.sleep(_AGAIN_S)

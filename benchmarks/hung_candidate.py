@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import candidates, claims, processes
-from benchmarks.candidates import OFF, Candidates, Copies
+from benchmarks.candidates import OFF, Candidates
 from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Claim, judged
 from benchmarks.figures import Spread, paired_difference, rotated, size_label, spread
@@ -104,7 +104,7 @@ def _measure(stage: Candidates, case: str, load: PacedLoad, turn: int) -> Sample
     with MemoryLog(worker) as memory:
         result = load.send(stage.fleet, target.url)
     cpu_ns = processes.cpu_ns(worker) - cpu_ns
-    mirrored = candidates.copies(target).share_since(Copies())
+    mirrored = candidates.share_sent([candidates.copies(target)])
     # Calls that are under way end at their timeout, the last one that late.
     time.sleep(candidates.TIMEOUT_S if case in _LASTING else 0)
     processes.settle(root)

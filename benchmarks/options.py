@@ -30,7 +30,7 @@ class Options:
         is_list: only list the benchmarks.
         streams: how many streams of events are open at a time.
         cases: candidates of `hung-candidate` and `overload`; empty for all.
-        overload_s: seconds of `overload` with each candidate, in all rounds together, and as many with none.
+        overload_s: seconds of `overload` of each candidate, in all rounds together; its mirror is killed in half of them.
         pairs: length of the backlog of `recorder-backlog`.
         plots: folder for the plots.
     """

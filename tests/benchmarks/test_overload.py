@@ -27,10 +27,11 @@ def test_a_candidate_is_judged_by_all_turns_and_its_rounds_are_shown() -> None:
         _sample(OFF, 1.0, [], beside="healthy"),
         _sample("healthy", 1.0, [0.5]),
     ]
-    found = overload._over_off(samples, "hung")
+    found = overload._over_off(samples, ["hung"])
     assert found == Spread(1.375, 1.25, 1.5)
     assert overload._cpu_over_off(samples, "hung") == Spread(1.25, 1.0, 1.5)
-    by_name = {claim.what.split("candidate ")[-1]: claim for claim in overload._claims(samples)}
+    assert overload._over_off(samples, ["hung", "healthy"]) == Spread(1.25, 0.5, 1.5)
+    by_name = {claim.what.split(", candidate ")[-1]: claim for claim in overload._claims(samples)}
     assert by_name["hung over mirror off"].verdict == "no"
     assert by_name["healthy over mirror off"].verdict == "yes"
     assert "refuses over mirror off" not in by_name
@@ -38,9 +39,9 @@ def test_a_candidate_is_judged_by_all_turns_and_its_rounds_are_shown() -> None:
 
 def test_a_share_of_no_copies_is_none() -> None:
     """With the mirror off there are none to have a share of."""
-    before = Copies(decided=100, sent=50)
-    assert Copies(decided=300, sent=60).share_since(before) == 0.05
-    assert before.share_since(before) is None
+    parts = [Copies(decided=300, sent=60).since(Copies(decided=100, sent=50)), Copies(200, 70)]
+    assert candidates.share_sent(parts) == 0.2
+    assert candidates.share_sent([Copies()]) is None
 
 
 def test_a_candidate_that_there_is_not_is_told() -> None:
