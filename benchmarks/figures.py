@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
+
+#: Chance that a confidence interval leaves out on either side.
+_TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,21 @@ class Spread:
 def spread(values: Sequence[float]) -> Spread:
     """Return the spread of one or more values."""
     return Spread(statistics.median(values), min(values), max(values))
+
+
+def median_interval(values: Sequence[float]) -> Spread:
+    """Return the median of one or more values and its 95% confidence interval, whatever their distribution.
+
+    The interval is between two of the values: as many are below the median of all that there could be as
+    heads in as many throws of a coin (Conover, Practical Nonparametric Statistics, section 3.2). Of fewer
+    than six values it is their range, which is less than 95%.
+    """
+    ordered = sorted(values)
+    count, below, chance = len(ordered), 0, 0.0
+    while (chance := chance + math.comb(count, below) / 2**count) <= _TAIL:
+        below += 1
+    first = max(0, below - 1)
+    return Spread(statistics.median(ordered), ordered[first], ordered[count - 1 - first])
 
 
 def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks import tables
 from benchmarks.figures import (
     Spread,
+    median_interval,
     paired_difference,
     paired_ratio,
     parse_size,
@@ -34,6 +35,16 @@ def test_ratio_is_taken_round_by_round() -> None:
 def test_spread_is_median_and_range() -> None:
     """The median is not the mean."""
     assert spread([1, 100, 2]) == Spread(2, 1, 100)
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    [(1, 1, 1), (5, 1, 5), (6, 1, 6), (9, 2, 8), (15, 4, 12), (100, 40, 61)],
+)
+def test_a_median_has_the_interval_of_the_books(count: int, low: int, high: int) -> None:
+    """As tables of the sign test have it; of fewer than six values there is none of 95%."""
+    values = [float(value) for value in range(count, 0, -1)]
+    assert median_interval(values) == Spread((count + 1) / 2, low, high)
 
 
 def test_every_target_runs_first_once() -> None:
