@@ -233,7 +233,7 @@ async def test_silence_is_an_answer_too(tmp_path: Path) -> None:
     """It ends with the time that the backend has."""
 
     async def never(_: bytes, __: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
 
     config = small_config(tmp_path)
     async with backend(never) as url:
