@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from proxy.config.resolved import Backend, Endpoint
 from proxy.config.tls_files import client_context
+from proxy.dataplane.standstill import STALL_S
 
 if TYPE_CHECKING:
     from proxy.dataplane.member import Member
@@ -22,6 +24,8 @@ _Protocol = TypeVar("_Protocol")
 
 #: A name server that does not answer must not keep a look-up for ever; resolv.conf(5) gives 5 s.
 LOOK_UP_S = 5.0
+#: After a standstill of our loop, the time to read what has come during it.
+GRACE_S: Final = 0.05
 
 
 class Dialer:
@@ -74,7 +78,7 @@ class Dialer:
             OSError: the name is not known.
             TimeoutError: no answer in `LOOK_UP_S`.
         """
-        async with asyncio.timeout(LOOK_UP_S):
+        async with awake_for(LOOK_UP_S):
             found = await self._loop.getaddrinfo(
                 endpoint.host, endpoint.port, type=socket.SOCK_STREAM
             )
@@ -87,6 +91,32 @@ class Dialer:
         if not four:
             return [(address,) for address in six]
         return [(address, *sorted(six)[:1]) for address in four]
+
+
+@asynccontextmanager
+async def awake_for(seconds: float) -> AsyncIterator[None]:
+    """Bound a time as `asyncio.timeout` does, but not by what our loop slept through.
+
+    A loop that has stood still finds its timers before its sockets. A connection that was made, or an
+    answer that came, meanwhile would be given up for being late, and the backend be blamed for it.
+
+    Raises:
+        TimeoutError: the time is up, and after a standstill `GRACE_S` more.
+    """
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + seconds
+    async with asyncio.timeout(None) as limit:
+
+        def be_due() -> None:
+            now_s = loop.time()
+            has_stalled = now_s > due_s + STALL_S
+            limit.reschedule(now_s + GRACE_S if has_stalled else now_s)
+
+        timer = loop.call_at(due_s, be_due)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def is_name(endpoint: Endpoint) -> bool:

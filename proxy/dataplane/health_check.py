@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from proxy.config.resolved import Address, HealthCheck
+from proxy.dataplane.dial import awake_for
 from proxy.wire.response_head import read_response_head
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ async def has_passed(dialer: Dialer, member: Member, health: HealthCheck) -> boo
     ).encode()
     check: _Check | None = None
     try:
-        async with asyncio.timeout(health.timeout_s):
+        async with awake_for(health.timeout_s):
             check = await dialer.open(member, lambda: _Check(request))
             status = await check.status
     except (OSError, TimeoutError):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from proxy.config.resolved import FULL_BP, Backend, Endpoint
 from proxy.config.tls_files import upstream_stamps
 from proxy.dataplane.connection import UpstreamConnection
-from proxy.dataplane.dial import Dialer, is_name
+from proxy.dataplane.dial import Dialer, awake_for, is_name
 from proxy.dataplane.health_check import has_passed
 from proxy.dataplane.member import Member
 from proxy.dataplane.patience import had_its_time, look_every_s
@@ -296,7 +296,7 @@ class Pool:
         """
         error, fault, asked = "", Fault.REFUSED, member
         try:
-            async with asyncio.timeout(self.backend.connect_timeout_s):
+            async with awake_for(self.backend.connect_timeout_s):
                 for each in (member, *(m for m in tuple(self._serving) if m is not member)):
                     asked = each
                     try:

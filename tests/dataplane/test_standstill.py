@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
+from proxy.config.resolved import Endpoint, UpstreamTls
+from proxy.dataplane.dial import awake_for
 from proxy.dataplane.standstill import STALL_S, Standstill
 from proxy.telemetry import monotonic_s
+from tests.support.authority import Authority
 from tests.support.dataplane import request_bytes
 from tests.support.deadline import wait_for
 from tests.support.worker_process import worker_config, worker_process
 
 TICK_S = 0.05
 FIRST_BYTE_S = 1.0
+CONNECT_S = 0.5
 ASK = request_bytes(b"POST", b"/", b"x", b"")
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -70,6 +78,88 @@ def test_an_answer_that_came_meanwhile_is_passed_on(tmp_path: Path, *, is_answer
                     process.send_signal(signal.SIGCONT)
                     status = user.recv(4096).split(b" ")[1]
     assert status == (b"200" if is_answered else b"504")
+
+
+def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
+    """Its handshake was answered in time, and read when the time was up."""
+    authority = Authority(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        config = worker_config(tmp_path / "state", f"http://127.0.0.1:{port}")
+        name = config.routes[0].primary
+        primary = replace(
+            config.backends[name],
+            endpoints=(Endpoint("127.0.0.1", port, is_tls=True),),
+            tls=UpstreamTls(ca=str(authority.ca_file)),
+            connect_timeout_s=CONNECT_S,
+        )
+        backends = {**config.backends, name: primary}
+        with worker_process(replace(config, backends=backends)) as (process, url):
+            address = ("127.0.0.1", int(url.rpartition(":")[2]))
+            with socket.create_connection(address, timeout=20) as user:
+                user.sendall(ASK)
+                backend, _ = listener.accept()
+                backend.settimeout(20)
+                assert backend.recv(1, socket.MSG_PEEK)
+                since_s = monotonic_s()
+                process.send_signal(signal.SIGSTOP)
+                wait_for(lambda: _is_stopped(process.pid), "it to stand still")
+                server = threading.Thread(target=_answer_in_tls, args=(backend, authority))
+                server.start()
+                wait_for(lambda: monotonic_s() > since_s + CONNECT_S + 2 * STALL_S, "its time")
+                process.send_signal(signal.SIGCONT)
+                status = user.recv(4096).split(b" ")[1]
+                server.join(20)
+    assert status == b"200"
+
+
+def _answer_in_tls(backend: socket.socket, authority: Authority) -> None:
+    context = authority.server("127.0.0.1")
+    with backend, context.wrap_socket(backend, server_side=True) as stream:
+        assert stream.recv(1)
+        stream.sendall(ANSWER)
+        stream.recv(4096)  # until the worker has read it
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "comes", "is_late"),
+    [(2 * STALL_S, True, False), (2 * STALL_S, False, True), (0.0, False, True)],
+)
+def test_a_time_is_bounded_but_by_what_the_loop_slept_through(
+    stall_s: float, *, comes: bool, is_late: bool
+) -> None:
+    """On the loop of the workers, which looks at its timers before it looks at its sockets."""
+
+    async def wait(ours: socket.socket, theirs: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=ours)
+
+        def stand_still() -> None:
+            loop.remove_reader(bell)
+            if comes:
+                theirs.sendall(b"x")
+            time.sleep(stall_s)
+
+        loop = asyncio.get_running_loop()
+        bell, ringer = socket.socketpair()
+        loop.add_reader(
+            bell, stand_still
+        )  # what comes while sockets are read is found after timers
+        ringer.sendall(b"x")
+        with bell, ringer:
+            try:
+                async with awake_for(0.1):
+                    await reader.readexactly(1)
+            finally:
+                writer.close()
+
+    ours, theirs = socket.socketpair()
+    with theirs:
+        if is_late:
+            with pytest.raises(TimeoutError):
+                uvloop.run(wait(ours, theirs))
+        else:
+            uvloop.run(wait(ours, theirs))
 
 
 def _is_stopped(pid: int) -> bool:
