@@ -74,6 +74,7 @@ class Sample:
         busy: share of a core, by who took it.
         waited: share of the time in which the workers were ready and had no core.
         problems: cut streams, missing and reordered events.
+        ends: how the cut streams began and ended, and how many did.
     """
 
     target: str
@@ -88,6 +89,7 @@ class Sample:
     busy: dict[str, float]
     waited: float
     problems: dict[str, int]
+    ends: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,7 @@ def _sample(
         busy={who: ns / 1e9 / said["seconds"] for who, ns in used.items()},
         waited=waited_ns / 1e9 / said["seconds"],
         problems={kind: said[kind] for kind in ("cut", "missing", "reordered")},
+        ends=said["ends"],
     )
 
 
@@ -295,7 +298,7 @@ def _claims(samples: Sequence[Sample]) -> list[Claim]:
 
 def _faults(samples: Sequence[Sample]) -> list[str]:
     return [
-        f"{one.target}, round {one.round}: {one.problems}"
+        f"{one.target}, round {one.round}: {one.problems} {one.ends or ''}".rstrip()
         for one in samples
         if any(one.problems.values())
     ]

@@ -13,6 +13,7 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -158,6 +159,14 @@ class Unframed:
         self.is_ended = True
 
 
+def ending(reads: Heard) -> str:
+    """Return how an answer began and ended: its status line, `Proxy-Status` included, and last bytes."""
+    content = b"".join(reads.pieces)
+    head = content.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    said = [line for line in head[1:] if line.lower().startswith("proxy-status:")]
+    return f"{' '.join([head[0], *said])} ... {content[-40:]!r}"
+
+
 async def _open(port: int, path: str, count: int) -> list[Reader]:
     """Open all streams, some at a time, and wait for the first event of each."""
     readers: list[Reader] = []
@@ -195,10 +204,14 @@ async def _run(settings: dict[str, Any]) -> None:
     for reader in readers:
         reader.transport.abort()
     heard = [Unframed(reader.reads) for reader in readers]
-    cut = sum(is_cut or one.is_ended for is_cut, one in zip(was_cut, heard, strict=True))
+    cut = [was_cut[n] or heard[n].is_ended for n in range(len(heard))]
+    ends = Counter(
+        ending(reader.reads) for reader, is_cut in zip(readers, cut, strict=True) if is_cut
+    )
     found = summary([events_of(one.body) for one in heard], begin_ns, end_ns)
     seconds = (end_ns - begin_ns) / 1e9
-    print(json.dumps(found | {"cut": cut, "seconds": seconds, "cpu_ns": cpu_ns}), flush=True)
+    told = {"cut": sum(cut), "ends": ends, "seconds": seconds, "cpu_ns": cpu_ns}
+    print(json.dumps(found | told), flush=True)
 
 
 if __name__ == "__main__":
