@@ -132,7 +132,7 @@ async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: 
                 instance.send(name, signal.SIGKILL)
                 primary.gate.set()
                 await _restarted(instance, name, victim)
-                await until(lambda: _ports_of(instance.pids[name]), "it to serve again", 10)
+                await until(lambda: _ports_of(instance.pids[name]), "it to serve again", 20)
                 await people.go_on(500)
             (died,) = instance.log("process_died")
             assert died["restart_in_s"] <= RESTART_S
@@ -169,7 +169,7 @@ async def test_no_user_notices_the_death_of_the_recorder_or_of_control(
                     await _restarted(instance, name, victim)
                 await people.go_on()
             assert people.failures == []
-            await until(instance.is_healthy, "everything to be well again", 10)
+            await until(instance.is_healthy, "everything to be well again", 20)
             await _settled(instance)
             _check_records(instance, people)
 

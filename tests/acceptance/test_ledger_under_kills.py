@@ -252,7 +252,7 @@ async def test_the_ledger_adds_up_after_every_kill(tmp_path: Path, record_proper
         config = _config({name: server.port for name, server in servers.items()})
         instance = stack.enter_context(running(config, tmp_path))
         for index in range(WORKERS):
-            await until(partial(_has_books, instance, index), f"worker {index}", 10)
+            await until(partial(_has_books, instance, index), f"worker {index}", 20)
         load, found = Load(instance.runtime["listen"]), Found(PairIds(instance.state_dir))
         async with asyncio.TaskGroup() as group:
             clients = [group.create_task(load.client()) for _ in range(CLIENTS)]

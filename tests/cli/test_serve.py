@@ -68,7 +68,7 @@ def test_every_process_comes_back_while_users_notice_nothing(
                 ),
                 "both back",
             )
-            wait_for(instance.is_healthy, "health", 10)
+            wait_for(instance.is_healthy, "health", 20)
         assert load.failures == []
         assert all(each["restart_in_s"] <= 1 for each in instance.log("process_died"))
 

@@ -105,7 +105,7 @@ async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
         link.send(b"g/weight/m", b"2")
         link.send(b"g/kill/*", b"3")
         link.send(b"g/beat/gone", None)
-        await until(lambda: len(listener.heard) == 3, "the messages", 10)
+        await until(lambda: len(listener.heard) == 3, "the messages", 20)
         assert listener.heard == [
             (b"g/kill/*", b"3"), (b"g/weight/m", b"2"), (b"g/beat/gone", None),
         ]  # fmt: skip
@@ -133,7 +133,7 @@ async def test_after_doubt_all_is_read_first_and_the_group_is_asked_anew(
         assert not link.is_caught_up
         link.note_turn(is_ours=True)  # an answer of before that lies in the socket still
         assert not link.may_lead
-        await until(lambda: link.is_caught_up, "the end of the topic", 5)
+        await until(lambda: link.is_caught_up, "the end of the topic", 20)
         await until(lambda: link.may_lead, "the lead as a new member", 20)
         assert listener.beginnings == [False]
 
@@ -144,7 +144,7 @@ async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefi
     async with line(kafka_bootstrap, prefix) as (link, listener):
         await until(lambda: link.is_caught_up, "the line", 20)
         link.send(b"g/kill/*", b"3")
-        await until(lambda: len(listener.heard) == 1, "the message", 10)
+        await until(lambda: len(listener.heard) == 1, "the message", 20)
         delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
         listener.lose()
         # A broker that makes topics by itself has made one that is unfit, since clients asked for it.

@@ -56,7 +56,7 @@ async def replica(bootstrap: str, folder: Path) -> AsyncIterator[tuple[Replicas,
     task = asyncio.get_running_loop().create_task(found.run())
     try:
         await until(lambda: found.is_connected, "the line", 20)
-        await until(lambda: "iris/v3" in found.shared.weights, "its weights", 10)
+        await until(lambda: "iris/v3" in found.shared.weights, "its weights", 20)
         yield found, page, topic
     finally:
         task.cancel()
@@ -118,7 +118,7 @@ async def test_what_is_over_by_then_is_not_put_on_the_page(
             stop_while(kafka_bootstrap, topic, [told(rise), FILLER, FILLER, *later])
             assert "is cut off" in found.refusal()
             assert not found.leads
-            await until(lambda: found.is_connected, "the line again", 5)
+            await until(lambda: found.is_connected, "the line again", 20)
             state = page.read().routes["iris"].candidates
         assert state["v3"].weight_bp == 100
         assert seen <= {0, 100}
@@ -135,6 +135,6 @@ async def test_a_kill_that_was_given_to_it_meanwhile_is_told_though_it_was_reviv
         revive = Kill("*", 0, 2, adds=False, origin=OTHER)
         update(page, lambda before: replace(before, killed=Part.CANARY, notes={"*": "given here"}))
         stop_while(kafka_bootstrap, topic, [told(kill), told(revive)])
-        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here", 5)
-        await until(lambda: not found.is_under_way("*"), "all of it", 5)
+        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here", 20)
+        await until(lambda: not found.is_under_way("*"), "all of it", 20)
         assert page.read().killed == Part.CANARY

@@ -249,7 +249,7 @@ async def test_what_is_none_of_the_candidates_doing_does_not_count(tmp_path: Pat
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx")
         await asyncio.sleep(0.6)
         writer.write(b"y")
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), 20)
         writer.close()
         return line
 

@@ -208,7 +208,7 @@ async def _round(state_dir: Path, seed: int, round_s: float) -> Counter[int]:
         if is_stopped:
             _check_stopped(plane)
             return clients.statuses
-        await until(lambda: _is_quiet(plane), "quiet", 5)
+        await until(lambda: _is_quiet(plane), "quiet", 20)
         await until(lambda: not plane.worker.journal.buffered_pairs, "the journal's flush")
         plane.worker.gauges.write(monotonic_s())
         plane.worker.gauges.write_in_flight()

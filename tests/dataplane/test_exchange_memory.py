@@ -332,7 +332,7 @@ async def test_a_stop_closes_the_books_on_a_request_that_is_not_whole(tmp_path: 
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\n01234")
         await until(lambda: plane.count("in_flight", "iris") == 1, "the head, and a tick")
         await plane.worker.stop(0.0)
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
         check_ledger(plane)
         (line,) = plane.lines()
         assert plane.count("served", "iris", Outcome.CANCELLED) == 1

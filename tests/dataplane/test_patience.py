@@ -55,7 +55,7 @@ class _Steps:
     async def send(self, piece: bytes, reader: asyncio.StreamReader) -> None:
         """Send a piece; return when the user has it."""
         self._go.put_nowait(piece)
-        assert await asyncio.wait_for(reader.readexactly(len(piece)), 5) == piece
+        assert await asyncio.wait_for(reader.readexactly(len(piece)), 20) == piece
 
 
 def _events(count: int) -> list[bytes]:
@@ -258,11 +258,11 @@ async def test_a_short_pause_of_the_client_is_no_excuse_for_the_backend(tmp_path
             writer.write(ASK)
             await until(lambda: _held(plane), "the answer to be held back")
             reader._transport.resume_reading()  # type: ignore[attr-defined]
-            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-            await asyncio.wait_for(reader.readexactly(16 * MIB), 5)
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            await asyncio.wait_for(reader.readexactly(16 * MIB), 20)
             plane.age("primary", 60.0)
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-                await asyncio.wait_for(reader.readexactly(1), 5)
+                await asyncio.wait_for(reader.readexactly(1), 20)
         (line,) = await plane.pairs(1)
     assert line["primary_status"] == "timeout"
 
@@ -434,7 +434,7 @@ async def test_a_rescue_that_streams_has_the_time_of_a_stream(tmp_path: Path) ->
     async with _rescue(
         tmp_path, _one_of_two(steps), 20.0, v2={"first_byte_timeout_s": 20.0, "timeout_s": 80.0}
     ) as (plane, reader):
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         for piece in [*steps.pieces, LAST]:
             plane.age("primary", 40.0)
             await steps.send(piece, reader)

@@ -81,7 +81,7 @@ async def test_a_stream_of_a_candidate_that_is_removed_goes_on_to_its_end(tmp_pa
     ):
         reader, writer = await plane.connect()
         writer.write(request_bytes(b"POST", b"/", b"{}", _USER))
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         old = plane.worker.config.version
         await plane.reload(_without_candidates)
         assert set(plane.worker.pools) == {"primary"}

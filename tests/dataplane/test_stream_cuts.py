@@ -55,9 +55,9 @@ async def _see_cut(plane: Plane, ask: bytes = ASK) -> bytes:
     reader, writer = await plane.connect()
     with closing(writer):
         writer.write(ask)
-        got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 5)
+        got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 20)
         try:
-            got += await asyncio.wait_for(reader.read(), 5)
+            got += await asyncio.wait_for(reader.read(), 20)
         except ConnectionResetError:
             return got
     assert not got.endswith(LAST)
@@ -198,7 +198,7 @@ async def test_the_copy_of_a_stream_ends_with_its_user(tmp_path: Path) -> None:
     ):
         reader, writer = await plane.connect()
         writer.write(ASK)
-        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 20)
         await candidate.has_begun.wait()
         writer.transport.abort()
         await _released(candidate, "the copy")
@@ -225,7 +225,7 @@ async def test_a_client_that_leaves_releases_the_backend_at_once(
         writer.write(ASK)
         await patient.has_begun.wait()
         if events:
-            await asyncio.wait_for(reader.readuntil(events[-1]), 5)
+            await asyncio.wait_for(reader.readuntil(events[-1]), 20)
         leave(writer)
         await _released(patient, str(leave))
         (line,) = await plane.pairs(1)
@@ -379,11 +379,11 @@ async def test_a_half_closed_client_gets_the_whole_stream(tmp_path: Path) -> Non
         reader, writer = await plane.connect()
         with closing(writer):
             writer.write(ASK)
-            got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), 5)
+            got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), 20)
             writer.write_eof()
-            probe = await asyncio.wait_for(reader.readexactly(1), 5)
+            probe = await asyncio.wait_for(reader.readexactly(1), 20)
             go.set()
-            rest = probe + await asyncio.wait_for(reader.read(), 5)
+            rest = probe + await asyncio.wait_for(reader.read(), 20)
     assert b"transfer-encoding: chunked" in got
     assert rest == b"09\r\ndata: 2\n\n\r\n0\r\n\r\n"
 

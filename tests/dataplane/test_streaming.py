@@ -34,7 +34,7 @@ async def _read_in_step(plane: Plane, stream: InStep) -> bytes:
     reader, writer = await plane.connect()
     with closing(writer):
         writer.write(ASK)
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         return await stream.read(reader)
 
 

@@ -223,7 +223,7 @@ def test_a_handshake_that_does_not_come_ends_the_connection(
             reader, writer = await plane.connect()
             try:
                 writer.write(first)
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 20)
             finally:
                 writer.transport.abort()
             for _ in range(

@@ -208,7 +208,7 @@ async def test_a_backend_that_closes_what_it_accepts_is_noticed_at_once(tmp_path
                 options=Options(copies={"breaker": Breaker(failures=0)}),
             ) as plane,
         ):
-            async with asyncio.timeout(20):  # at the deadline of 5 s it would be 504
+            async with asyncio.timeout(20):  # at the deadline it would be 504
                 for _ in range(50):
                     assert (await dead.request(b"POST", b"/", body=b"x"))[0] == 502
                     assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
@@ -382,7 +382,7 @@ async def test_a_json_split_reads_chunked_bodies_too(tmp_path: Path, expects: bo
         expect = b"expect: 100-continue\r\n" if expects else b""
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\n%btransfer-encoding: chunked\r\n\r\n" % expect)
         if expects:
-            interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
             assert interim.startswith(b"HTTP/1.1 100")
         for piece in (b'{"us', b'er": "', b'ann"}'):
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))

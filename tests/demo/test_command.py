@@ -49,7 +49,7 @@ def _demo(*options: str, directory: Path, output: Path) -> Iterator[subprocess.P
         process.wait()
         copying.join()
         os.close(ours)
-    wait_for(lambda: not _using(directory), "every process of the demo to be gone", 15)
+    wait_for(lambda: not _using(directory), "every process of the demo to be gone", 20)
 
 
 def _copy(terminal: int, output: Path) -> None:

@@ -79,7 +79,7 @@ async def test_the_rate_is_kept_and_a_milestone_is_met(servers: dict[str, Child]
     tally = Tally()
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(Load(50, 100), ("1",), tally))
-        await asyncio.wait_for(traffic.reach(25), 10)
+        await asyncio.wait_for(traffic.reach(25), 20)
         assert 25 <= traffic.sent < 50
     await traffic.reach(25)
     assert tally.seconds >= 0.49
@@ -93,7 +93,7 @@ async def test_a_run_without_a_count_goes_on_until_it_is_finished(
     first, second = Tally(), Tally()
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(Load(None, FAST), ("1",), first))
-        await asyncio.wait_for(traffic.reach(50), 10)
+        await asyncio.wait_for(traffic.reach(50), 20)
         traffic.finish()
     assert first.answered == traffic.sent > 50
     await traffic.run(Load(5, FAST), ("1",), second)

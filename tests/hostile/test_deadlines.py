@@ -70,7 +70,7 @@ async def test_a_connection_that_says_nothing_is_closed_in_silence(tmp_path: Pat
     async with quick_plane(tmp_path, Upstream(echo)) as plane:
         reader, writer = await plane.connect()
         with closing(writer):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 20) == b""
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
                         dripping.write(HALF_HEAD if number < 50 else b"x")
                     writer.write(request_bytes(b"POST", b"/", b"x", b""))
                     assert (await read_answer(reader))[0] == 200
-            await until(lambda: not plane.connections, "all of them to be gone", 10)
+            await until(lambda: not plane.connections, "all of them to be gone", 20)
         finally:
             for _, dripping in slow:
                 dripping.close()
@@ -260,7 +260,7 @@ async def test_the_deadlines_of_a_worker_are_those_of_its_config(tmp_path: Path)
             with closing(writer):
                 writer.write(sent)
                 assert (await read_answer(reader))[0] == status
-                assert await asyncio.wait_for(reader.read(), 8) == b""
+                assert await asyncio.wait_for(reader.read(), 20) == b""
 
         whole = request_bytes(b"POST", b"/", b"x", b"")
         await asyncio.gather(ends(HALF_HEAD, 408), ends(HALF_BODY, 408), ends(whole, 200))
@@ -274,7 +274,7 @@ async def test_the_cap_of_a_worker_is_that_of_its_config(tmp_path: Path) -> None
         with closing(writer):
             await until(lambda: plane.connections, "the one that there may be")
             assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 20) == b""
 
 
 async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: 
                 writer.write(HALF_HEAD)
             for _ in range(5):
                 assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-            assert await asyncio.wait_for(slow[0][0].read(), 5) == b""
+            assert await asyncio.wait_for(slow[0][0].read(), 20) == b""
             assert plane.worker.clients.statistics().dropped >= 1
         finally:
             for _, writer in slow:

@@ -55,5 +55,5 @@ async def test_only_another_sink_concerns_the_recorder(
     page.write_bytes(whole)
     kafka = Kafka(("k:1",), "shadow", {})
     _put(replace(config, version="b", record=replace(config.record, kafka=kafka)))
-    found = await asyncio.wait_for(task, 5)
+    found = await asyncio.wait_for(task, 20)
     assert found.version == "b"

@@ -71,7 +71,7 @@ async def test_spans_join_what_the_backends_were_told(tmp_path: Path) -> None:
         expansion = Expansion()
         PairMaker(config, export).expand(lines, expansion)
         assert len(expansion.pairs) == 2
-        wait_for(lambda: export.statistics()[0] == 3, "three spans", 5)
+        wait_for(lambda: export.statistics()[0] == 3, "three spans", 20)
         export.close()
     assert found.paths == {"/v1/traces"}
     assert found.headers["x-api-key"] == "hunter2"
@@ -98,7 +98,7 @@ def test_a_recorder_exports_a_share_of_what_nobody_sampled(tmp_path: Path) -> No
         journal_lines(config, [orjson.dumps(each) for each in lines])
         with recorder(config) as process:
             wait_for_acknowledged(config, 5)
-            wait_for(lambda: statistics(config)["exported_spans"] == 15, "the spans", 10)
+            wait_for(lambda: statistics(config)["exported_spans"] == 15, "the spans", 20)
             code, errors = stop(process)
     assert (code, errors) == (0, b"")
     assert len(found.spans) == 15
@@ -119,7 +119,7 @@ def test_a_collector_in_trouble_costs_spans_and_nothing_else(tmp_path: Path, tro
             shipped = wait_for_acknowledged(config, count)
             assert shipped["state"] == "ok"
             if trouble != "hung":  # a refused batch is given up at once, one of a hung one in 10 s
-                wait_for(lambda: statistics(config)["dropped_spans"], "drops", 15)
+                wait_for(lambda: statistics(config)["dropped_spans"], "drops", 20)
             code, errors = stop(process)
         assert (code, errors) == (0, b"")  # no word of the headers, or of each retry
         left = statistics(config)

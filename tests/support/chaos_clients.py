@@ -182,7 +182,7 @@ class ChaosClients:
         await self._trickle(writer, data[: chance.randint(1, len(data))])
         await asyncio.sleep(chance.random() * 0.02)
         if chance.random() < 0.5:
-            await asyncio.wait_for(reader.read(chance.randint(1, 5000)), 5)
+            await asyncio.wait_for(reader.read(chance.randint(1, 5000)), 20)
         if chance.random() < 0.5:
             writer.transport.abort()
 
@@ -199,8 +199,8 @@ class ChaosClients:
     async def _http10(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request_id, body = self._id(), self._body()
         writer.write(self._request(request_id, body, version=b"1.0"))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-        rest = await asyncio.wait_for(reader.read(), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        rest = await asyncio.wait_for(reader.read(), 20)
         wanted = [expected_answer(name, request_id, body) for name in self._names]
         length = [line for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
         is_whole = not length or int(length[0][16:]) == len(rest)
@@ -227,22 +227,22 @@ class ChaosClients:
     async def _upgrades(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         extra = b"upgrade: websocket\r\nconnection: upgrade\r\n"
         writer.write(self._request(self._id(), None, method=b"GET", extra=extra))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
         if head.startswith(b"HTTP/1.1 101"):
             for _ in range(self._chance.randint(0, 5)):
                 writer.write(b"ping")
-                if not await asyncio.wait_for(reader.read(100), 5):
+                if not await asyncio.wait_for(reader.read(100), 20):
                     return
 
     async def _invalid(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self._chance.choice(INVALID))
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 20)
 
     async def _stalls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Stop in the middle of a request until it is refused."""
         data = self._request(self._id(), self._body())
         writer.write(data[: self._chance.randint(1, len(data) - 1)])
-        await asyncio.wait_for(reader.read(), 8)
+        await asyncio.wait_for(reader.read(), 20)
 
     async def _reads_late(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Leave the answers unread for a while."""

@@ -52,7 +52,7 @@ class Options:
     mirror_bp: dict[str, int] = field(default_factory=dict)
     weight_bp: dict[str, int] = field(default_factory=dict)
     split: Split = field(default_factory=lambda: Split(SplitKind.HEADER, "x-user-id"))
-    timeout_s: float = 5.0
+    timeout_s: float = 60.0
     max_in_flight: int = 64
     primary_in_flight: int = 1024
     replicate_bp: int = 0
@@ -193,7 +193,7 @@ class Plane:
         finally:
             writer.close()
 
-    async def pairs(self, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+    async def pairs(self, count: int, timeout_s: float = 20.0) -> list[dict[str, Any]]:
         """Wait until at least `count` journal lines are on disk; return all."""
         return await until(lambda: self._enough(count), f"{count} pairs", timeout_s)
 
@@ -223,7 +223,7 @@ def _age(leg: Leg, seconds: float) -> None:
         leg._held_since_s -= seconds
 
 
-async def until(condition: Callable[[], T | None], what: str, timeout_s: float = 5.0) -> T:
+async def until(condition: Callable[[], T | None], what: str, timeout_s: float = 20.0) -> T:
     """Return the first true value of `condition`; fail after `timeout_s` seconds."""
     deadline_s = monotonic_s() + timeout_s
     while not (value := condition()):
@@ -287,7 +287,7 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> 
     """Read one final answer, whatever its framing."""
     head = b"HTTP/1.1 100"
     while head.startswith(b"HTTP/1.1 1"):
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
     first, *lines = head[:-4].split(b"\r\n")
     status = int(first.split(b" ")[1])
     fields = {}
@@ -297,19 +297,19 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> 
     if method == b"HEAD" or status in (204, 304):
         return status, fields, b""
     if b"content-length" in fields:
-        body = await asyncio.wait_for(reader.readexactly(int(fields[b"content-length"])), 10)
+        body = await asyncio.wait_for(reader.readexactly(int(fields[b"content-length"])), 20)
     elif fields.get(b"transfer-encoding") == b"chunked":
         body = await _read_chunks(reader)
     else:
-        body = await asyncio.wait_for(reader.read(), 10)
+        body = await asyncio.wait_for(reader.read(), 20)
     return status, fields, body
 
 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
     while True:
-        size = int(await asyncio.wait_for(reader.readuntil(b"\n"), 10), 16)
-        data = await asyncio.wait_for(reader.readexactly(size + 2), 10)
+        size = int(await asyncio.wait_for(reader.readuntil(b"\n"), 20), 16)
+        data = await asyncio.wait_for(reader.readexactly(size + 2), 20)
         body += data[:-2]
         if size == 0:
             return body

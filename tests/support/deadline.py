@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def wait_for(
-    condition: Callable[[], T], what: str, timeout_s: float = 10.0, *, every_s: float = 0.01
+    condition: Callable[[], T], what: str, timeout_s: float = 20.0, *, every_s: float = 0.01
 ) -> T:
     """Return the first true value of `condition`; fail after `timeout_s` with `what`."""
     deadline_s = monotonic_s() + timeout_s

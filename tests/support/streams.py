@@ -45,7 +45,7 @@ class InStep:
                 self._seen.clear()
                 self.sent_s.append(monotonic_s())
                 writer.write(chunk(piece) if is_chunked else piece)
-                await asyncio.wait_for(self._seen.wait(), 5)
+                await asyncio.wait_for(self._seen.wait(), 20)
             if is_chunked:
                 writer.write(LAST)
             else:
@@ -59,11 +59,11 @@ class InStep:
         for piece in self.pieces:
             until += len(piece)
             while len(body) < until:  # a large piece reaches the client in several chunks
-                size = int(await asyncio.wait_for(reader.readline(), 5), 16)
-                body += (await asyncio.wait_for(reader.readexactly(size + 2), 5))[:-2]
+                size = int(await asyncio.wait_for(reader.readline(), 20), 16)
+                body += (await asyncio.wait_for(reader.readexactly(size + 2), 20))[:-2]
             self.seen_s.append(monotonic_s())
             self._seen.set()
-        assert await asyncio.wait_for(reader.readexactly(len(LAST)), 5) == LAST
+        assert await asyncio.wait_for(reader.readexactly(len(LAST)), 20) == LAST
         return body
 
     def gaps_s(self) -> tuple[list[float], list[float]]:
