@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import (
+    client_gone,
     compare_rate,
     concurrency,
     constant_rate,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         overload,
         sse,
         slowloris,
+        client_gone,
         kill_switch,
         replicas,
         recorder_rate,

@@ -96,6 +96,8 @@ ERRORS = Bar(5, " %")
 GROUP_NAMED = Bar(95, " %", is_floor=True)
 PROMOTE_PAIRS = Bar(3_500, " pairs", digits=0)
 HALT_PAIRS = Bar(1_100, " pairs", digits=0)
+#: From a user's leaving to the end of the call at its backend.
+RELEASE = Bar(100, " ms", digits=0)
 #: Other users' p99 with 1,000 slow sockets over without, and what an endless head costs.
 SLOW_SOCKETS_P99 = Bar(1.1)
 ENDLESS_HEAD = Bar(1.0, " MiB")

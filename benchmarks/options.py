@@ -26,6 +26,7 @@ class Options:
         connections: keep-alive connections of the load.
         peers: names of the proxies; empty for all that are installed.
         is_pinned: proxies on the first core alone.
+        is_shared: all on all cores, where a benchmark pins of its own accord, too.
         is_markdown: print Markdown in place of terminal tables.
         is_list: only list the benchmarks.
         streams: how many streams of events are open at a time.
@@ -43,6 +44,7 @@ class Options:
     connections: int
     peers: tuple[str, ...]
     is_pinned: bool
+    is_shared: bool
     is_markdown: bool
     is_list: bool
     streams: int
@@ -67,7 +69,11 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument("--seconds", type=_positive, help="length of one load (default 2; quick 1)")
     parser.add_argument("--connections", type=_positive, default=32)
     parser.add_argument("--peers", default="", help="such as understudy,envoy (default: all)")
-    parser.add_argument("--pin", action="store_true", help="proxies on the first core alone")
+    parser.add_argument(
+        "--pin",
+        action=argparse.BooleanOptionalAction,
+        help="proxies on the first core alone (default: in sse only)",
+    )
     parser.add_argument("--streams", type=_positive, help="of events (default 1000; quick 200)")
     parser.add_argument("--cases", default="", help="such as healthy,hung (default: all)")
     parser.add_argument("--overload", type=_positive, help="seconds of each (default 120; quick 1)")
@@ -90,7 +96,8 @@ def parse(arguments: list[str]) -> Options:
         seconds=given.seconds or (1 if given.quick else 2),
         connections=given.connections,
         peers=tuple(name for name in given.peers.split(",") if name),
-        is_pinned=given.pin,
+        is_pinned=bool(given.pin),
+        is_shared=given.pin is False,
         is_markdown=given.markdown,
         is_list=given.list,
         streams=given.streams or (200 if given.quick else 1000),

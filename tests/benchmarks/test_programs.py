@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.client_gone import Leaving, released_ms
 from benchmarks.dialogue import Dialogue, ask
 from benchmarks.fleet import BenchmarkError, Fleet, free_port
 from benchmarks.paced import PacedLoad, parse_paced
@@ -128,6 +129,26 @@ def test_the_candidate_tells_when_its_last_request_came(fleet: Fleet) -> None:
             said = json.loads(answer.read())
         assert said["requests"] == 1
         assert said["last_ns"] > 0
+
+
+@pytest.mark.parametrize("leaving", list(Leaving))
+def test_whoever_leaves_is_noticed_by_the_backend_and_not_before(
+    fleet: Fleet, leaving: Leaving
+) -> None:
+    """Without a proxy between them; others are answered meanwhile."""
+    port = _started(fleet, "abandoned")
+    with _asked(port) as answer:
+        assert answer.read().startswith(b'{"model_name"')
+    before_s = monotonic_s()
+    assert 0 < released_ms(port, port, leaving) < (monotonic_s() - before_s) * 1e3
+
+
+def test_a_stream_that_was_cut_says_how() -> None:
+    """Its status line, what a proxy says of it, and its last bytes."""
+    refused = [b"HTTP/1.1 502 Bad Gateway\r\nserver: x\r\nproxy-status: us; err", b"or=y\r\n\r\n{}"]
+    said = event_reader.ending(Heard(refused, [1, 2]))
+    assert said.startswith("HTTP/1.1 502 Bad Gateway proxy-status: us; error=y ... ")
+    assert said.endswith("{}'")
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
