@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from proxy.config.resolved import Split, SplitKind
 from proxy.dataplane.deadlines import Clients, Deadlines, Stage, deadlines_of
+from proxy.dataplane.standstill import STALL_S
 from proxy.telemetry import monotonic_s
 from tests.hostile.stage import SHORT
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
@@ -460,3 +463,38 @@ async def test_a_crowd_is_looked_at_a_few_at_a_time() -> None:
     assert max(map(len, turns)) == 4
     for client in crowd:
         clients.closed(client)
+
+
+def test_a_loop_that_stood_still_blames_no_client() -> None:
+    """What they sent meanwhile is read first; who sent nothing is ended after that."""
+    clients = Clients(replace(SHORT, sweep_s=0.2, head_s=1.0, max_connections=1000))
+    silent, talking = _Client(Stage.HEAD), [_Client(Stage.HEAD) for _ in range(40)]
+
+    async def stand_still() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        bell, ringer = socket.socketpair()
+
+        def sleep() -> None:
+            loop.remove_reader(bell)
+            theirs.sendall(b"x")
+            time.sleep(1.0 + 2 * STALL_S)
+
+        def read() -> None:
+            loop.remove_reader(ours)
+            for client in talking:
+                client.now = Stage.SERVING, None
+
+        for client in (silent, *talking):
+            clients.opened(client)
+        await until(lambda: clients.statistics().by_stage.get(Stage.HEAD) == 41, "the sweep")
+        with ours, theirs, bell, ringer:
+            loop.add_reader(ours, read)
+            loop.add_reader(bell, sleep)  # what comes while sockets are read is found after timers
+            ringer.sendall(b"x")
+            await until(lambda: silent.expired, "who sends nothing to be ended")
+        assert not any(client.expired for client in talking)
+        for client in (silent, *talking):
+            clients.closed(client)
+
+    uvloop.run(stand_still())
