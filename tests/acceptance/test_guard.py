@@ -30,6 +30,7 @@ USERS = 16
 LATENCY_S = 2.0
 #: From the first bad call, what the guard may take.
 QUICK_S = 1.0
+STEP = "step 1 of 2 at 25%"
 
 
 def _config(urls: dict[str, str]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def _start(instance: Instance) -> None:
         _order(instance, "POST", f"{route}/ramp/resume"),
     ):
         assert done.status_code == 200, done.text
-    assert _v2(instance)["ramp"]["words"] == "stepping step 1 of 2 at 25%"
+    assert _v2(instance)["ramp"]["words"].endswith(STEP)
     before = sum(_counted(instance, "canary"))
     wait_for(lambda: sum(_counted(instance, "canary")) >= before + 60, "live traffic")
 
@@ -206,9 +207,9 @@ def _check_record(instance: Instance, words: str) -> None:
     assert kill["via"].startswith("worker ")
     assert "live calls in" in kill["reason"]
     assert words in kill["reason"]
-    assert (eject["action"], eject["old"], eject["new"]) == (
-        "ramp_eject", ["stepping step 1 of 2 at 25%"], ["rolled_back"],
-    )  # fmt: skip
+    assert (eject["action"], eject["new"]) == ("ramp_eject", ["rolled_back"])
+    # The gate may have passed just before.
+    assert eject["old"] in ([f"stepping {STEP}"], [f"holding {STEP}"])
     refused = _order(instance, "POST", "routes/fragile/ramp/start")
     assert refused.status_code == 409
     assert "revive it first" in refused.json()["error"]

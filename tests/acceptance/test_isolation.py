@@ -265,7 +265,8 @@ async def test_an_overloaded_worker_serves_users_and_makes_no_copies(
     """All answers right, what was left out is counted and told, and copies come back by themselves."""
     async with AsyncExitStack() as stack:
         primary, candidate = [await stack.enter_async_context(quick_backend()) for _ in range(2)]
-        config = _config(primary, {"v2": candidate}) | {"workers": 1}
+        limits = {"mirror_lag": "5ms"}
+        config = _config(primary, {"v2": candidate}, limits=limits) | {"workers": 1}
         instance = stack.enter_context(running(config, tmp_path))
         address = instance.runtime["listen"]
         rush, few = Rush(), Rush()

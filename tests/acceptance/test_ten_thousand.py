@@ -52,7 +52,6 @@ def config(ports: dict[str, int], candidates: list[dict[str, Any]], **more: Any)
     """Return a config with one backend per port, `v1` the primary, on two workers."""
     return {
         "workers": 2,
-        "limits": {"mirror_lag": 0},  # every pair is to be there, however slow the machine
         "backends": {
             name: {"endpoints": [f"http://127.0.0.1:{port}"], "timeout": "10s"}
             for name, port in ports.items()

@@ -131,6 +131,7 @@ def config_of(urls: dict[str, str], bootstrap: str, prefix: str, plan: Plan) -> 
             for question in QUESTIONS
         ],
         "record": {"kafka": {"bootstrap_servers": [bootstrap], "topic_prefix": prefix}},
+        "limits": {"mirror_lag": 0},  # every pair is to be there, however slow the machine
     }
 
 

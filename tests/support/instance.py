@@ -179,7 +179,8 @@ def running(
 
     Args:
         config: YAML as it is (with ports 0 and a `state_dir` of `tmp_path/"state"`), or a mapping
-            in which `listen`, `admin` and `state_dir` may be left out.
+            in which `listen`, `admin` and `state_dir` may be left out. One without `limits.mirror_lag` makes
+            all copies, however slow the machine.
         tmp_path: where config, state and stderr go; start it there again to restart an instance.
         env: variables beside the inherited ones.
         start_timeout_s: how long it may take until it is up.
@@ -231,7 +232,8 @@ def _whole(config: Mapping[str, Any], tmp_path: Path) -> dict[str, Any]:
         "admin": {"listen": "127.0.0.1:0", "token": "${UNDERSTUDY_TOKEN:-}"},
         "state_dir": str(tmp_path / "state"),
     }
-    return {**defaults, **config}
+    limits = {"mirror_lag": 0, **config.get("limits", {})}
+    return {**defaults, **config, "limits": limits}
 
 
 def _state_dir(path: Path, tmp_path: Path) -> Path:
