@@ -4,8 +4,8 @@ A user asks for a stream that begins and does not go on, or for an answer that d
 by closing the connection or by resetting it, while others send 1,000 requests a second. The backend notes
 when the connection of that call has ended (`benchmarks.programs.abandoned`).
 
-A reset is seen at once. A close is not: TCP does not tell who has left from who has only ended what he
-sends, so the proxy waits for 50 ms and then asks with bytes that nobody minds
+A reset is seen at once. A close is not: TCP does not tell who has left from who has only ended what they
+send, so the proxy waits for 50 ms and then asks with bytes that nobody minds
 (`proxy.dataplane.half_closed`); what comes back is looked for every 20 ms.
 """
 
