@@ -243,7 +243,7 @@ def requests(instance: Instance) -> int:
 def no_more_copies(found: Found) -> None:
     """Look whether no worker sends copies, while users go on asking."""
     # What was decided before the kill may be on its way.
-    wait_for(lambda: not copied_during(found, 20), "the last copies", 20)
+    wait_for(lambda: not copied_during(found, 20), "the last copies", 5)
     assert not copied_during(found, 20)
 
 

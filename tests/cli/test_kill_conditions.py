@@ -133,9 +133,7 @@ def is_killed(instance: Instance) -> bool:
 def assert_left_alone(load: Load, candidate: CountingBackend) -> None:
     """Users go on being answered, and nothing more reaches the candidate."""
     # A copy that was on its way at the kill may reach the candidate's thread after many more answers.
-    wait_for(
-        lambda: not _asked_during(load, candidate, AFTER), "nothing to reach the candidate", 20
-    )
+    wait_for(lambda: not _asked_during(load, candidate, AFTER), "nothing to reach the candidate", 5)
 
 
 def _asked_during(load: Load, candidate: CountingBackend, answers: int) -> int:
@@ -172,7 +170,7 @@ def kill_by(stage: Stage, way: Way, load: Load) -> str:
     """Kill while the candidate is asked; return what the way said."""
     asks_again(stage)
     told = way(stage)
-    wait_for(lambda: is_killed(stage.instance), "the latch", 20)
+    wait_for(lambda: is_killed(stage.instance), "the latch", 3)
     assert_left_alone(load, stage.candidate)
     return told
 
@@ -272,7 +270,7 @@ def test_what_restarts_on_a_read_only_disk_serves_and_obeys(stage: Stage) -> Non
                 assert all(ask() for _ in range(AFTER))
                 return stage.candidate.requests == asked
 
-            wait_for(is_left_alone, "nothing to reach the candidate", 20)
+            wait_for(is_left_alone, "nothing to reach the candidate", 5)
             assert instance.admin("GET", "/readyz").status_code == 200
         routed = instance.status()["routes"][0]["routed"]
         wait_for(

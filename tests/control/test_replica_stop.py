@@ -135,6 +135,6 @@ async def test_a_kill_that_was_given_to_it_meanwhile_is_told_though_it_was_reviv
         revive = Kill("*", 0, 2, adds=False, origin=OTHER)
         update(page, lambda before: replace(before, killed=Part.CANARY, notes={"*": "given here"}))
         stop_while(kafka_bootstrap, topic, [told(kill), told(revive)])
-        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here", 20)
-        await until(lambda: not found.is_under_way("*"), "all of it", 20)
+        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here", 5)
+        await until(lambda: not found.is_under_way("*"), "all of it", 5)
         assert page.read().killed == Part.CANARY
