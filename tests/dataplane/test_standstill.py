@@ -14,7 +14,7 @@ import psutil
 import pytest
 import uvloop
 
-from proxy.config.resolved import Endpoint, UpstreamTls
+from proxy.config.resolved import Config, Endpoint, UpstreamTls
 from proxy.dataplane.dial import awake_for
 from proxy.dataplane.standstill import STALL_S, Standstill
 from proxy.telemetry import monotonic_s
@@ -56,7 +56,7 @@ def test_an_answer_that_came_meanwhile_is_passed_on(tmp_path: Path, *, is_answer
     """Though its deadline has passed; without one the user is told that it has."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(20)
-        config = worker_config(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        config = _alone(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}")
         backends = {
             name: replace(found, first_byte_timeout_s=FIRST_BYTE_S)
             for name, found in config.backends.items()
@@ -86,7 +86,7 @@ def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(20)
         port = listener.getsockname()[1]
-        config = worker_config(tmp_path / "state", f"http://127.0.0.1:{port}")
+        config = _alone(tmp_path / "state", f"http://127.0.0.1:{port}")
         name = config.routes[0].primary
         primary = replace(
             config.backends[name],
@@ -112,6 +112,12 @@ def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
                 status = user.recv(4096).split(b" ")[1]
                 server.join(20)
     assert status == b"200"
+
+
+def _alone(state_dir: Path, url: str) -> Config:
+    """Return a config whose primary is the only one to connect to its backend."""
+    config = worker_config(state_dir, url)
+    return replace(config, routes=(replace(config.routes[0], candidates=()),))
 
 
 def _answer_in_tls(backend: socket.socket, authority: Authority) -> None:
