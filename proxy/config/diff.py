@@ -1,8 +1,8 @@
 """What differs between two configs, in the words of the config file, and what that takes. Pure.
 
 Secrets are compared and never told: neither tokens and keys, nor Kafka's options, nor the values of
-headers that are set or asked for (`proxy.config.secrets`). What only a restart can change is bound at the start: sockets, numbers of
-processes, folders, and the times that the order of a stop was planned with.
+headers that are set or asked for (`proxy.config.secrets`). What only a restart can change is bound at the
+start: sockets, numbers and niceness of processes, folders, and the times that the order of a stop was planned with.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proxy.config.units import duration, percent, size
 #: Keys that are fixed at the start, and keys below them.
 AT_START: Final = (
     "instance", "listen", "tls", "workers", "recorders", "state_dir", "admin.listen",
-    "limits.shutdown", "journal", "replicas",
+    "limits.shutdown", "journal", "record.niceness", "replicas",
 )  # fmt: skip
 #: The ends of keys, or of what is above them, whose values are never told.
 _SECRET: Final = (

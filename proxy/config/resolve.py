@@ -276,6 +276,7 @@ def _record(record: RecordFile) -> Record:
             key=redact.key,
         ),
         hash_key=record.hash_key,
+        niceness=record.niceness,
     )
 
 

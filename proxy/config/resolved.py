@@ -149,6 +149,7 @@ class Record:
 
     Attributes:
         hash_key: secret of `unit_hash`; empty: the one that is kept in `state_dir`.
+        niceness: of recorders, above that of the launcher.
     """
 
     kafka: Kafka | None
@@ -156,6 +157,7 @@ class Record:
     hash: HashPolicy
     redact: Redact
     hash_key: str = field(default="", repr=False)
+    niceness: int = 10
 
     def bodies_of(self, route: Route) -> Bodies:
         """Return which bodies are kept of a route's pairs: its own word, or the word for all."""
@@ -309,7 +311,7 @@ def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
-    listener's TLS, numbers of processes, how journals are written, their group), what is only told of them
+    listener's TLS, numbers and niceness of processes, how journals are written, their group), what is only told of them
     (logs, spans) and what is secret (the token, the Kafka client's options, the keys of hashes, the
     values of headers that are set for a candidate): the version is in every record, and a hash of a
     password can be guessed at leisure.
@@ -318,6 +320,7 @@ def digest(config: Config) -> str:
     for key in _NO_MATTER:
         plain.pop(key)
     plain["record"].pop("hash_key")
+    plain["record"].pop("niceness")
     plain["record"]["redact"].pop("key")
     if plain["record"]["kafka"] is not None:
         plain["record"]["kafka"].pop("options")

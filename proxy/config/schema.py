@@ -87,6 +87,8 @@ class RecordFile(Strict):
     """auto: hash bodies that are recorded whole. always: every body, at the worker's cost."""
     hash_key: SecretKey = ""
     """Secret of unit_hash; empty: made once and kept in state_dir. Replicas need the same one."""
+    niceness: Annotated[Whole, Field(ge=0, le=19)] = 10
+    """How far recorders step back for whoever serves users, as nice(1) counts; 0: not at all."""
     redact: RedactFile = RedactFile()
     """What never reaches a disk."""
 

@@ -256,7 +256,7 @@ DROP_REASONS = ("rejected", "too_large", "refused", "journal_full", "damaged")
 #: holds them together.
 SPAN_DROPS = ("queue_full", "not_taken", "not_made")
 SINK_STATES = (
-    "connecting", "ok", "broker_down", "stuck", "slow", "throttled", "topic_missing",
+    "connecting", "ok", "broker_down", "stuck", "slow", "starved", "throttled", "topic_missing",
     "unauthenticated", "unauthorized", "tls_failed", "retrying", "misconfigured", "disk_error",
     "closed",
 )  # fmt: skip

@@ -152,9 +152,9 @@ def main() -> int:
     setproctitle(f"understudy: {name}")
     configure(name)
     keep_freed_memory()
-    step_back()
     try:
         config, _ = running_config(arguments.config)
+        step_back(config.record.niceness)
         for route in config.routes:
             problem = own_problem(route.compare)
             if problem is not None:

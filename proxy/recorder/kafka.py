@@ -36,8 +36,17 @@ from proxy.kafka.log import ClientLog
 from proxy.kafka.options import client_settings
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_messages import headers_block, partitions_of
-from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
+from proxy.recorder.kafka_trouble import (
+    REFUSED,
+    TOO_LARGE,
+    Target,
+    diagnose,
+    slow,
+    starved,
+    throttled,
+)
 from proxy.recorder.kafka_watch import AnswerWatch
+from proxy.recorder.priority import Stopwatch, Took
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
@@ -47,6 +56,7 @@ MIN_BATCH_BYTES = 16 * 1024
 #: A pair below this part of a batch is not what makes it too large.
 _ORDINARY = 4
 _OK = SinkStatus(SinkState.OK)
+_AT_ONCE = Took(0.0, 0.0)
 
 # AssertionError is what the client raises when the topic changes under its feet.
 _CLIENT_ERRORS = (errors.KafkaError, OSError, TimeoutError, AssertionError)
@@ -146,7 +156,8 @@ class KafkaSink:
         self._log = ClientLog()
         self._answers = AnswerWatch()
         self._status = SinkStatus(SinkState.CONNECTING, f"looking for {self._target.servers}")
-        self._waiting_since_s: float | None = None
+        self._watch = Stopwatch()
+        self._is_waiting = False
         self._counters: Counter[str] = Counter(clients=0, batches=0, failures=0)
 
     @property
@@ -163,8 +174,8 @@ class KafkaSink:
             causes = self._log.causes
             error = causes[-1] if causes else errors.KafkaError(self._log.latest)
             return diagnose(error, causes, self._log.latest, self._target)
-        if self._waiting_since_s is not None:
-            return self._pace(monotonic_s() - self._waiting_since_s)
+        if self._is_waiting:
+            return self._pace(self._watch.took())
         return self._status
 
     async def prepare(self) -> None:
@@ -228,6 +239,7 @@ class KafkaSink:
         """
         self._counters["clients"] += 1
         self._log.clear()
+        self._watch = Stopwatch()
         self._producer = aiokafka.AIOKafkaProducer(
             bootstrap_servers=self._servers,
             enable_idempotence=True,
@@ -239,7 +251,7 @@ class KafkaSink:
             client = self._producer.client
             client.send = self._answers.around(client.send)
             self._partitions = len(await self._producer.partitions_for(self._topic))
-        self._succeed(0.0)
+        self._succeed(_AT_ONCE)
 
     async def _deliver(self, groups: list[_Group], dropped: Counter[Drop]) -> list[_Group]:
         """Send all pairs as batches; return what must be sent again, by a new client."""
@@ -247,13 +259,13 @@ class KafkaSink:
             # Known to the client already, unless the topic was deleted or has grown.
             self._partitions = len(await self._producer.partitions_for(self._topic))
         batches = [batch for group in groups for batch in self._batches(group)]
-        self._waiting_since_s = began_s = monotonic_s()
+        self._watch, self._is_waiting = Stopwatch(), True
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._deadlines.deliver_s):
                     await self._send(batches)
         finally:
-            self._waiting_since_s = None
+            self._is_waiting = False
         again: list[_Group] = []
         unsent: list[Message] = []
         for batch in batches:
@@ -270,7 +282,7 @@ class KafkaSink:
         if unsent:
             again.append(unsent)
         if not again:
-            self._succeed(monotonic_s() - began_s)
+            self._succeed(self._watch.took())
         return again
 
     async def _send(self, batches: list[_Batch]) -> None:
@@ -332,21 +344,24 @@ class KafkaSink:
         middle = len(pairs) // 2
         return [pairs[:middle], pairs[middle:]]
 
-    def _succeed(self, took_s: float) -> None:
+    def _succeed(self, took: Took) -> None:
         """Forget all trouble, but that it took long."""
         self._log.clear()
-        self._status = self._pace(took_s)
+        self._status = self._pace(took)
 
-    def _pace(self, took_s: float) -> SinkStatus:
-        """Return how a broker is doing that has answered, or has been asked, for `took_s`."""
+    def _pace(self, took: Took) -> SinkStatus:
+        """Return how a broker is doing that has answered, or has been asked, for `took`."""
         if self._answers.throttle_ms:
             return throttled(self._answers.throttle_ms, self._target)
-        return slow(took_s, self._target) if took_s > self._deadlines.slow_s else _OK
+        return slow(took, self._target) if took.all_s > self._deadlines.slow_s else _OK
 
     def _fail(self, error: BaseException) -> None:
         """Take note of a failure: what the operator is told until it is over."""
         self._counters["failures"] += 1
-        self._status = diagnose(error, self._log.causes, self._log.latest, self._target)
+        found = diagnose(error, self._log.causes, self._log.latest, self._target)
+        took = self._watch.took()
+        is_own = found.state is SinkState.STUCK and took.is_starved
+        self._status = starved(took, self._target) if is_own else found
 
     async def _discard(self) -> None:
         """Throw the client away, with everything it may still be doing."""

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-#: A share of about a tenth of a core against a process of usual priority, and all of an idle one.
-NICENESS: Final = 10
+from proxy.telemetry import monotonic_s
+
+#: What Linux tells of a thread: nanoseconds on a processor, and waiting for one (sched-stats).
+_SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 
 
-def step_back() -> None:
-    """Let every process of usual priority go first; where the system forbids it, nothing happens."""
+def step_back(niceness: int) -> None:
+    """Let every process of usual priority go first; where the system forbids it, nothing happens.
+
+    Args:
+        niceness: 10 is a share of about a tenth of a core against one process of usual priority, and all
+            of an idle core.
+    """
     with suppress(OSError):
-        os.nice(NICENESS)
+        os.nice(niceness)
     if hasattr(os, "SCHED_BATCH"):  # Linux: a wake-up does not interrupt others (sched(7))
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -30,3 +39,36 @@ def step_aside() -> None:
     A process of low priority still keeps a core for its slice, up to 3 ms, once it has it (sched(7)).
     """
     os.sched_yield()
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How long something took, and how much of that the thread waited for a processor; seconds."""
+
+    all_s: float
+    queued_s: float
+
+    @property
+    def is_starved(self) -> bool:
+        """Whether it would have been twice as quick with a processor of its own."""
+        return self.queued_s > self.all_s / 2
+
+
+class Stopwatch:
+    """Measures from its making on, for the thread that made it."""
+
+    def __init__(self) -> None:
+        self._began_s = monotonic_s()
+        self._queued_s = _queued_s()
+
+    def took(self) -> Took:
+        """Return what it has been until now; never starved where the system does not tell."""
+        return Took(monotonic_s() - self._began_s, _queued_s() - self._queued_s)
+
+
+def _queued_s() -> float:
+    """Return for how long this thread has waited for a processor in its life; 0 where nobody tells."""
+    try:
+        return int(_SCHEDSTAT.read_bytes().split()[1]) / 1e9
+    except (OSError, LookupError, ValueError):
+        return 0.0

@@ -68,6 +68,7 @@ class SinkState(StrEnum):
     BROKER_DOWN = "broker_down"
     STUCK = "stuck"
     SLOW = "slow"
+    STARVED = "starved"
     THROTTLED = "throttled"
     TOPIC_MISSING = "topic_missing"
     UNAUTHENTICATED = "unauthenticated"

@@ -374,7 +374,12 @@ def test_a_leader_that_stood_still_does_nothing_on_an_old_sight(
 def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
     """Wait for the end of the ramp; look whether each of its steps was taken, and once."""
     patience_s = 60 + 10 * STEPS
-    wait_for(lambda: {*map(phase, found)} == {"promoted"}, f"the end; seed {seed}", patience_s)
+
+    def ended() -> bool:
+        return {*map(phase, found)} == {"promoted"}
+
+    with what_it_waits_for(found):
+        wait_for(ended, f"the end; seed {seed}", patience_s)
     assert [*map(ramped_bp, found)] == [100 * STEPS] * 3
     ways = [way_of(each, began_ms) for each in found]
     for weights, advances in ways:
@@ -383,6 +388,21 @@ def went_up_once(found: Found, seed: int, began_ms: int = 0) -> None:
     assert {each for weights, _ in ways for each in weights} == {
         100 * n for n in range(1, STEPS + 1)
     }
+
+
+@contextmanager
+def what_it_waits_for(found: Found) -> Iterator[None]:
+    """Let a failure of the block tell what each replica says of the ramp, and of its recorders."""
+    try:
+        yield
+    except AssertionError as exc:
+        for each in found:
+            said = each.status()
+            ramp = {**candidate_of(each, "ramped")["ramp"], "gates": "..."}
+            exc.add_note(
+                f"{each.state_dir.parent.name}: {ramp}; {said['replicas']}; {said['recorders']}"
+            )
+        raise
 
 
 def was_told_of_all(told: Listener, seed: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import admin
 
+from proxy.recorder import priority
 from proxy.recorder.kafka import KafkaSink
 from proxy.recorder.sink import Delivery, SinkState
 from tests.recorder.kafka_sinks import PATIENT, SHORT, opened, until, until_ok
@@ -111,8 +113,12 @@ async def test_a_broker_that_is_not_there_is_told_from_one_that_is_silent(prefix
             await refused(sink, SinkState.STUCK)
 
 
-async def test_a_slow_broker_is_told_while_it_is_slow(own_broker: Broker, prefix: str) -> None:
+async def test_a_slow_broker_is_told_while_it_is_slow(
+    own_broker: Broker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that stands still for a while is slow first; nothing is sent again for it."""
+    # The machine of a test may have no processor for it, which would be told instead.
+    monkeypatch.setattr(priority, "_SCHEDSTAT", tmp_path / "nobody tells")
     create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
     watchful = replace(PATIENT, slow_s=0.2)
     async with opened(own_broker.bootstrap, prefix, deadlines=watchful) as sink:
@@ -129,6 +135,36 @@ async def test_a_slow_broker_is_told_while_it_is_slow(own_broker: Broker, prefix
         assert "followers" in sink.status.remedy, "until one is quick again"
         await until_ok(sink, pair(3))
         assert sink.statistics()["clients"] == 1
+
+
+async def test_a_recorder_without_a_processor_does_not_blame_the_broker(
+    own_broker: Broker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While pairs wait, and when the client is thrown away because nothing has come in time."""
+    told = tmp_path / "schedstat"
+    told.write_bytes(b"0 0 0")
+    monkeypatch.setattr(priority, "_SCHEDSTAT", told)
+    create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
+    hasty = replace(PATIENT, slow_s=0.2, deliver_s=2.0)
+    async with opened(own_broker.bootstrap, prefix, deadlines=hasty) as sink:
+        await sink.write([pair(1)])
+        own_broker.freeze()
+        try:
+            async with asyncio.TaskGroup() as group:
+                writing = group.create_task(sink.write([pair(2)]))
+                await until(sink, SinkState.SLOW)
+                told.write_bytes(b"0 %d 0" % (3_600 * 10**9))
+                await until(sink, SinkState.STARVED)
+                assert "3600.0 s for one" in sink.status.message
+                assert "record.niceness" in sink.status.remedy
+                failures = sink.statistics()["failures"]
+                while sink.statistics()["failures"] == failures:  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.02)
+                assert sink.status.state is SinkState.STARVED
+                own_broker.thaw()
+        finally:
+            own_broker.thaw()
+        assert writing.result() == Delivery(1)
 
 
 async def test_a_quota_is_named(own_broker: Broker, prefix: str) -> None:

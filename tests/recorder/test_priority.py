@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from proxy.recorder.priority import NICENESS
+from proxy.recorder import priority
+from proxy.recorder.priority import Stopwatch, Took
 
 _CHILD = """
 import os
 from proxy.recorder.priority import step_back
 before = os.nice(0)
-step_back()
+step_back(7)
 print(os.nice(0) - before, os.sched_getscheduler(0) == os.SCHED_BATCH)
 """
 
@@ -25,4 +27,48 @@ def test_it_is_nicer_and_interrupts_nobody() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True, timeout=20
     )
-    assert done.stdout.split() == [str(NICENESS), "True"]
+    assert done.stdout.split() == ["7", "True"]
+
+
+#: One process wants all of a core, another one steps back and wants a little of it.
+_STARVED = """
+import os, subprocess, sys
+from proxy.recorder.priority import Stopwatch, step_back
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+try:
+    step_back(19)
+    watch = Stopwatch()
+    while (took := watch.took()).all_s < 1.0:
+        pass
+finally:
+    busy.kill()
+print(took.is_starved)
+"""
+
+
+@pytest.mark.skipif(not priority._SCHEDSTAT.exists(), reason="the system does not tell")
+def test_whoever_gets_no_processor_knows_it() -> None:
+    """Beside a process that wants the same core."""
+    done = subprocess.run(
+        [sys.executable, "-c", _STARVED], capture_output=True, text=True, check=True, timeout=40
+    )
+    assert done.stdout.split() == ["True"]
+
+
+def test_half_of_the_time_is_the_border() -> None:
+    """Waiting for something else is no lack of processors."""
+    assert Took(10.0, 6.0).is_starved
+    assert not Took(10.0, 4.0).is_starved
+    assert not Took(0.0, 0.0).is_starved
+
+
+@pytest.mark.parametrize("said", [None, b"", b"17", b"17 x 3"])
+def test_a_system_that_does_not_tell_starves_nobody(
+    said: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that is not Linux, or whose kernel keeps no such count."""
+    if said is not None:
+        (tmp_path / "schedstat").write_bytes(said)
+    monkeypatch.setattr(priority, "_SCHEDSTAT", tmp_path / "schedstat")
+    assert Stopwatch().took().queued_s == 0.0

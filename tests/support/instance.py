@@ -180,7 +180,7 @@ def running(
     Args:
         config: YAML as it is (with ports 0 and a `state_dir` of `tmp_path/"state"`), or a mapping
             in which `listen`, `admin` and `state_dir` may be left out. One without `limits.mirror_lag` makes
-            all copies, however slow the machine.
+            all copies, and one without `record.niceness` records as soon as it can, however slow the machine.
         tmp_path: where config, state and stderr go; start it there again to restart an instance.
         env: variables beside the inherited ones.
         start_timeout_s: how long it may take until it is up.
@@ -233,7 +233,8 @@ def _whole(config: Mapping[str, Any], tmp_path: Path) -> dict[str, Any]:
         "state_dir": str(tmp_path / "state"),
     }
     limits = {"mirror_lag": 0, **config.get("limits", {})}
-    return {**defaults, **config, "limits": limits}
+    record = {"niceness": 0, **config.get("record", {})}
+    return {**defaults, **config, "limits": limits, "record": record}
 
 
 def _state_dir(path: Path, tmp_path: Path) -> Path:

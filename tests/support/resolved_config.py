@@ -61,7 +61,7 @@ def small_config(state_dir: Path, *, token: str = "", workers: int = 1) -> Confi
         admin=Admin(LOOPBACK, token),
         backends={name: replace(backend, name=name) for name in ("iris-v1", "iris-v2")},
         routes=(route,),
-        record=Record(None, Bodies.RESPONSES, HashPolicy.AUTO, Redact((), ())),
+        record=Record(None, Bodies.RESPONSES, HashPolicy.AUTO, Redact((), ()), niceness=0),
         limits=Limits(
             request_head_bytes=32768,
             request_body_bytes=2**20,
