@@ -28,7 +28,7 @@ from tests.support.deadline import wait_for
 from tests.support.instance import Instance, running
 from tests.support.kafka import Broker, broker
 from tests.support.ramp_models import models
-from tests.support.ramp_users import PAUSE_S, Users
+from tests.support.ramp_users import LONG_PAUSE_S, Users
 from tests.support.replica_stage import (
     BROKER_SETTINGS,
     START_TIMEOUT_S,
@@ -110,7 +110,7 @@ def config(urls: dict[str, str]) -> dict[str, Any]:
 def loaded(found: Sequence[Instance], route: str = "equal") -> Iterator[None]:
     """Let users ask every replica until the block ends; all of them get right answers."""
     with ExitStack() as stack:
-        people = [stack.enter_context(Users(each.base_url, route, PAUSE_S)) for each in found]
+        people = [stack.enter_context(Users(each.base_url, route, LONG_PAUSE_S)) for each in found]
         yield
     for each in people:
         assert set(each.answers) == {"good"}, each.answers
