@@ -61,6 +61,11 @@ def _weight(percent: int) -> Change:
     return change
 
 
+def _redact(config: dict[str, Any]) -> None:
+    config["record"].update(redact={"json": ["x"]})
+    config.update(log={"slow": "10s"})
+
+
 def _is_followed(instance: Instance) -> bool:
     """Tell whether every worker runs the config that is in place."""
     found = instance.status()["config"]
@@ -86,7 +91,7 @@ _GOOD: tuple[Change, ...] = (
     lambda c: c["routes"][0]["candidates"].append(
         {"name": "v3", "backend": "c", "mirror": "50%", "weight": "10%"}
     ),
-    lambda c: c.update(record={"redact": {"json": ["x"]}}, log={"slow": "10s"}),
+    _redact,
     lambda c: c["backends"]["p"].update(max_in_flight=500),
 )
 #: And what he must not: a wrong value, a wrong key, a backend that is none, what is fixed at the start.

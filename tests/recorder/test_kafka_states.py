@@ -6,10 +6,8 @@ import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import admin
 
 from proxy.recorder import priority
 from proxy.recorder.kafka import KafkaSink
@@ -18,7 +16,7 @@ from tests.recorder.kafka_sinks import PATIENT, SHORT, opened, until, until_ok
 from tests.recorder.support import pair
 from tests.support.authority import Authority
 from tests.support.kafka import Broker
-from tests.support.kafka_security import PASSWORD, USER, sasl
+from tests.support.kafka_security import PASSWORD, allow, sasl
 from tests.support.kafka_topics import create_topic
 
 pytestmark = pytest.mark.real_kafka
@@ -32,21 +30,6 @@ async def refused(sink: KafkaSink, state: SinkState) -> tuple[str, str]:
         found = sink.status  # as long as nothing else has happened
         writing.cancel()
     return found.message, found.remedy
-
-
-def allow(broker: Broker, topic: str) -> None:
-    """Let alice write to `topic`."""
-    client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
-    kinds: Any = admin  # its stubs do not export all that it has
-    rules = [
-        kinds.AclBinding(
-            kinds.ResourceType.TOPIC, topic, kinds.ResourcePatternType.LITERAL, f"User:{USER}", "*",
-            operation, kinds.AclPermissionType.ALLOW,
-        )
-        for operation in (kinds.AclOperation.WRITE, kinds.AclOperation.DESCRIBE)
-    ]  # fmt: skip
-    for future in client.create_acls(rules).values():
-        future.result(timeout=10)
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
@@ -67,7 +50,7 @@ async def test_who_one_is_and_what_one_may_are_told_apart(
         assert topic in message
         assert f"--topic {topic}" in remedy
         assert PASSWORD not in message + remedy
-        allow(own_broker, topic)
+        allow(own_broker, topic, "WRITE", "DESCRIBE")
         async with asyncio.timeout(10):
             assert await sink.write([pair(1)]) == Delivery(1)
         assert sink.status.state is SinkState.OK
@@ -79,7 +62,7 @@ async def test_a_certificate_that_is_not_trusted_is_said_to_be_one(
     """And TLS works when it is, alone and under SASL."""
     topic = f"{prefix}.pairs.v1"
     create_topic(own_broker.bootstrap, topic)
-    allow(own_broker, topic)
+    allow(own_broker, topic, "WRITE", "DESCRIBE")
     tls = {"security.protocol": "SSL"}
     trusting = {"ssl.ca.location": str(authority.ca_file)}
     async with opened(own_broker.addresses["TLS"], prefix, tls) as sink:

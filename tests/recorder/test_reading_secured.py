@@ -9,11 +9,9 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
-from confluent_kafka import admin
 
 from proxy.analysis import parallel
 from proxy.analysis.aggregate import Reading
@@ -23,7 +21,7 @@ from proxy.errors import SourceError
 from tests.analysis.test_kafka_source import produce
 from tests.support.authority import Authority
 from tests.support.kafka import Broker
-from tests.support.kafka_security import PASSWORD, USER, sasl
+from tests.support.kafka_security import PASSWORD, allow, sasl
 from tests.support.kafka_topics import create_topic
 from tests.support.records import pair
 
@@ -59,17 +57,7 @@ def prefix(own_broker: Broker) -> str:
     name = f"{prefix}.pairs.v1"
     create_topic(own_broker.bootstrap, name)
     produce(own_broker.bootstrap, name, [pair(n) for n in range(1, PAIRS + 1)])
-    client = admin.AdminClient({"bootstrap.servers": own_broker.bootstrap})
-    kinds: Any = admin  # its stubs do not export all that it has
-    rules = [
-        kinds.AclBinding(
-            kinds.ResourceType.TOPIC, name, kinds.ResourcePatternType.LITERAL, f"User:{USER}", "*",
-            operation, kinds.AclPermissionType.ALLOW,
-        )
-        for operation in (kinds.AclOperation.READ, kinds.AclOperation.DESCRIBE)
-    ]  # fmt: skip
-    for future in client.create_acls(rules).values():
-        future.result(timeout=10)
+    allow(own_broker, name, "READ", "DESCRIBE")
     return prefix
 
 
@@ -163,14 +151,7 @@ def test_a_topic_that_one_may_not_read_is_said_to_be_that(own_broker: Broker) ->
     name = f"seen-{uuid.uuid4().hex[:8]}.pairs.v1"
     create_topic(own_broker.bootstrap, name)
     produce(own_broker.bootstrap, name, [pair(1)])
-    client = admin.AdminClient({"bootstrap.servers": own_broker.bootstrap})
-    kinds: Any = admin
-    rule = kinds.AclBinding(
-        kinds.ResourceType.TOPIC, name, kinds.ResourcePatternType.LITERAL, f"User:{USER}", "*",
-        kinds.AclOperation.DESCRIBE, kinds.AclPermissionType.ALLOW,
-    )  # fmt: skip
-    for future in client.create_acls([rule]).values():
-        future.result(timeout=10)
+    allow(own_broker, name, "DESCRIBE")
     topic = Topic((own_broker.addresses["SASL"],), name, sasl("PLAIN"))
     with pytest.raises(SourceError, match="we may not read it"):
         list(KafkaSource(topic))

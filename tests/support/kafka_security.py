@@ -7,7 +7,9 @@ has been allowed, which is nothing at first.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from confluent_kafka import admin
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.authority import Authority
+from tests.support.deadline import wait_for
+from tests.support.kafka import Broker
 
 USER, PASSWORD = "alice", "alice-secret"
 #: Names of listeners, and what is spoken there.
@@ -60,6 +64,29 @@ def sasl(mechanism: str, password: str = PASSWORD) -> dict[str, str]:
         "sasl.username": USER,
         "sasl.password": password,
     }
+
+
+def allow(broker: Broker, topic: str, *operations: str) -> None:
+    """Let alice do something with a topic, such as READ; return when the broker knows it.
+
+    A controller answers before the broker has heard of the rule (KIP-500).
+    """
+    kinds: Any = admin  # its stubs do not export all that it has
+    rules = [
+        kinds.AclBinding(
+            kinds.ResourceType.TOPIC, topic, kinds.ResourcePatternType.LITERAL, f"User:{USER}", "*",
+            kinds.AclOperation[operation], kinds.AclPermissionType.ALLOW,
+        )
+        for operation in operations
+    ]  # fmt: skip
+    client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
+    for future in client.create_acls(rules).values():
+        future.result(timeout=20)
+    alice = admin.AdminClient({"bootstrap.servers": broker.addresses["SASL"], **sasl("PLAIN")})
+    wait_for(
+        lambda: alice.list_topics(topic, timeout=10).topics[topic].error is None,
+        f"the topic {topic} to be seen",
+    )
 
 
 def _key_store(authority: Authority) -> Path:
