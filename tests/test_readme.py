@@ -211,7 +211,12 @@ def metrics(tmp_path: Path) -> dict[str, set[str]]:
         "last_end": "",
     }
     (tmp_path / "runtime.json").write_text(json.dumps({"processes": [process]}))
-    recorder = {"updated_ms": wall_ns() // 1_000_000, "state": "ok", "dropped": {"too_large": 1}}
+    recorder = {
+        "updated_ms": wall_ns() // 1_000_000,
+        "state": "ok",
+        "lag_s": 0.1,
+        "dropped": {"too_large": 1},
+    }
     (tmp_path / "recorder-0.json").write_text(json.dumps(recorder))
     observer = Observer(config)
     observer.refused["no_token"] = 1

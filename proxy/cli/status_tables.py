@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,6 +22,8 @@ VERDICTS = {
     "under_way": "adds up but for what is under way",
     "unbalanced": "DOES NOT ADD UP, see the problems above",
 }
+#: A recorder ships what was journaled within a second or two as a rule.
+_LATE_S: Final = 5.0
 
 
 def print_status(status: dict[str, Any]) -> None:
@@ -157,6 +159,9 @@ def _processes(status: dict[str, Any]) -> Table:
         )  # fmt: skip
     for recorder in filter(None, status["recorders"]):
         state = Text(recorder["state"], "green" if recorder["state"] == "ok" else "bold red")
+        lag_s = recorder.get("lag_s") or 0
+        if lag_s >= _LATE_S:
+            state.append(f", {lag_s:,.0f} s late")
         table.add_row(f"recorder {recorder['recorder']} sink", "", state, "", recorder["sink"])
     labels = status.get("labels", {})
     if labels.get("sink"):

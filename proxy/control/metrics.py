@@ -273,9 +273,10 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
     state = GaugeMetricFamily(
         f"{PREFIX}recorder_state", "1 for the state of the sink, else 0.", labels=(*label, "state")
     )
-    backlog, age = (
+    lag, backlog, age = (
         GaugeMetricFamily(PREFIX + name, text, labels=label)
         for name, text in (
+            ("recorder_lag_seconds", "All that was journaled longer ago is with the sink."),
             ("recorder_backlog_bytes", "Journaled bytes not acknowledged yet."),
             ("recorder_statistics_age_seconds", "How old the recorder's numbers are."),
         )
@@ -292,7 +293,9 @@ def _recorders(snapshot: Snapshot) -> Iterator[Metric]:
             state.add_metric((*index, each), float(recorder.get("state") == each))
         age.add_metric(index, (snapshot.now_ms - recorder.get("updated_ms", 0)) / 1000)
         backlog.add_metric(index, recorder.get("backlog_bytes", 0))
-    yield from (*counters.values(), dropped, spans, state, backlog, age)
+        if (lag_s := recorder.get("lag_s")) is not None:
+            lag.add_metric(index, lag_s)
+    yield from (*counters.values(), dropped, spans, state, lag, backlog, age)
 
 
 #: Why labels that were taken are not in the sink: of `DROP_REASONS`, those that can happen.

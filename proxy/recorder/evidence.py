@@ -126,11 +126,10 @@ class BatchEvidence:
     """The counts of one window of a journal.
 
     Attributes:
-        newest_ms: when the newest of its pairs began, whosever it is; 0 without pairs.
         waiting: pairs that are to be held against their labels.
     """
 
-    __slots__ = ("_arms", "_evidence", "_gates", "_last_ms", "newest_ms", "waiting")
+    __slots__ = ("_arms", "_evidence", "_gates", "_last_ms", "waiting")
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
@@ -138,12 +137,10 @@ class BatchEvidence:
         # By the fields of keys, which are quicker than keys.
         self._arms: dict[KeyFields, Counter[tuple[int, bool]]] = {}
         self._last_ms: dict[KeyFields, int] = {}
-        self.newest_ms = 0
         self.waiting: list[Waiting] = []
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Count a pair record, if it is of a ramp's candidate and of the config that runs."""
-        self.newest_ms = max(self.newest_ms, record["ts_ms"])
         name = record["route"], record["candidate"]
         params = self._gates.params.get(name)
         if params is None or record["config_version"] != self._gates.version:

@@ -59,6 +59,11 @@ class Expansion:
     evidence: BatchEvidence | None = None
     reached_ms: int = 0
 
+    @property
+    def newest_ms(self) -> int:
+        """When the newest of its pairs began, wall clock; 0 without pairs."""
+        return max((pair.ts_ms for pair in self.pairs), default=0)
+
 
 #: Lines expanded before the processor is offered to others, about 0.1 ms; one of so many bytes takes as long.
 _LINES_PER_TURN: Final = 4

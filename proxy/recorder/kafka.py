@@ -36,17 +36,9 @@ from proxy.kafka.log import ClientLog
 from proxy.kafka.options import client_settings
 from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_messages import headers_block, partitions_of
-from proxy.recorder.kafka_trouble import (
-    REFUSED,
-    TOO_LARGE,
-    Target,
-    diagnose,
-    slow,
-    starved,
-    throttled,
-)
+from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
 from proxy.recorder.kafka_watch import AnswerWatch
-from proxy.recorder.priority import Stopwatch, Took
+from proxy.recorder.priority import Stopwatch, Took, starved
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
@@ -361,7 +353,7 @@ class KafkaSink:
         found = diagnose(error, self._log.causes, self._log.latest, self._target)
         took = self._watch.took()
         is_own = found.state is SinkState.STUCK and took.is_starved
-        self._status = starved(took, self._target) if is_own else found
+        self._status = starved(took) if is_own else found
 
     async def _discard(self) -> None:
         """Throw the client away, with everything it may still be doing."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from aiokafka import errors
 
-from proxy.recorder.priority import Took
+from proxy.recorder.priority import Took, starved
 from proxy.recorder.sink import SinkState, SinkStatus
 
 _UNAUTHENTICATED: Final = (
@@ -103,15 +103,9 @@ def diagnose(
 def slow(waited: Took, target: Target) -> SinkStatus:
     """Return what is told of pairs that are acknowledged late: the broker is slow, or we are."""
     if waited.is_starved:
-        return starved(waited, target)
+        return starved(waited)
     detail = f"the last pairs have waited {waited.all_s:.1f} s for their acknowledgement"
     return _status(SinkState.SLOW, detail, target)
-
-
-def starved(waited: Took, target: Target) -> SinkStatus:
-    """Return what is told where others have the processors: it is no fault of the broker."""
-    detail = f"of the last {waited.all_s:.1f} s it has waited {waited.queued_s:.1f} s for one"
-    return _status(SinkState.STARVED, detail, target)
 
 
 def throttled(throttle_ms: int, target: Target) -> SinkStatus:
@@ -124,7 +118,6 @@ _MESSAGES: Final = {
     SinkState.BROKER_DOWN: "no broker at {servers} can be reached: {detail}",
     SinkState.STUCK: "{servers} takes connections and does not answer in time: {detail}",
     SinkState.SLOW: "{servers} is slow: {detail}",
-    SinkState.STARVED: "this recorder does not get a processor: {detail}",
     SinkState.THROTTLED: "{servers} is out of quota for us: {detail}",
     SinkState.TOPIC_MISSING: "topic {topic} does not exist and the broker does not create it",
     SinkState.UNAUTHENTICATED: "{servers} refuses who we say we are: {detail}",
@@ -137,7 +130,6 @@ _REMEDIES: Final = {
     SinkState.STUCK: "look at the broker: stopped, swapping, or its disk hangs; a new client is "
     "tried meanwhile",
     SinkState.SLOW: "look at the disk and the load of the broker and of its followers",
-    SinkState.STARVED: "give the machine, or the container, more CPU, or lower record.niceness",
     SinkState.THROTTLED: "raise producer_byte_rate or request_percentage of this user or client.id "
     "(kafka-configs.sh --alter), or lower what is recorded",
     SinkState.TOPIC_MISSING: "run `understudy topics create`",

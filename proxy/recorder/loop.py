@@ -34,6 +34,7 @@ from proxy.journal.reader import JournalReader
 from proxy.journal.segments import Position, load_dropped
 from proxy.recorder import statistics
 from proxy.recorder.expansion import Expansion, PairMaker
+from proxy.recorder.priority import Punctuality
 from proxy.recorder.sink import Delivery, Drop, Sink
 from proxy.recorder.spans import SpanSink
 from proxy.state.stats_file import segment_pairs
@@ -142,6 +143,7 @@ class Recorder:
         self._discovered_s = self._committed_s = -_DISCOVER_S
         self._journal_errors = 0
         self._message = ""
+        self._punctuality = Punctuality()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Ship until `stop` is set, then what the workers have flushed, for `limits.recorders_stop_s`.
@@ -172,12 +174,15 @@ class Recorder:
         """Return a snapshot."""
         tails = list(self._tails.values())
         exported, dropped = self._spans.statistics() if self._spans is not None else (0, {})
+        reached_ms = min((tail.reached_ms for tail in tails), default=0)
+        lag_s = max(0.0, wall_ns() / 1e9 - reached_ms / 1000) if reached_ms else None
         return statistics.RecorderStatistics(
             recorder=self._index,
             sink=self._sink.name,
-            status=self._sink.status,
+            status=self._punctuality.judge(self._sink.status, lag_s),
             accounts=statistics.total([tail.reader.accounts for tail in tails]),
             journal_full=sum(load_dropped(tail.directory).pairs for tail in tails),
+            lag_s=lag_s,
             backlog_bytes=sum(tail.reader.statistics().backlog_bytes for tail in tails),
             journals=len(tails),
             journal_errors=self._journal_errors,
@@ -295,10 +300,9 @@ class Recorder:
             tail.evidence.add(expansion.evidence.parts())
             if self._join is not None:
                 self._join.offer(expansion.evidence.waiting, tail.evidence)
-            if not batch.is_ahead:
-                # A pair is written after it began, so what was written before that lies behind it.
-                reached_ms = max(expansion.reached_ms, expansion.evidence.newest_ms)
-                tail.reached_ms = max(tail.reached_ms, reached_ms)
+        if not batch.is_ahead:
+            # A pair is written after it began, so what was written before that lies behind it.
+            tail.reached_ms = max(tail.reached_ms, expansion.reached_ms, expansion.newest_ms)
         if tail.uncommitted_bytes >= COMMIT_BYTES:
             self._commit(tail)
 

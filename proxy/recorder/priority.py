@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from proxy.recorder.sink import SinkState, SinkStatus
 from proxy.telemetry import monotonic_s
 
 #: What Linux tells of a thread: nanoseconds on a processor, and waiting for one (sched-stats).
 _SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
+#: What is delivered so long after it was journaled is late; it takes a second or two as a rule.
+LATE_S: Final = 5.0
 
 
 def step_back(niceness: int) -> None:
@@ -64,6 +67,31 @@ class Stopwatch:
     def took(self) -> Took:
         """Return what it has been until now; never starved where the system does not tell."""
         return Took(monotonic_s() - self._began_s, _queued_s() - self._queued_s)
+
+
+def starved(took: Took) -> SinkStatus:
+    """Return what is told of a recorder that gets no processor: it is no fault of its sink."""
+    return SinkStatus(
+        SinkState.STARVED,
+        "this recorder does not get a processor: of the last "
+        f"{took.all_s:.1f} s it has waited {took.queued_s:.1f} s for one",
+        "give the machine, or the container, more CPU, or lower record.niceness",
+    )
+
+
+class Punctuality:
+    """Tells whether a recorder is late for want of a processor, whatever its sink says of itself."""
+
+    def __init__(self) -> None:
+        self._since_on_time = Stopwatch()
+
+    def judge(self, found: SinkStatus, lag_s: float | None) -> SinkStatus:
+        """Return how a sink is doing that delivers `lag_s` after the journaling; None: not known."""
+        if lag_s is None or lag_s < LATE_S:
+            self._since_on_time = Stopwatch()
+            return found
+        took = self._since_on_time.took()
+        return starved(took) if found.state is SinkState.OK and took.is_starved else found
 
 
 def _queued_s() -> float:

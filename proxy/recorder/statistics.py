@@ -36,6 +36,7 @@ class RecorderStatistics:
         accounts: totals over all starts, exact at the committed positions: `journaled_read` =
             `acknowledged` + every `dropped.<reason>` but `damaged`, which could not be read.
         journal_full: pairs that the writers dropped for their disk budget.
+        lag_s: how long ago all that is delivered by now was journaled, seconds; None: not known yet.
         backlog_bytes: compressed bytes that are journaled and not yet acknowledged.
         journals: journals tailed.
         journal_errors: failures to read or commit a journal since the start.
@@ -50,6 +51,7 @@ class RecorderStatistics:
     status: SinkStatus
     accounts: Mapping[str, int]
     journal_full: int
+    lag_s: float | None
     backlog_bytes: int
     journals: int
     journal_errors: int
@@ -80,6 +82,7 @@ class RecorderStatistics:
             "dropped": dropped,
             "unknown_config": self.accounts.get(UNKNOWN_CONFIG, 0),
             "skipped_bytes": self.accounts.get(SKIPPED_BYTES, 0),
+            "lag_s": None if self.lag_s is None else round(self.lag_s, 1),
             "backlog_bytes": self.backlog_bytes,
             "journals": self.journals,
             "journal_errors": self.journal_errors,
@@ -93,7 +96,7 @@ class RecorderStatistics:
 def unusable(index: int, message: str) -> RecorderStatistics:
     """Return what a recorder says that cannot start."""
     status = SinkStatus(SinkState.MISCONFIGURED, message)
-    return RecorderStatistics(index, "", status, {}, 0, 0, 0, 0, "")
+    return RecorderStatistics(index, "", status, {}, 0, None, 0, 0, 0, "")
 
 
 def statistics_path(state_dir: Path, index: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from proxy.cli.status_tables import render
 from tests.support.counting_backend import CountingBackend, Load
 from tests.support.deadline import wait_for
 from tests.support.instance import running, understudy
@@ -47,6 +50,11 @@ def test_status_shows_the_instance_and_weight_changes_it(
             return found if is_same else None
 
         by_api = wait_for(alike, "the same from the folder") or {}
+        assert by_api["recorders"][0]["lag_s"] < 5
+        by_api["recorders"][0]["lag_s"] = 61.2
+        console = Console(record=True, width=200, file=io.StringIO())
+        console.print(render(by_api))
+        assert "ok, 61 s late" in console.export_text()
         assert by_api["routes"][0]["candidates"][0]["weight_bp"] == 250
         instance.send("control", signal.SIGSTOP)
         near = understudy("status", "--json", cwd=instance.state_dir.parent)

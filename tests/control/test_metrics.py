@@ -158,7 +158,10 @@ async def test_live_state_processes_and_recorders_are_told(
     )
     assert samples[_key("understudy_recorder_state", recorder="0", state="ok")] == 1
     assert samples[_key("understudy_recorder_state", recorder="0", state="stuck")] == 0
+    assert samples[_key("understudy_recorder_lag_seconds", recorder="0")] == 0.3
     assert samples[_key("understudy_ready")] == 1
+    instance.write_recorder(lag_s=None)
+    assert _key("understudy_recorder_lag_seconds", recorder="0") not in await _samples(client)
 
 
 async def test_every_reason_is_counted_from_zero(

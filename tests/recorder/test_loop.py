@@ -18,7 +18,7 @@ from proxy.recorder import loop
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.loop import Recorder
 from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
-from tests.recorder.support import config_for, journal
+from tests.recorder.support import config_for, journal, statistics
 
 
 class SlowSink:
@@ -130,6 +130,24 @@ async def test_what_was_delivered_is_committed_when_the_rest_is_stuck(
     async with running(config, rest):
         await until(lambda: acknowledged(config) == 50)
     assert rest.writes[0][0] == "request-20"
+
+
+async def test_how_late_pairs_are_is_told(config: Config) -> None:
+    """Nothing is known before the first are delivered; while the sink is stuck they get later."""
+    sink = SlowSink()
+    async with running(config, sink):
+        await until(lambda: statistics(config) != {})
+        assert statistics(config)["lag_s"] is None
+        for _ in range(5):
+            sink.permits.release()
+        await until(lambda: statistics(config)["lag_s"] is not None)
+        assert statistics(config)["acknowledged"] == 50
+        # Of a full window it is the pairs that tell: these were made long ago.
+        await until(lambda: statistics(config)["lag_s"] < 2)
+        journal(config, range(50, 60))
+        await until(lambda: statistics(config)["lag_s"] > 2)
+        sink.permits.release()
+        await until(lambda: statistics(config)["lag_s"] < 2)
 
 
 async def test_commits_are_few_and_an_idle_stream_has_none_left(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from proxy.recorder import priority
-from proxy.recorder.priority import Stopwatch, Took
+from proxy.recorder.priority import Punctuality, Stopwatch, Took
+from proxy.recorder.sink import SinkState, SinkStatus
 
 _CHILD = """
 import os
@@ -72,3 +73,23 @@ def test_a_system_that_does_not_tell_starves_nobody(
         (tmp_path / "schedstat").write_bytes(said)
     monkeypatch.setattr(priority, "_SCHEDSTAT", tmp_path / "schedstat")
     assert Stopwatch().took().queued_s == 0.0
+
+
+def test_whoever_is_late_for_want_of_a_processor_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not who is on time, nor who is late for another reason, which goes first."""
+    told = tmp_path / "schedstat"
+    told.write_bytes(b"0 0 0")
+    monkeypatch.setattr(priority, "_SCHEDSTAT", told)
+    well, down = SinkStatus(SinkState.OK), SinkStatus(SinkState.BROKER_DOWN, "no broker")
+    punctuality = Punctuality()
+    assert punctuality.judge(well, 60.0) is well
+    told.write_bytes(b"0 %d 0" % (3_600 * 10**9))
+    starved = punctuality.judge(well, 60.0)
+    assert starved.state is SinkState.STARVED
+    assert "3600.0 s for one" in starved.message
+    assert "record.niceness" in starved.remedy
+    assert punctuality.judge(down, 60.0) is down
+    assert punctuality.judge(well, None) is well
+    assert punctuality.judge(well, 60.0) is well, "it was on time, or not known to be late"

@@ -40,7 +40,7 @@ class Instance:
         statistics = {
             "recorder": 0, "updated_ms": wall_ns() // 1_000_000, "state": "ok", "message": "",
             "sink": "local log", "journaled_read": 7, "acknowledged": 4,
-            "dropped": {"rejected": 2, "journal_full": 9}, "backlog_bytes": 11,
+            "dropped": {"rejected": 2, "journal_full": 9}, "lag_s": 0.3, "backlog_bytes": 11,
         }  # fmt: skip
         (self.state_dir / "recorder-0.json").write_text(json.dumps({**statistics, **changes}))
 
