@@ -211,13 +211,19 @@ def _usage(snapshot: Snapshot) -> Iterator[Metric]:
         f"{PREFIX}process_resident_memory_bytes", "Resident memory, shared pages included.",
         labels=label,
     )  # fmt: skip
+    queued = CounterMetricFamily(
+        f"{PREFIX}process_cpu_wait_seconds", "Time that its main thread has waited for a processor.",
+        labels=label,
+    )  # fmt: skip
     files = GaugeMetricFamily(f"{PREFIX}process_open_fds", "Open file descriptors.", labels=label)
     for name, used in snapshot.usage.items():
         cpu.add_metric((name,), used.cpu_s)
         resident.add_metric((name,), used.resident_bytes)
         if used.open_files is not None:
             files.add_metric((name,), used.open_files)
-    yield from (cpu, resident, files)
+        if used.queued_s is not None:
+            queued.add_metric((name,), used.queued_s)
+    yield from (cpu, queued, resident, files)
 
 
 def _ledger(snapshot: Snapshot) -> Iterator[Metric]:

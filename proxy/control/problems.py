@@ -72,7 +72,7 @@ def problems(snapshot: Snapshot) -> list[str]:
         found += _ramp_troubles(snapshot, route)
     found += _endpoints_left_out(snapshot) + replica_troubles(snapshot)
     for index, recorder in enumerate(snapshot.recorders):
-        if (trouble := _recorder_trouble(snapshot, recorder)) is not None:
+        if (trouble := _recorder_trouble(snapshot, index, recorder)) is not None:
             found.append(f"recorder {index}: {trouble}")
     found += _label_troubles(snapshot) + _decision_troubles(snapshot) + _losses(snapshot)
     return found + [
@@ -153,18 +153,33 @@ def _ramp_troubles(snapshot: Snapshot, route: Route) -> list[str]:
     return [f"ramp of {route.name}/{name}: {trouble}" for name, trouble in told if trouble]
 
 
-def _recorder_trouble(snapshot: Snapshot, recorder: dict[str, Any] | None) -> str | None:
+def _recorder_trouble(
+    snapshot: Snapshot, index: int, recorder: dict[str, Any] | None
+) -> str | None:
     if recorder is None:
         return "it has written no statistics yet"
     age_ms = snapshot.now_ms - recorder.get("updated_ms", 0)
     if age_ms > RECORDER_STALE_MS:
-        return f"its statistics are {age_ms / 1000:.0f} s old: it hangs or is down"
+        return f"its statistics are {age_ms / 1000:.0f} s old: {_why_silent(snapshot, index)}"
     if recorder.get("state") not in QUIET_STATES or recorder.get("message"):
         state = str(recorder.get("state"))
         remedy = f"; to mend it, {recorder['remedy']}" if recorder.get("remedy") else ""
         words = recorder.get("message") or STATE_WORDS.get(state, "it says no more")
         return f"{state}: {words}{remedy}"
     return None
+
+
+def _why_silent(snapshot: Snapshot, index: int) -> str:
+    """Return why a recorder tells nothing: others have the processors, or it is its own fault."""
+    recent = snapshot.recent
+    waited_s = recent.counts.get(("queued_ms", f"recorder {index}"), 0) / 1000
+    if waited_s <= recent.span_s / 2:
+        return "it hangs or is down"
+    return (
+        f"it does not get a processor (in the last {recent.span_s:.0f} s it has waited "
+        f"{waited_s:.0f} s for one); to mend it, give the machine, or the container, more CPU, or "
+        "lower record.niceness"
+    )
 
 
 def _label_troubles(snapshot: Snapshot) -> list[str]:

@@ -15,11 +15,13 @@ class Usage:
         cpu_s: user and system time, seconds.
         resident_bytes: shared pages included.
         open_files: file descriptors; None where they may not be counted.
+        queued_s: for how long it has waited for a processor; None where the kernel does not count it.
     """
 
     cpu_s: float
     resident_bytes: int
     open_files: int | None
+    queued_s: float | None = None
 
 
 def usage(pid: int, root: Path = Path("/proc")) -> Usage | None:
@@ -36,4 +38,18 @@ def usage(pid: int, root: Path = Path("/proc")) -> Usage | None:
         open_files = len(os.listdir(folder / "fd"))  # noqa: PTH208 - no Path is made of each
     except OSError:
         open_files = None
-    return Usage(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"), open_files)
+    return Usage(
+        ticks / os.sysconf("SC_CLK_TCK"),
+        pages * os.sysconf("SC_PAGE_SIZE"),
+        open_files,
+        queued_s(pid, root),
+    )
+
+
+def queued_s(pid: int, root: Path = Path("/proc")) -> float | None:
+    """Return for how long the main thread of `pid` has waited for a processor; None where nobody tells."""
+    try:
+        # Nanoseconds on a processor, waiting for one, and time slices (the kernel's sched-stats).
+        return int((root / str(pid) / "schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return None

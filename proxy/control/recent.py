@@ -18,7 +18,7 @@ Key = tuple[str, ...]
 
 SAMPLES = 60
 #: Families that somebody asks about; the rest would only take memory.
-FAMILIES = frozenset({"leg", "served", "canary", "pairs_lost", "recorder_dropped"})
+FAMILIES = frozenset({"leg", "served", "canary", "pairs_lost", "recorder_dropped", "queued_ms"})
 #: How a call fails that no answer ended. `cancelled`, `shed` and `not_sent` are the proxy's doing.
 HARD_FAILURES = (Outcome.TIMEOUT, Outcome.CONNECT_ERROR, Outcome.RESET)
 #: Copies that a bound of ours or an open breaker kept back: they say nothing about the candidate.

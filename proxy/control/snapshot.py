@@ -16,7 +16,7 @@ from typing import Any
 from proxy.config.resolved import Config
 from proxy.control.counters import Counters
 from proxy.control.ejections import Ejection
-from proxy.control.process_usage import Usage, usage
+from proxy.control.process_usage import Usage, queued_s, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.small_files import read_json
 from proxy.control.told_decisions import told_decisions
@@ -230,7 +230,9 @@ class Observer:
             counters=Counters(counters),
             refused=dict(self.refused),
             recorders=recorders,
-            recent=self._window.recent(monotonic_s(), {**counters, **_drops(recorders)}),
+            recent=self._window.recent(
+                monotonic_s(), {**counters, **_drops(recorders), **_queued(runtime)}
+            ),
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
             ramps=read_json(self.state_dir / "ramps-seen.json") or {},
@@ -249,7 +251,8 @@ class Observer:
     def sample(self) -> None:
         """Remember the counters of now for `Snapshot.recent`; about once a second."""
         counters, recorders = self._workers.counters(), self._recorders()
-        self._window.add(monotonic_s(), {**counters, **_drops(recorders)})
+        runtime = read_json(self.state_dir / "runtime.json") or {}
+        self._window.add(monotonic_s(), {**counters, **_drops(recorders), **_queued(runtime)})
         self._moved.look(monotonic_s(), counters, recorders)
 
     def close(self) -> None:
@@ -339,6 +342,13 @@ def _drops(recorders: tuple[dict[str, Any] | None, ...]) -> dict[Key, int]:
         for reason, count in recorder.get("dropped", {}).items():
             found["recorder_dropped", reason] += count
     return dict(found)
+
+
+def _queued(runtime: dict[str, Any]) -> dict[Key, int]:
+    """Return for how long each recorder has waited for a processor, as counters in milliseconds."""
+    pids = {entry["name"]: int(entry["pid"]) for entry in runtime.get("processes", [])}
+    told = {name: queued_s(pid) for name, pid in pids.items() if name.startswith("recorder ")}
+    return {("queued_ms", name): int(1000 * s) for name, s in told.items() if s is not None}
 
 
 def _exists(pid: int) -> bool:

@@ -87,11 +87,13 @@ class Punctuality:
 
     def judge(self, found: SinkStatus, lag_s: float | None) -> SinkStatus:
         """Return how a sink is doing that delivers `lag_s` after the journaling; None: not known."""
-        if lag_s is None or lag_s < LATE_S:
+        if lag_s is not None and lag_s < LATE_S:
             self._since_on_time = Stopwatch()
             return found
         took = self._since_on_time.took()
-        return starved(took) if found.state is SinkState.OK and took.is_starved else found
+        is_late = lag_s is not None or took.all_s > LATE_S
+        is_starved = is_late and took.is_starved and found.state is SinkState.OK
+        return starved(took) if is_starved else found
 
 
 def _queued_s() -> float:

@@ -24,6 +24,7 @@ from proxy.state.kill import Scope
 from proxy.state.orders import Source, order_kill
 from proxy.state.stats_file import Layout, open_stats
 from proxy.state.stats_page import LATENCY_BOUNDS_US
+from proxy.telemetry import wall_ns
 from tests.support.admin import Instance
 from tests.support.resolved_config import small_config
 
@@ -133,6 +134,8 @@ async def test_what_processes_use_is_told(client: httpx.AsyncClient, instance: I
     resident = samples[_key("understudy_process_resident_memory_bytes", process="worker 0")]
     assert resident == pytest.approx(own.memory_info().rss, rel=0.2)
     assert samples[_key("understudy_process_open_fds", process="worker 0")] > 2
+    waited_s = samples[_key("understudy_process_cpu_wait_seconds_total", process="worker 0")]
+    assert 0 < waited_s < wall_ns() / 1e9 - own.create_time()
     instance.write_runtime(0)
     samples = await _samples(client)
     assert _key("understudy_process_cpu_seconds_total", process="worker 0") not in samples

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from proxy.control import snapshot as observing
 from proxy.control.metrics import DROP_REASONS
 from proxy.control.problems import problems
 from proxy.control.status import is_ready, routes
@@ -108,6 +109,27 @@ def test_pairs_that_are_being_lost_are_a_problem(instance: Instance, loss: str) 
         instance.write_recorder(dropped={"journal_full": 3, "rejected": 4, loss: 14})
     (problem,) = problems(instance.observer.snapshot())
     assert problem.endswith(f"({loss})")
+
+
+def test_a_recorder_is_silent_for_want_of_a_processor(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot say so itself; one that has waited for none hangs."""
+    path = instance.state_dir / "runtime.json"
+    runtime = json.loads(path.read_text())
+    runtime["processes"].append({**runtime["processes"][0], "name": "recorder 0"})
+    path.write_text(json.dumps(runtime))
+    instance.write_recorder(updated_ms=_now_ms() - 27_000)
+    told = "recorder 0: its statistics are 27 s old: it"
+    monkeypatch.setattr(observing, "queued_s", lambda _: 1_000.0)
+    instance.observer.sample()
+    assert problems(instance.observer.snapshot()) == [f"{told} hangs or is down"]
+    monkeypatch.setattr(observing, "queued_s", lambda _: 1_020.0)
+    (problem,) = problems(instance.observer.snapshot())
+    assert problem.startswith(f"{told} does not get a processor (in the last ")
+    assert "it has waited 20 s for one); to mend it" in problem
+    monkeypatch.setattr(observing, "queued_s", lambda _: None)
+    assert problems(instance.observer.snapshot()) == [f"{told} hangs or is down"]
 
 
 def test_a_closed_sink_is_explained(instance: Instance) -> None:

@@ -91,5 +91,9 @@ def test_whoever_is_late_for_want_of_a_processor_says_so(
     assert "3600.0 s for one" in starved.message
     assert "record.niceness" in starved.remedy
     assert punctuality.judge(down, 60.0) is down
-    assert punctuality.judge(well, None) is well
-    assert punctuality.judge(well, 60.0) is well, "it was on time, or not known to be late"
+    assert punctuality.judge(well, None) is well, "it has only just begun"
+    monkeypatch.setattr(priority, "LATE_S", 0.0)
+    assert punctuality.judge(well, None).state is SinkState.STARVED
+    monkeypatch.setattr(priority, "LATE_S", 5.0)
+    assert punctuality.judge(well, 0.5) is well
+    assert punctuality.judge(well, 60.0) is well, "it was on time since"
