@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import threading
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from benchmarks import processes
 from proxy.telemetry import monotonic_s
@@ -41,6 +43,11 @@ class MemoryLog:
                 self.points.append((monotonic_s() - started_s, size))
             if self._is_over.wait(_INTERVAL_S):
                 return
+
+
+def peaks(points: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Return the highest point of each second, which is all that a chart of minutes can show."""
+    return [max(found, key=itemgetter(1)) for _, found in groupby(points, key=lambda p: int(p[0]))]
 
 
 def flatness(sizes: Sequence[int]) -> float | None:

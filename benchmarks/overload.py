@@ -41,7 +41,7 @@ from benchmarks.claims import Claim, judged
 from benchmarks.figures import Spread, median_interval, paired_ratio, rotated, size_label, spread
 from benchmarks.fleet import Fleet
 from benchmarks.load import Load, LoadResult
-from benchmarks.memory import MemoryLog, flatness
+from benchmarks.memory import MemoryLog, flatness, peaks
 from benchmarks.options import Options
 from benchmarks.peers import Target
 from benchmarks.programs.faulty import Fault
@@ -278,7 +278,7 @@ def _memory_chart(samples: Sequence[Sample]) -> Chart:
     series = []
     for name in (OFF, *_names(samples)):
         for one in _of(samples, name)[:1]:
-            points = tuple((at_s, spread([size / 1e6])) for at_s, size in one.memory)
+            points = tuple((at_s, spread([size / 1e6])) for at_s, size in peaks(one.memory))
             series.append(Series(name, points))
     return Chart(
         name=f"{NAME}-memory",

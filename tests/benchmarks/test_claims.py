@@ -10,7 +10,7 @@ from benchmarks import plots, report, tables
 from benchmarks.charts import Chart, Kind, Series
 from benchmarks.claims import Bar, judged
 from benchmarks.figures import Spread
-from benchmarks.memory import flatness
+from benchmarks.memory import flatness, peaks
 from benchmarks.peers import Mode
 from benchmarks.report import Report, Run, Table
 from benchmarks.stage import Sample
@@ -101,6 +101,16 @@ def test_memory_is_flat_when_its_last_quarter_is_like_its_second() -> None:
     assert flatness([1, 1, 10, 10, 10, 10, 10, 10]) == 1
     assert flatness([10, 10, 10, 10, 15, 15, 20, 20]) == 2
     assert flatness([1] * 7) is None
+
+
+def test_a_chart_of_memory_shows_the_highest_point_of_each_second() -> None:
+    """In their order; a second without a sample has none."""
+    assert peaks([(0.1, 3), (0.9, 5), (1.0, 4), (3.2, 1), (3.3, 1)]) == [
+        (0.9, 5),
+        (1.0, 4),
+        (3.2, 1),
+    ]
+    assert peaks([]) == []
 
 
 def test_ratio_is_taken_over_the_rounds_that_both_have() -> None:
