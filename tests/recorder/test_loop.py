@@ -141,7 +141,6 @@ async def test_how_late_pairs_are_is_told(config: Config) -> None:
         for _ in range(5):
             sink.permits.release()
         await until(lambda: statistics(config)["lag_s"] is not None)
-        assert statistics(config)["acknowledged"] == 50
         # Of a full window it is the pairs that tell: these were made long ago.
         await until(lambda: statistics(config)["lag_s"] < 2)
         journal(config, range(50, 60))
