@@ -2,7 +2,8 @@
 
 Secrets are compared and never told: neither tokens and keys, nor Kafka's options, nor the values of
 headers that are set or asked for (`proxy.config.secrets`). What only a restart can change is bound at the
-start: sockets, numbers and niceness of processes, folders, and the times that the order of a stop was planned with.
+start: sockets, numbers and niceness of processes, folders, and the times that the order of a stop was
+planned with.
 """
 
 from __future__ import annotations

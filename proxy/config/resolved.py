@@ -311,8 +311,8 @@ def digest(config: Config) -> str:
     """Return the config version: 16 hex digits over all that bears on answers and pairs.
 
     Left out is what differs between replicas of one configuration (names, addresses, folders, the
-    listener's TLS, numbers and niceness of processes, how journals are written, their group), what is only told of them
-    (logs, spans) and what is secret (the token, the Kafka client's options, the keys of hashes, the
+    listener's TLS, numbers and niceness of processes, how journals are written, their group), what is only
+    told of them (logs, spans) and what is secret (the token, the Kafka client's options, the keys of hashes, the
     values of headers that are set for a candidate): the version is in every record, and a hash of a
     password can be guessed at leisure.
     """

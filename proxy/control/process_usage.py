@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.telemetry import queued_s
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -42,14 +44,5 @@ def usage(pid: int, root: Path = Path("/proc")) -> Usage | None:
         ticks / os.sysconf("SC_CLK_TCK"),
         pages * os.sysconf("SC_PAGE_SIZE"),
         open_files,
-        queued_s(pid, root),
+        queued_s(str(pid), root),
     )
-
-
-def queued_s(pid: int, root: Path = Path("/proc")) -> float | None:
-    """Return for how long the main thread of `pid` has waited for a processor; None where nobody tells."""
-    try:
-        # Nanoseconds on a processor, waiting for one, and time slices (the kernel's sched-stats).
-        return int((root / str(pid) / "schedstat").read_bytes().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return None

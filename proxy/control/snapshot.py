@@ -16,7 +16,7 @@ from typing import Any
 from proxy.config.resolved import Config
 from proxy.control.counters import Counters
 from proxy.control.ejections import Ejection
-from proxy.control.process_usage import Usage, queued_s, usage
+from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
 from proxy.control.small_files import read_json
 from proxy.control.told_decisions import told_decisions
@@ -24,7 +24,7 @@ from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
 from proxy.journal.books import JournalBooks, read_books
 from proxy.state.control_page import ControlPage, ControlState, open_page
-from proxy.telemetry import monotonic_s, wall_ns
+from proxy.telemetry import monotonic_s, queued_s, wall_ns
 
 #: A worker beats about once a second; one whose last beat is older than this hangs.
 HUNG_MS = 2_000
@@ -347,7 +347,7 @@ def _drops(recorders: tuple[dict[str, Any] | None, ...]) -> dict[Key, int]:
 def _queued(runtime: dict[str, Any]) -> dict[Key, int]:
     """Return for how long each recorder has waited for a processor, as counters in milliseconds."""
     pids = {entry["name"]: int(entry["pid"]) for entry in runtime.get("processes", [])}
-    told = {name: queued_s(pid) for name, pid in pids.items() if name.startswith("recorder ")}
+    told = {name: queued_s(str(pid)) for name, pid in pids.items() if name.startswith("recorder ")}
     return {("queued_ms", name): int(1000 * s) for name, s in told.items() if s is not None}
 
 

@@ -38,8 +38,9 @@ from proxy.recorder.kafka_batch import RecordBatch, open_codec
 from proxy.recorder.kafka_messages import headers_block, partitions_of
 from proxy.recorder.kafka_trouble import REFUSED, TOO_LARGE, Target, diagnose, slow, throttled
 from proxy.recorder.kafka_watch import AnswerWatch
-from proxy.recorder.priority import Stopwatch, Took, starved
+from proxy.recorder.priority import Stopwatch
 from proxy.recorder.sink import PAIRS_TOPIC, Delivery, Drop, Message, SinkState, SinkStatus
+from proxy.recorder.starvation import Took, starved
 from proxy.telemetry import monotonic_s
 
 #: Uncompressed bytes per batch. The broker's default `message.max.bytes` is 1 MiB, compressed.

@@ -14,8 +14,8 @@ from typing import Final
 
 from aiokafka import errors
 
-from proxy.recorder.priority import Took, starved
 from proxy.recorder.sink import SinkState, SinkStatus
+from proxy.recorder.starvation import Took, starved
 
 _UNAUTHENTICATED: Final = (
     errors.AuthenticationFailedError,

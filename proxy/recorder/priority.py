@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from proxy.recorder.sink import SinkState, SinkStatus
-from proxy.telemetry import monotonic_s
+from proxy.recorder.starvation import Took, starved
+from proxy.telemetry import monotonic_s, queued_s
 
-#: What Linux tells of a thread: nanoseconds on a processor, and waiting for one (sched-stats).
-_SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
 #: What is delivered so long after it was journaled is late; it takes a second or two as a rule.
 LATE_S: Final = 5.0
 
@@ -44,39 +41,16 @@ def step_aside() -> None:
     os.sched_yield()
 
 
-@dataclass(frozen=True, slots=True)
-class Took:
-    """How long something took, and how much of that the thread waited for a processor; seconds."""
-
-    all_s: float
-    queued_s: float
-
-    @property
-    def is_starved(self) -> bool:
-        """Whether it would have been twice as quick with a processor of its own."""
-        return self.queued_s > self.all_s / 2
-
-
 class Stopwatch:
     """Measures from its making on, for the thread that made it."""
 
     def __init__(self) -> None:
         self._began_s = monotonic_s()
-        self._queued_s = _queued_s()
+        self._queued_s = queued_s() or 0.0
 
     def took(self) -> Took:
         """Return what it has been until now; never starved where the system does not tell."""
-        return Took(monotonic_s() - self._began_s, _queued_s() - self._queued_s)
-
-
-def starved(took: Took) -> SinkStatus:
-    """Return what is told of a recorder that gets no processor: it is no fault of its sink."""
-    return SinkStatus(
-        SinkState.STARVED,
-        "this recorder does not get a processor: of the last "
-        f"{took.all_s:.1f} s it has waited {took.queued_s:.1f} s for one",
-        "give the machine, or the container, more CPU, or lower record.niceness",
-    )
+        return Took(monotonic_s() - self._began_s, (queued_s() or 0.0) - self._queued_s)
 
 
 class Punctuality:
@@ -94,11 +68,3 @@ class Punctuality:
         is_late = lag_s is not None or took.all_s > LATE_S
         is_starved = is_late and took.is_starved and found.state is SinkState.OK
         return starved(took) if is_starved else found
-
-
-def _queued_s() -> float:
-    """Return for how long this thread has waited for a processor in its life; 0 where nobody tells."""
-    try:
-        return int(_SCHEDSTAT.read_bytes().split()[1]) / 1e9
-    except (OSError, LookupError, ValueError):
-        return 0.0

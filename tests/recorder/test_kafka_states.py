@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -97,11 +96,11 @@ async def test_a_broker_that_is_not_there_is_told_from_one_that_is_silent(prefix
 
 
 async def test_a_slow_broker_is_told_while_it_is_slow(
-    own_broker: Broker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_broker: Broker, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that stands still for a while is slow first; nothing is sent again for it."""
     # The machine of a test may have no processor for it, which would be told instead.
-    monkeypatch.setattr(priority, "_SCHEDSTAT", tmp_path / "nobody tells")
+    monkeypatch.setattr(priority, "queued_s", lambda: None)
     create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
     watchful = replace(PATIENT, slow_s=0.2)
     async with opened(own_broker.bootstrap, prefix, deadlines=watchful) as sink:
@@ -121,12 +120,10 @@ async def test_a_slow_broker_is_told_while_it_is_slow(
 
 
 async def test_a_recorder_without_a_processor_does_not_blame_the_broker(
-    own_broker: Broker, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_broker: Broker, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While pairs wait, and when the client is thrown away because nothing has come in time."""
-    told = tmp_path / "schedstat"
-    told.write_bytes(b"0 0 0")
-    monkeypatch.setattr(priority, "_SCHEDSTAT", told)
+    monkeypatch.setattr(priority, "queued_s", lambda: 0.0)
     create_topic(own_broker.bootstrap, f"{prefix}.pairs.v1")
     hasty = replace(PATIENT, slow_s=0.2, deliver_s=2.0)
     async with opened(own_broker.bootstrap, prefix, deadlines=hasty) as sink:
@@ -136,12 +133,12 @@ async def test_a_recorder_without_a_processor_does_not_blame_the_broker(
             async with asyncio.TaskGroup() as group:
                 writing = group.create_task(sink.write([pair(2)]))
                 await until(sink, SinkState.SLOW)
-                told.write_bytes(b"0 %d 0" % (3_600 * 10**9))
+                monkeypatch.setattr(priority, "queued_s", lambda: 3_600.0)
                 await until(sink, SinkState.STARVED)
                 assert "3600.0 s for one" in sink.status.message
                 assert "record.niceness" in sink.status.remedy
                 failures = sink.statistics()["failures"]
-                while sink.statistics()["failures"] == failures:  # noqa: ASYNC110 - no event
+                while sink.statistics()["failures"] == failures:  # noqa: ASYNC110 - a count is no event
                     await asyncio.sleep(0.02)
                 assert sink.status.state is SinkState.STARVED
                 own_broker.thaw()

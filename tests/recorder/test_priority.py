@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from proxy.recorder import priority
-from proxy.recorder.priority import Punctuality, Stopwatch, Took
+from proxy.recorder.priority import Punctuality, Stopwatch
 from proxy.recorder.sink import SinkState, SinkStatus
+from proxy.recorder.starvation import Took
+from proxy.telemetry import queued_s
 
 _CHILD = """
 import os
@@ -48,7 +49,7 @@ print(took.is_starved)
 """
 
 
-@pytest.mark.skipif(not priority._SCHEDSTAT.exists(), reason="the system does not tell")
+@pytest.mark.skipif(queued_s() is None, reason="this kernel counts nobody's waiting (sched-stats)")
 def test_whoever_gets_no_processor_knows_it() -> None:
     """Beside a process that wants the same core."""
     done = subprocess.run(
@@ -64,28 +65,19 @@ def test_half_of_the_time_is_the_border() -> None:
     assert not Took(0.0, 0.0).is_starved
 
 
-@pytest.mark.parametrize("said", [None, b"", b"17", b"17 x 3"])
-def test_a_system_that_does_not_tell_starves_nobody(
-    said: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Such as one that is not Linux, or whose kernel keeps no such count."""
-    if said is not None:
-        (tmp_path / "schedstat").write_bytes(said)
-    monkeypatch.setattr(priority, "_SCHEDSTAT", tmp_path / "schedstat")
+def test_a_system_that_does_not_tell_starves_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that is not Linux."""
+    monkeypatch.setattr(priority, "queued_s", lambda: None)
     assert Stopwatch().took().queued_s == 0.0
 
 
-def test_whoever_is_late_for_want_of_a_processor_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_is_late_for_want_of_a_processor_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not who is on time, nor who is late for another reason, which goes first."""
-    told = tmp_path / "schedstat"
-    told.write_bytes(b"0 0 0")
-    monkeypatch.setattr(priority, "_SCHEDSTAT", told)
+    monkeypatch.setattr(priority, "queued_s", lambda: 0.0)
     well, down = SinkStatus(SinkState.OK), SinkStatus(SinkState.BROKER_DOWN, "no broker")
     punctuality = Punctuality()
     assert punctuality.judge(well, 60.0) is well
-    told.write_bytes(b"0 %d 0" % (3_600 * 10**9))
+    monkeypatch.setattr(priority, "queued_s", lambda: 3_600.0)
     starved = punctuality.judge(well, 60.0)
     assert starved.state is SinkState.STARVED
     assert "3600.0 s for one" in starved.message
