@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from proxy import log
 from proxy.telemetry import rfc3339
+from tests.support.deadline import START_PATIENCE_S
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=6000),
@@ -89,7 +90,7 @@ def test_a_reader_that_does_not_read_stops_nobody() -> None:
     reader, writer = os.pipe()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _FLOODER], stderr=writer, timeout=20, check=False
+            [sys.executable, "-c", _FLOODER], stderr=writer, timeout=START_PATIENCE_S, check=False
         )
         assert done.returncode == 0
         os.set_blocking(reader, False)

@@ -14,13 +14,14 @@ import pytest
 from proxy.telemetry import monotonic_s
 from tests.support.crowd import Crowd, crowd
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.instance import Instance, running
 from tests.support.ledgers import wait_balanced
 from tests.support.pair_log import read_pairs
 from tests.support.upstreams import Request, Upstream, echo
 from tests.support.worker_process import worker_config, worker_process
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 #: The launcher starts what was killed once again after no more than this.
 RESTART_S = 1.0
@@ -132,7 +133,7 @@ async def test_a_killed_worker_takes_only_its_own_connections_with_it(tmp_path: 
                 instance.send(name, signal.SIGKILL)
                 primary.gate.set()
                 await _restarted(instance, name, victim)
-                await until(lambda: _ports_of(instance.pids[name]), "it to serve again", 20)
+                await until(lambda: _ports_of(instance.pids[name]), "it to serve again")
                 await people.go_on(500)
             (died,) = instance.log("process_died")
             assert died["restart_in_s"] <= RESTART_S
@@ -169,7 +170,7 @@ async def test_no_user_notices_the_death_of_the_recorder_or_of_control(
                     await _restarted(instance, name, victim)
                 await people.go_on()
             assert people.failures == []
-            await until(instance.is_healthy, "everything to be well again", 20)
+            await until(instance.is_healthy, "everything to be well again")
             await _settled(instance)
             _check_records(instance, people)
 
@@ -235,9 +236,9 @@ def test_a_stop_that_comes_while_a_worker_starts_is_not_lost(tmp_path: Path) -> 
         config = worker_config(tmp_path / str(attempt), "http://127.0.0.1:9")
         with worker_process(config) as (process, _):
             started = psutil.Process(process.pid)
-            deadline_s = monotonic_s() + 10
+            deadline_s = monotonic_s() + PATIENCE_S
             # Set as `main` begins; while it is being set, there is none.
             while not "".join(started.cmdline()[:1]).startswith("understudy"):
                 assert monotonic_s() < deadline_s
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0

@@ -18,6 +18,7 @@ from proxy.state.control_page import ControlState, Part, for_config
 from proxy.state.instance_config import config_of
 from proxy.state.kill import Scope, kill, set_weight
 from tests.support.counting_backend import counting_backend, two_workers
+from tests.support.deadline import PATIENCE_S
 from tests.support.instance import Instance, running
 from tests.support.resolved_config import small_config
 
@@ -32,7 +33,6 @@ def is_served(plan: Plan, key: bytes) -> bool:
     return decide(plan, key, unit_of(plan, key)).serving != PRIMARY
 
 
-@pytest.mark.timeout(300)
 def test_the_share_of_many_keys_is_exact_and_only_grows() -> None:
     """10% is 10% within 0.1 points over a million keys; at 25% all of these are still served."""
     config = small_config(Path("/nowhere"))
@@ -63,7 +63,7 @@ def test_the_share_of_many_keys_is_exact_and_only_grows() -> None:
 def served(instance: Instance, keys: list[str]) -> set[str]:
     """Ask once for each key; return those that the candidate answered."""
     found = set()
-    with httpx.Client(base_url=instance.base_url, trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=instance.base_url, trust_env=False, timeout=PATIENCE_S) as client:
         for key in keys:
             answer = client.post("/", json={}, headers={"x-user-id": key})
             assert answer.status_code == 200
@@ -79,7 +79,6 @@ def expected(route: Route, weight_bp: int, keys: list[str], state: ControlState)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_users_get_exactly_what_the_decision_says(tmp_path: Path) -> None:
     """On real sockets, over two workers: key by key, through two weights and a kill."""
     keys = [f"user-{number}" for number in range(250)]

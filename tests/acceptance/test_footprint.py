@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from tests.support.counting_backend import CountingBackend, counting_backend
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running
 from tests.support.pair_log import wait_pairs
 from tests.support.worker_process import worker_config, worker_process
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 #: Each would cost every worker megabytes and a tenth of a second of its start. (`watchfiles`, 0.5 MB,
 #: is imported by uvicorn itself.)
@@ -55,11 +55,11 @@ def _modules_of_a_worker(tmp_path: Path, backend: CountingBackend) -> set[str]:
     """Run a worker through one request and its mirror; return every module it imported."""
     config = worker_config(tmp_path, backend.url)
     with worker_process(config, python_flags=["-X", "importtime"]) as (process, url):
-        answer = httpx.post(url, json={"x": 1}, timeout=10, trust_env=False)
+        answer = httpx.post(url, json={"x": 1}, timeout=PATIENCE_S, trust_env=False)
         assert (answer.status_code, answer.json()) == (200, {"from": "b"})
         wait_for(lambda: backend.mirrors == 1, "the mirror")
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, stderr
     lines = (line for line in stderr.splitlines() if line.startswith("import time:"))
     return {line.rpartition("|")[2].strip() for line in lines}
@@ -112,13 +112,13 @@ def test_the_sidecars_whole_tree_is_small(
         bootstrap = request.getfixturevalue("kafka_bootstrap")
         more = {"record": {"kafka": {"bootstrap_servers": [bootstrap], "topic_prefix": "foot"}}}
     with running(_sidecar(backend, **more), tmp_path) as instance:
-        with httpx.Client(trust_env=False) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             for number in range(200):
                 assert client.post(instance.base_url, json={"x": number}).status_code == 200
         if sink == "local":
             wait_pairs(instance.state_dir, 200)
         else:
-            wait_for(lambda: _acknowledged(instance) == 200, "Kafka to have them", 30)
+            wait_for(lambda: _acknowledged(instance) == 200, "Kafka to have them")
         sizes = _tree(instance)
     seen = ", ".join(f"{name} {size:.1f}" for name, size in sizes.items())
     total = sum(sizes.values())

@@ -16,12 +16,12 @@ from proxy.control.ejections import Ejection, ejection_on
 from proxy.state.control_page import CandidateState, Part, open_page
 from proxy.state.stats_file import read_stats
 from proxy.telemetry import wall_ns
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running
 from tests.support.ramp_models import models
 from tests.support.ramp_users import LONG_PAUSE_S, users_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 WORKERS = 2
 #: Connections: the kernel gives some to each worker.
@@ -137,7 +137,7 @@ def _revive(instance: Instance) -> None:
 
 def _tell(url: str, order: str) -> int:
     """Give the candidate an order; return when (wall clock, ms)."""
-    httpx.post(f"{url}/{order}", trust_env=False)
+    httpx.post(f"{url}/{order}", trust_env=False, timeout=PATIENCE_S)
     return _now_ms()
 
 

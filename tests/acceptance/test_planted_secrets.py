@@ -23,13 +23,13 @@ import pytest
 import zstandard
 
 from proxy.routing.split import salt_of, unit_digest, unit_hash
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running, understudy
 from tests.support.kafka_topics import consume, create_topic
 from tests.support.pair_log import read_pairs
 from tests.support.planting import KINDS, PAD, Book, Mark, files, planter
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 #: Of each protocol: so many requests of each kind.
 ROUNDS = 3
@@ -182,7 +182,7 @@ class Run:
             for kind in KINDS
         ]
         requests += self.control_requests()
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             for request in requests:
                 try:
                     client.send(request)

@@ -21,7 +21,7 @@ from tests.support.instance import Instance, running
 from tests.support.models import digit_servers, digits, trained
 from tests.support.shadowed import records_of, shadow_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 ROWS = 40
 

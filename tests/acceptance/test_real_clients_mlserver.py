@@ -19,6 +19,7 @@ from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 from proxy.demo.processes import Child
+from tests.support.deadline import PATIENCE_S
 from tests.support.instance import Instance, running
 from tests.support.mlserver import InstallError, install, mlservers
 from tests.support.shadowed import records_of, shadow_config
@@ -110,7 +111,7 @@ def test_httpx_is_answered_in_gzip_and_compared_all_the_same(
     tensor = {"name": "x", "shape": [75, 4], "datatype": "FP64", "data": rows.reshape(-1).tolist()}
     ask = {"id": "a", "inputs": [tensor], "outputs": [{"name": "predict_proba"}]}
     headers = {"x-request-id": "httpx-0"}
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
         direct = client.post(f"{servers['logistic'].url}{PATH}", json=ask)
         seen = client.post(f"{proxied.base_url}{PATH}", json=ask, headers=headers)
     assert seen.status_code == 200

@@ -21,7 +21,7 @@ from tests.support.instance import Instance, running
 from tests.support.openai_server import FAULT_TOKENS, Fault, openai_server
 from tests.support.shadowed import records_of, shadow_config
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 #: Between streamed tokens; a proxy that collects an answer before it passes it on is found out.
 TOKEN_MS = 40.0

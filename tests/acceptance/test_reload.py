@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from tests.support.counting_backend import CountingBackend, Load, counting_backend, two_workers
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running, understudy
 from tests.support.planting import files
 
@@ -157,7 +157,7 @@ def test_reloads_under_load_cost_no_request_and_no_pair(
                     memory.append(_memory_mb(instance))
         assert load.failures == []
         assert load.total > 10 * RELOADS
-        wait_for(lambda: _balances(instance), "the ledger to balance", 20)
+        wait_for(lambda: _balances(instance), "the ledger to balance")
         status = instance.status()
         assert _is_followed(instance)
         assert status["config"]["revision"] == 1 + RELOADS // 2
@@ -322,7 +322,8 @@ def test_processes_that_start_later_run_the_config_of_then(
         wait_for(instance.is_healthy, "health")
         wait_for(lambda: _live_weight(instance) == 1_100, "what was missed")
         wait_for(lambda: _is_followed(instance), "the workers")
-        assert httpx.post(instance.base_url, json={}, trust_env=False).status_code == 200
+        answer = httpx.post(instance.base_url, json={}, trust_env=False, timeout=PATIENCE_S)
+        assert answer.status_code == 200
 
 
 def test_a_live_weight_stays_unless_the_file_changes_it(

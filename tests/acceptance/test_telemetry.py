@@ -11,10 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.collector import attributes, collector
 from tests.support.counting_backend import counting_backend, two_workers
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SECRET = "hunter2-hunter2"
@@ -51,7 +51,9 @@ def test_one_request_is_found_in_logs_metrics_and_traces(tmp_path: Path) -> None
         }
         with running(config, tmp_path) as instance:
             url = f"{instance.base_url}/x?q={SECRET}"
-            answer = httpx.post(url, content=SECRET, headers=headers, trust_env=False)
+            answer = httpx.post(
+                url, content=SECRET, headers=headers, trust_env=False, timeout=PATIENCE_S
+            )
             assert answer.status_code == 200
             [line] = wait_for(lambda: instance.log("request"), "the access log")
             wait_for(lambda: len(found.spans) >= 3, "the spans")

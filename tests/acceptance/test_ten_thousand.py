@@ -19,7 +19,7 @@ from tests.support.ledgers import wait_balanced
 from tests.support.upstreams import Behaviour, Request, Upstream, hang, reset, unused_port
 from tests.support.users import body_of, send_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.slow
 
 REQUESTS = 10_000
 CONCURRENCY = 64
@@ -137,7 +137,6 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
             records = await until(
                 lambda: found if len(found := read(instance)) >= expected else None,
                 f"{expected} records",
-                60,
             )
             check_records(records, sampled)
             assert accounts["pairs journaled"]["parts"] == {"acknowledged": expected}
@@ -146,7 +145,7 @@ async def test_every_answer_is_the_primarys_and_every_pair_is_there_once(
         with running(settings, tmp_path) as instance:
             await send_all(instance.runtime["listen"], range(1000), concurrency=8)
             wanted = {user for user in sampled if int(user[1:]) < 1000}
-            await until(lambda: len(three.requests) >= len(wanted), "the mirrors", 20)
+            await until(lambda: len(three.requests) >= len(wanted), "the mirrors")
             assert {request.fields[b"x-user-id"] for request in three.requests} == wanted
 
 
@@ -186,7 +185,6 @@ async def test_broken_candidates_cost_no_user_anything(
             records = await until(
                 lambda: found if len(found := local_records(instance)) >= REQUESTS else None,
                 "every record",
-                60,
             )
             accounts = await asyncio.to_thread(wait_balanced, instance)
             assert accounts["pairs journaled"]["parts"] == {"acknowledged": REQUESTS}

@@ -23,6 +23,7 @@ from proxy.analysis.parquet import GROUP_BYTES, ParquetWriter, arrow_schema
 from proxy.analysis.sources import open_source
 from proxy.errors import ExportError, SourceError
 from proxy.pairs.record import FIELDS, Kind
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.records import NUMERIC, pair
 
 #: Written by hand, so that a wrong entry in the product's table is seen.
@@ -215,7 +216,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path
     target = tmp_path / "a.out"
     done = subprocess.run(
         [sys.executable, "-c", script, str(target)],
-        capture_output=True, text=True, check=True, timeout=20,
+        capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert done.stdout == f"cannot write {target}: File too large\n" * 3, done.stderr
     assert done.stderr == ""
@@ -270,7 +271,7 @@ def test_without_pyarrow_the_error_says_how_to_get_it(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", script, "pairs", "export", "--from", str(tmp_path / "in.ndjson"),
              "--to", to, "--out", str(tmp_path / f"out.{to}")],
-            capture_output=True, text=True, check=False, timeout=20,
+            capture_output=True, text=True, check=False, timeout=START_PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
         errors[to] = done.stderr

@@ -20,6 +20,7 @@ import pytest
 from proxy import analysis
 from proxy.analysis.export import Format, whole_file, write_pairs as export
 from proxy.errors import ExportError, SourceError
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.kafka_topics import create_topic
 from tests.support.records import NUMERIC, START_MS, pair, write_pairs
 
@@ -263,7 +264,11 @@ def test_the_package_is_cheap_to_import_and_says_what_is_missing(state: Path) ->
         "    else:\n        raise AssertionError(read)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=START_PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -23,6 +23,7 @@ from proxy.analysis.summarise import summarise, summary_of
 from proxy.analysis.summary import Selection
 from proxy.errors import SourceError
 from tests.analysis.test_parallel import counted, mixed
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka import broker
 from tests.support.kafka_topics import create_topic
 from tests.support.records import START_MS, pair
@@ -42,7 +43,7 @@ def produce(bootstrap: str, topic: str, records: Iterable[dict[str, Any] | None]
                 value=orjson.dumps(record),
                 timestamp=record["ts_ms"],
             )
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_every_record_of_all_partitions_is_read_once(kafka_bootstrap: str, topic
     produce(kafka_bootstrap, topic, [*records, *records[:50], None])
     producer = Producer({"bootstrap.servers": kafka_bootstrap})
     producer.produce(topic, value=b"not json")
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     source = open_source(f"kafka://{kafka_bootstrap}/{topic}")
     summary = summarise(source)
     (comparison,) = summary.comparisons
@@ -82,7 +83,7 @@ def test_several_processes_count_what_one_counts(
     producer = Producer({"bootstrap.servers": kafka_bootstrap})
     producer.produce(topic, value=b"not json")
     producer.produce(topic, value=orjson.dumps(pair(9_001), option=orjson.OPT_INDENT_2))
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     for span in (Span(), Span(since_ms=START_MS + 401_000)):
         one, two = (KafkaSource(Topic((kafka_bootstrap,), topic), span) for _ in range(2))
         expected, _ = read_by(one, 1)
@@ -171,7 +172,8 @@ def test_a_missing_topic_is_named_and_not_created(kafka_bootstrap: str, topic: s
     """The error says which topics there are."""
     with pytest.raises(SourceError, match=rf"there is no topic 'nope'.*{topic}"):
         list(KafkaSource(Topic((kafka_bootstrap,), "nope")))
-    topics = AdminClient({"bootstrap.servers": kafka_bootstrap}).list_topics(timeout=10).topics
+    client = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    topics = client.list_topics(timeout=PATIENCE_S).topics
     assert "nope" not in topics
 
 

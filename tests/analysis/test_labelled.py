@@ -21,6 +21,7 @@ from proxy.analysis.proportions import Correctness
 from proxy.analysis.summarise import summarise
 from proxy.analysis.summary import Selection, as_dict
 from tests.cli.test_compare import compare
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka_topics import create_topic
 from tests.support.records import pair, write_pairs
 
@@ -183,7 +184,7 @@ def test_the_command_joins_two_topics(kafka_bootstrap: str) -> None:
     for number in range(1, 101):
         record = orjson.dumps(pair(number, 3, 3 if number % 10 else 8))
         producer.produce(f"{prefix}.pairs.v1", key=f"r-{number}", value=record)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     before = orjson.loads(compare("--from", source, "--json").stdout)
     assert (before["labels"], before["comparisons"][0]["pairs"]) == (None, 100)
     create_topic(kafka_bootstrap, f"{prefix}.labels.v1")
@@ -191,7 +192,7 @@ def test_the_command_joins_two_topics(kafka_bootstrap: str) -> None:
         for number in range(1, 101):
             record = orjson.dumps(label(number, value, ts_ms))
             producer.produce(f"{prefix}.labels.v1", key=f"r-{number}", value=record)
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
     after = orjson.loads(compare("--from", source, "--json").stdout)
     assert (after["labels"]["read"], after["labels"]["requests"]) == (300, 100)
     found = after["comparisons"][0]["correctness"]

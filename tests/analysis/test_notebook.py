@@ -15,6 +15,7 @@ import pytest
 from proxy import analysis
 from proxy.errors import ConfigError, ReportError, SourceError
 from tests.support.browser import browser, find_browser
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.records import pair, write_pairs
 
 EVIL = "</script><script>document.title='evil'</script>\"><img src=x onerror=alert(1)>"
@@ -24,7 +25,7 @@ def command(*words: str) -> dict[str, Any]:
     """Return what a command prints with --json."""
     done = subprocess.run(
         [sys.executable, "-m", "proxy", *words, "--json"],
-        capture_output=True, timeout=25, check=False,
+        capture_output=True, timeout=START_PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.stderr == b""
     found: dict[str, Any] = orjson.loads(done.stdout)
@@ -180,7 +181,6 @@ def test_a_report_is_saved_as_its_name_says(state: Path, tmp_path: Path) -> None
         findings.save(tmp_path / "gone" / "report.html")
 
 
-@pytest.mark.timeout(60)
 def test_a_notebook_shows_the_report_in_a_frame_that_nothing_leaves(tmp_path: Path) -> None:
     """In a real browser: the whole report, and no script of a hostile answer outside or inside."""
     path = find_browser()

@@ -20,6 +20,7 @@ from proxy.analysis.kafka_source import LATE_MS, KafkaSource, Span, Topic
 from proxy.analysis.pair_filter import PairFilter
 from proxy.analysis.reading import LineReading
 from proxy.analysis.tail import FileTail, open_tail
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka_topics import create_topic
 from tests.support.records import START_MS, frames, pair, write_pairs
 
@@ -177,7 +178,7 @@ def produce(bootstrap: str, topic: str, pairs: Iterable[dict[str, Any]]) -> None
         producer.produce(
             topic, key=each["request_id"], value=orjson.dumps(each), timestamp=each["ts_ms"]
         )
-    assert producer.flush(20) == 0
+    assert producer.flush(PATIENCE_S) == 0
 
 
 @pytest.fixture

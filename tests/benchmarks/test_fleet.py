@@ -18,6 +18,7 @@ from benchmarks.fleet import BenchmarkError, Fleet, Place, free_port
 from benchmarks.load import PATH, json_body
 from benchmarks.programs.serving import ANSWER
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
 
@@ -40,7 +41,7 @@ with ended_by_signals(), Fleet(Path(sys.argv[1])) as fleet:
 
 def _wait_until_gone(pid: int) -> None:
     """Wait until a process has ended (a zombie has no command line)."""
-    give_up = monotonic_s() + 10
+    give_up = monotonic_s() + PATIENCE_S
     while processes.title(pid):
         assert monotonic_s() < give_up, f"process {pid} lives on"
         time.sleep(0.02)
@@ -50,7 +51,7 @@ def test_children_of_children_end_with_the_fleet(tmp_path: Path) -> None:
     """A child that leaves its own child behind does not leave it to the machine."""
     with Fleet(tmp_path) as fleet:
         child = fleet.start("parent", [sys.executable, "-c", _STUBBORN], Place.PROXY)
-        give_up = monotonic_s() + 10
+        give_up = monotonic_s() + PATIENCE_S
         while "started" not in child.tail() and monotonic_s() < give_up:
             time.sleep(0.02)
         pids = [stat.pid for stat in processes.tree(child.pid)]
@@ -70,7 +71,7 @@ def test_processes_end_when_the_benchmark_is_killed(number: signal.Signals, tmp_
         pid = int(runner.stdout.readline())
         assert "sleep" in processes.title(pid)
         os.kill(runner.pid, number)
-        runner.wait(10)
+        runner.wait(PATIENCE_S)
         assert runner.returncode != 0
     _wait_until_gone(pid)
 
@@ -109,6 +110,6 @@ def test_upstream_answers_after_the_whole_body_and_counts(
         assert origin.received() == 0
         url = f"http://127.0.0.1:{origin.port}{PATH}"
         for size in (256, 1 << 20):
-            with urllib.request.urlopen(url, data=json_body(size), timeout=5) as answer:
+            with urllib.request.urlopen(url, data=json_body(size), timeout=PATIENCE_S) as answer:
                 assert answer.read() == ANSWER
         assert (origin.received(), origin.received()) == (2, 2)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import processes
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -59,7 +59,7 @@ def test_processes_that_share_a_processor_wait_for_it() -> None:
     spin = f"import os\nos.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
     both = [subprocess.Popen([sys.executable, "-c", spin]) for _ in range(2)]
     try:
-        give_up = monotonic_s() + 10
+        give_up = monotonic_s() + PATIENCE_S
         while min(processes.waited_ns(one.pid) for one in both) < 20_000_000:
             assert monotonic_s() < give_up
             time.sleep(0.01)
@@ -99,7 +99,7 @@ def test_tree_of_a_process_that_is_gone_is_empty(burner: subprocess.Popen[bytes]
 def test_quiet_tree_settles_and_a_busy_one_does_not(burner: subprocess.Popen[bytes]) -> None:
     """Settling returns soon for a waiting process and gives up on one that never rests."""
     started = monotonic_s()
-    assert processes.settle(burner.pid, limit_s=10, window_s=0.05)
+    assert processes.settle(burner.pid, limit_s=PATIENCE_S, window_s=0.05)
     assert monotonic_s() - started < 5
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         # One that is not given a processor for two windows looks quiet.

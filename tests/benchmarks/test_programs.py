@@ -24,6 +24,7 @@ from benchmarks.programs.event_reader import Events, Heard
 from benchmarks.programs.faulty import Fault
 from benchmarks.programs.open_loop import p99_of_seconds
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
 
@@ -38,7 +39,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 def _started(fleet: Fleet, program: str, **settings: object) -> int:
     port = free_port()
     child = Dialogue(fleet, program, {"port": port, **settings}).child
-    fleet.wait_for_port(child, port)
+    fleet.wait_for_port(child, port, limit_s=START_PATIENCE_S)
     return port
 
 
@@ -69,7 +70,7 @@ def test_open_loop_counts_what_is_never_answered(fleet: Fleet) -> None:
             "key_header": "X-User-Id", "rate_per_s": 100, "seconds": 0.1, "connections": 2,
             "give_up_s": 0.2,
         }  # fmt: skip
-        said = ask(fleet, "open_loop", settings, limit_s=10)
+        said = ask(fleet, "open_loop", settings, limit_s=PATIENCE_S)
     assert said["requests"] == 0
     assert said["errors"] == {"no answer": 10}
     assert parse_paced(said).p50_us > 100_000
@@ -78,14 +79,14 @@ def test_open_loop_counts_what_is_never_answered(fleet: Fleet) -> None:
 def test_a_program_that_says_nothing_is_reported_with_its_own_words(fleet: Fleet) -> None:
     """Settings that are missing end it; its traceback is in the message."""
     with pytest.raises(BenchmarkError, match="KeyError"):
-        ask(fleet, "clocked", {}, limit_s=10)
+        ask(fleet, "clocked", {}, limit_s=PATIENCE_S)
 
 
 def test_every_fault_is_what_it_says(fleet: Fleet) -> None:
     """Seen from a client: refused, silent, slow, endless, huge, a bomb, and overloaded."""
     ports = {fault: free_port() for fault in Fault}
     child = Dialogue(fleet, "faulty", {"ports": ports, "rate_per_s": 20}).child
-    fleet.wait_for_port(child, ports[Fault.BOMB])
+    fleet.wait_for_port(child, ports[Fault.BOMB], limit_s=START_PATIENCE_S)
     with pytest.raises(ConnectionRefusedError), _asked(ports[Fault.REFUSES]):
         pass
     with pytest.raises(TimeoutError), _asked(ports[Fault.HUNG], timeout_s=0.2):
@@ -111,7 +112,7 @@ def test_every_fault_is_what_it_says(fleet: Fleet) -> None:
 
 
 @contextlib.contextmanager
-def _asked(port: int, timeout_s: float = 10) -> Iterator[http.client.HTTPResponse]:
+def _asked(port: int, timeout_s: float = PATIENCE_S) -> Iterator[http.client.HTTPResponse]:
     """Send a request, and give the answer once its head is there."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     with contextlib.closing(connection):
@@ -123,9 +124,9 @@ def _asked(port: int, timeout_s: float = 10) -> Iterator[http.client.HTTPRespons
 def test_the_candidate_tells_when_its_last_request_came(fleet: Fleet) -> None:
     """Asking for the clock is not counted."""
     url = f"http://127.0.0.1:{_started(fleet, 'clocked')}"
-    urllib.request.urlopen(f"{url}/x", data=b"{}", timeout=5).close()
+    urllib.request.urlopen(f"{url}/x", data=b"{}", timeout=PATIENCE_S).close()
     for _ in range(2):
-        with urllib.request.urlopen(f"{url}/clock", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/clock", timeout=PATIENCE_S) as answer:
             said = json.loads(answer.read())
         assert said["requests"] == 1
         assert said["last_ns"] > 0
@@ -156,7 +157,7 @@ def test_chat_upstream_answers_whole_and_streamed(fleet: Fleet, *, is_streamed: 
     """32 words either way; the stream ends as OpenAI's does."""
     url = f"http://127.0.0.1:{_started(fleet, 'chat')}/v1/chat/completions"
     body = json.dumps({"stream": is_streamed}).encode()
-    with urllib.request.urlopen(url, data=body, timeout=5) as answer:
+    with urllib.request.urlopen(url, data=body, timeout=PATIENCE_S) as answer:
         text = answer.read().decode()
     if is_streamed:
         assert text.count("data: {") == 32
@@ -170,8 +171,8 @@ def test_events_arrive_numbered_dated_and_whole(fleet: Fleet) -> None:
     port = _started(fleet, "events", rate_per_s=20)
     settings = {"port": port, "path": "/", "streams": 5, "seconds": 2.0}
     with Dialogue(fleet, "event_reader", settings) as reader:
-        assert [reader.hear(limit_s=10)["said"] for _ in range(2)] == ["begin", "end"]
-        said = reader.hear(limit_s=10)
+        assert [reader.hear(limit_s=PATIENCE_S)["said"] for _ in range(2)] == ["begin", "end"]
+        said = reader.hear(limit_s=PATIENCE_S)
     assert (said["cut"], said["missing"], said["reordered"]) == (0, 0, 0)
     assert 20 <= said["events"] <= 2_000  # 200, unless one or the other stands still
     assert said["delay_ns"]["0.5"] > 0
@@ -180,14 +181,16 @@ def test_events_arrive_numbered_dated_and_whole(fleet: Fleet) -> None:
 def test_a_connection_that_is_used_again_starts_at_0(fleet: Fleet) -> None:
     """Numbers count within a stream, not within a proxy's connection to the server."""
     port = _started(fleet, "events", rate_per_s=20)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         for _ in range(2):
             connection.request("GET", "/")
             answer = connection.getresponse()
             first = answer.read(events.EVENT_BYTES)
             assert int(first[events.NUMBER]) == 0
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{events.END}", timeout=10).close()
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{port}{events.END}", timeout=PATIENCE_S
+            ).close()
             answer.read()
 
 
@@ -214,11 +217,11 @@ def test_slow_clients_stay_as_many_as_they_were(fleet: Fleet) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         settings = {"port": server.getsockname()[1], "path": "/", "sockets": 3}
         with Dialogue(fleet, "slow_clients", settings) as crowd:
-            assert crowd.hear(limit_s=10) == {"open": 3, "closed": 0, "lines": 0}
+            assert crowd.hear(limit_s=PATIENCE_S) == {"open": 3, "closed": 0, "lines": 0}
             accepted = [server.accept()[0] for _ in range(3)]
             assert accepted[0].recv(100).startswith(b"POST / HTTP/1.1\r\n")
             accepted[0].close()
-            server.settimeout(5)
+            server.settimeout(PATIENCE_S)
             accepted.append(server.accept()[0])
             for one in accepted:
                 one.close()

@@ -15,6 +15,7 @@ from proxy import __version__
 from proxy.cli.app import COMMANDS, LazyCommands, app
 from proxy.cli.entry import ORDERS, run
 from proxy.cli.terminal import RED, paint
+from tests.support.deadline import START_PATIENCE_S
 
 #: What a quick command must not wait for.
 HEAVY = ("numpy", "aiokafka", "starlette", "sklearn", "pydantic", "yaml", "httpx", "uvicorn")
@@ -29,7 +30,11 @@ def test_help_lists_every_command_and_imports_none_of_them() -> None:
         "print('COMMANDS', [n for n in COMMANDS if 'proxy.cli.' + n in sys.modules])\n"
     )
     output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_PATIENCE_S,
     ).stdout
     for name in COMMANDS:
         assert f" {name} " in output
@@ -54,7 +59,11 @@ def test_an_order_waits_for_nothing_that_it_does_not_need(
         f"print('LOADED', sorted(set({absent!r}) & set(sys.modules)))\n"
     )
     output = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_PATIENCE_S,
     ).stdout
     assert "LOADED []" in output
 
@@ -125,7 +134,7 @@ def test_errors_made_on_purpose_are_a_line_each_and_no_traceback() -> None:
     """Through the real entry point: exit code 1, `error:` on stderr, no colour in a pipe."""
     done = subprocess.run(
         [sys.executable, "-m", "proxy", "explain", "/nonexistent/understudy.yaml"],
-        capture_output=True, text=True, check=False, timeout=20,
+        capture_output=True, text=True, check=False, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.records import pair, write_pairs
 
 
@@ -17,7 +18,7 @@ def compare(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "proxy", "compare", *arguments],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=START_PATIENCE_S,
         check=False,
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from proxy.state import decisions
 from proxy.state.decision_record import Decision, json_schema
-from tests.support.deadline import wait_for
+from tests.support.deadline import START_PATIENCE_S, wait_for
 from tests.support.instance import Instance, running, understudy
 from tests.support.records import pair, write_pairs
 
@@ -75,7 +75,6 @@ def kinds_of(found: list[dict[str, Any]]) -> dict[tuple[str, str, str, str], dic
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_every_kind_of_decision_is_a_record_that_says_who_why_old_and_new(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -129,7 +128,6 @@ def check_reloads(found: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 def test_a_start_with_another_config_is_a_decision(config: dict[str, Any], tmp_path: Path) -> None:
     """With the weights that it moves; a start with the same one decides nothing."""
     with running(config, tmp_path) as instance:
@@ -171,7 +169,7 @@ def verdict_of(record: str) -> subprocess.CompletedProcess[str]:
     """Run `understudy verdict` on a record that comes by a pipe."""
     return subprocess.run(
         [sys.executable, "-m", "proxy", "verdict", "--from-record", "-"],
-        input=record, capture_output=True, text=True, timeout=25, check=False,
+        input=record, capture_output=True, text=True, timeout=START_PATIENCE_S, check=False,
     )  # fmt: skip
 
 

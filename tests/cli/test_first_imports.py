@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import proxy
+from tests.support.deadline import START_PATIENCE_S
 
 _CHILD = """
 import os, sys
@@ -25,6 +26,6 @@ def test_nothing_but_itself() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=START_PATIENCE_S,
     )
     assert set(done.stdout.split()) <= {"__future__", "proxy", "proxy.__main__"}

@@ -20,11 +20,11 @@ import pytest
 from proxy.errors import StateError
 from proxy.state.control_page import Part, open_page
 from tests.support.counting_backend import CountingBackend, Load, counting_backend, two_workers
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.disks import SmallDisk, read_only, small_disk
 from tests.support.instance import Instance, running, understudy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 #: Requests that must be answered after a kill without one reaching the candidate.
 AFTER = 60
@@ -133,7 +133,7 @@ def is_killed(instance: Instance) -> bool:
 def assert_left_alone(load: Load, candidate: CountingBackend) -> None:
     """Users go on being answered, and nothing more reaches the candidate."""
     # A copy that was on its way at the kill may reach the candidate's thread after many more answers.
-    wait_for(lambda: not _asked_during(load, candidate, AFTER), "nothing to reach the candidate", 5)
+    wait_for(lambda: not _asked_during(load, candidate, AFTER), "nothing to reach the candidate")
 
 
 def _asked_during(load: Load, candidate: CountingBackend, answers: int) -> int:
@@ -170,7 +170,7 @@ def kill_by(stage: Stage, way: Way, load: Load) -> str:
     """Kill while the candidate is asked; return what the way said."""
     asks_again(stage)
     told = way(stage)
-    wait_for(lambda: is_killed(stage.instance), "the latch", 3)
+    wait_for(lambda: is_killed(stage.instance), "the latch")
     assert_left_alone(load, stage.candidate)
     return told
 
@@ -246,7 +246,7 @@ def test_a_read_only_state_directory_keeps_nobody_from_killing(stage: Stage) -> 
 def test_what_restarts_on_a_read_only_disk_serves_and_obeys(stage: Stage) -> None:
     """A worker counts in its memory, and on its page again later; control kills by the launcher."""
     instance = stage.instance
-    with httpx.Client(base_url=instance.base_url, trust_env=False, timeout=10) as client:
+    with httpx.Client(base_url=instance.base_url, trust_env=False, timeout=PATIENCE_S) as client:
 
         def ask() -> bool:
             try:
@@ -259,7 +259,7 @@ def test_what_restarts_on_a_read_only_disk_serves_and_obeys(stage: Stage) -> Non
             for name in ("control", "worker 0", "worker 1"):
                 instance.send(name, signal.SIGKILL)
             wait_for(ask, "a worker")
-            wait_for(lambda: _answers(instance), "control", 20)
+            wait_for(lambda: _answers(instance), "control")
             asked = stage.candidate.requests
             wait_for(lambda: ask() and stage.candidate.requests > asked, "traffic at the candidate")
             assert instance.pids["control"] == control  # nobody could write the new one down
@@ -270,13 +270,12 @@ def test_what_restarts_on_a_read_only_disk_serves_and_obeys(stage: Stage) -> Non
                 assert all(ask() for _ in range(AFTER))
                 return stage.candidate.requests == asked
 
-            wait_for(is_left_alone, "nothing to reach the candidate", 5)
+            wait_for(is_left_alone, "nothing to reach the candidate")
             assert instance.admin("GET", "/readyz").status_code == 200
         routed = instance.status()["routes"][0]["routed"]
         wait_for(
             lambda: ask() and instance.status()["routes"][0]["routed"] > routed + AFTER,
             "what was counted in memory on the pages",
-            30,
         )
         assert instance.status()["ledger_verdict"]["verdict"] != "unbalanced"
     revive_and_wait(stage)

@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 from tests.support.instance import running, understudy
 from tests.support.kafka_topics import consume, create_topic
 
@@ -57,8 +57,8 @@ def test_labels_join_the_pairs_that_the_proxy_recorded(
         early = orjson.dumps({"request_id": "r-0", "label": right})
         kind = {"content-type": "application/x-ndjson"}
         url = f"{instance.admin_url}/api/v1/labels"
-        assert httpx.post(url, content=early, headers=kind).status_code == 200
-        with httpx.Client(base_url=instance.base_url) as user:
+        assert httpx.post(url, content=early, headers=kind, timeout=PATIENCE_S).status_code == 200
+        with httpx.Client(base_url=instance.base_url, timeout=PATIENCE_S) as user:
             for number in range(4):
                 answer = user.post("/", json={}, headers={"x-request-id": f"r-{number}"})
                 assert answer.status_code == 200
@@ -96,7 +96,7 @@ def test_a_file_goes_straight_to_a_topic(kafka_bootstrap: str, tmp_path: Path) -
     path = labels(tmp_path / "labels.ndjson", range(1_000))
     command = [sys.executable, "-m", "proxy", "labels", "import", "-", "--to", to]
     done = subprocess.run(
-        command, input=path.read_bytes(), capture_output=True, timeout=25, check=False
+        command, input=path.read_bytes(), capture_output=True, timeout=START_PATIENCE_S, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout == b"1,000 labels taken, 0 lines left out\n"

@@ -14,7 +14,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 from tests.support.instance import COMMAND, understudy
 from tests.support.records import NUMERIC, frames, pair, write_pairs
 
@@ -101,7 +101,7 @@ def test_tail_follows_until_ctrl_c(log: Path) -> None:
             file.write(frames([pair(41)]))
         assert orjson.loads(process.stdout.readline())["seq"] == 41
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.communicate(timeout=PATIENCE_S) == (b"", b"")
         assert process.returncode == 130
     finally:
         process.kill()
@@ -112,7 +112,7 @@ def test_a_reader_that_has_enough_gets_no_traceback(log: Path) -> None:
     """As with `| head -1`."""
     done = subprocess.run(
         f"{sys.executable} -m proxy pairs tail --from {log} -n 40 --json | head -c 10",
-        shell=True, capture_output=True, timeout=20, check=False,
+        shell=True, capture_output=True, timeout=START_PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.stderr == b""
 
@@ -203,7 +203,7 @@ def test_an_export_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     wait_for(lambda: [each for each in out.iterdir() if each.stat().st_size], "the first bytes")
     process.terminate()
-    assert process.communicate(timeout=20)[1] == b""
+    assert process.communicate(timeout=PATIENCE_S)[1] == b""
     assert process.returncode == 143
     assert list(out.iterdir()) == []
 
@@ -251,7 +251,7 @@ def test_progress_is_for_terminals_and_gone_at_the_end(log: Path, tmp_path: Path
     with os.fdopen(follower, "w") as terminal:
         done = subprocess.run(
             [*COMMAND, "pairs", "export", "--from", str(log), "--to", "csv", "--out", "-"],
-            stdout=subprocess.PIPE, stderr=terminal, timeout=20, check=True,
+            stdout=subprocess.PIPE, stderr=terminal, timeout=START_PATIENCE_S, check=True,
             env={**os.environ, "TERM": "xterm"},
         )  # fmt: skip
     shown = b""

@@ -14,7 +14,7 @@ from proxy.control import ramp_orders
 from proxy.ramp.phases import Phase
 from tests.support.instance import running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 def test_the_words_are_those_of_the_api() -> None:

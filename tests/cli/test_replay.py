@@ -21,7 +21,7 @@ import pytest
 
 from proxy.analysis.export import Format, whole_file, write_pairs as write_parquet
 from proxy.analysis.sources import FileSource, open_source
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 from tests.support.instance import COMMAND, running, understudy
 from tests.support.pair_log import wait_pairs
 from tests.support.records import pair, write_pairs
@@ -79,7 +79,7 @@ class Model:
                 model.asked.append((self.path, fields, body))
                 if len(model.asked) == model.shuts_at:
                     model.gate.clear()
-                model.gate.wait(20)
+                model.gate.wait(PATIENCE_S)
                 x = orjson.loads(body)["x"]
                 status = 500 if rule is changed and x % 20 == 11 else 200
                 answer = orjson.dumps({"y": rule(x)})
@@ -151,7 +151,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state directory of an instance that has served real requests, and stopped."""
     folder = tmp_path_factory.mktemp("recorded")
     with serving(right) as primary, running(config_of(primary.url), folder) as instance:
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             for x in range(REQUESTS):
                 client.post(
                     f"{instance.base_url}/score/{x}?secret=1", json={"x": x, "pad": "é" * 50},
@@ -267,7 +267,7 @@ def kill_after(words: list[str], model: Model, count: int) -> None:
     process.wait()
 
 
-@pytest.mark.timeout(30 + 5 * KILLS)
+@pytest.mark.timeout(300 + 5 * KILLS)
 def test_kills_at_any_moment_lose_nothing_and_repeat_only_what_was_under_way(
     recorded: Path, tmp_path: Path
 ) -> None:
@@ -287,7 +287,7 @@ def test_kills_at_any_moment_lose_nothing_and_repeat_only_what_was_under_way(
             if state.exists():
                 allowed.update(_ids_under_way(state))
         if state.exists():
-            done = subprocess.run(words, timeout=25, check=False)
+            done = subprocess.run(words, timeout=START_PATIENCE_S, check=False)
             assert done.returncode == 0
         ids = model.ids
     assert sorted(one["request_id"] for one in pairs_of(out)) == sorted(
@@ -324,7 +324,7 @@ def test_ctrl_c_waits_for_answers_and_the_next_run_goes_on(recorded: Path, tmp_p
         wait_for(lambda: len(model.asked) >= 10, "some requests")
         process.send_signal(signal.SIGINT)
         model.gate.set()
-        said, complained = process.communicate(timeout=20)
+        said, complained = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 130, complained
         assert b"the same command goes on" in complained
         first = len(pairs_of(out))

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from tests.support.counting_backend import CountingBackend, Load
-from tests.support.deadline import wait_for
+from tests.support.deadline import START_PATIENCE_S, wait_for
 from tests.support.instance import running, understudy
 from tests.support.ledgers import wait_balanced
 from tests.support.upstreams import unused_port
 
 #: Whole process trees on a busy machine take their time to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 def test_a_wrong_config_opens_no_socket(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_folder_called_proxy_here_is_not_run_instead_of_us(
         path.write_text(yaml.safe_dump({**config, "listen": listen, "state_dir": "state"}))
         done = subprocess.run(
             [Path(sys.executable).with_name("understudy"), "serve", path],
-            capture_output=True, text=True, timeout=20, check=False, cwd=tmp_path,
+            capture_output=True, text=True, timeout=START_PATIENCE_S, check=False, cwd=tmp_path,
         )  # fmt: skip
     assert "another process listens there" in done.stderr
 
@@ -68,7 +68,7 @@ def test_every_process_comes_back_while_users_notice_nothing(
                 ),
                 "both back",
             )
-            wait_for(instance.is_healthy, "health", 20)
+            wait_for(instance.is_healthy, "health")
         assert load.failures == []
         assert all(each["restart_in_s"] <= 1 for each in instance.log("process_died"))
 

@@ -12,11 +12,11 @@ import pytest
 
 from tests.support.authority import Authority
 from tests.support.counting_backend import CountingBackend
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import running, understudy
 
 #: Whole process trees on a busy machine take their time to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 def test_an_instance_serves_https(
@@ -30,24 +30,29 @@ def test_an_instance_serves_https(
     with running(config, tmp_path) as instance:
         assert instance.base_url.startswith("https://127.0.0.1:")
         trusted = authority.client(has_certificate=True)
-        with httpx.Client(verify=trusted, trust_env=False) as client:
+        with httpx.Client(verify=trusted, trust_env=False, timeout=PATIENCE_S) as client:
             for _ in range(10):
                 answer = client.post(f"{instance.base_url}/x", json={"x": 1})
                 assert answer.json() == {"from": "primary"}
         wait_for(lambda: candidate.mirrors == 10, "the mirrors")
         with (
-            httpx.Client(verify=authority.client(), trust_env=False) as client,
+            httpx.Client(verify=authority.client(), trust_env=False, timeout=PATIENCE_S) as client,
             pytest.raises(httpx.TransportError),
         ):
             client.post(f"{instance.base_url}/x", json={"x": 1})
         with pytest.raises(httpx.ConnectError):
-            httpx.post(f"{instance.base_url}/x", json={}, trust_env=False)
+            httpx.post(f"{instance.base_url}/x", json={}, trust_env=False, timeout=PATIENCE_S)
         with pytest.raises(httpx.TransportError):
-            httpx.post(instance.base_url.replace("https", "http"), json={}, trust_env=False)
+            httpx.post(
+                instance.base_url.replace("https", "http"),
+                json={},
+                trust_env=False,
+                timeout=PATIENCE_S,
+            )
         host, port = instance.runtime["listen"].split(":")
         trusted.set_alpn_protocols(["h2", "http/1.1"])
         with (
-            socket.create_connection((host, int(port)), 5) as plain,
+            socket.create_connection((host, int(port)), PATIENCE_S) as plain,
             trusted.wrap_socket(plain, server_hostname=host) as wrapped,
         ):
             assert wrapped.selected_alpn_protocol() == "http/1.1"

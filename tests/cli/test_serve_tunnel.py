@@ -14,11 +14,11 @@ from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import running
 
 #: Whole process trees on a busy machine take their time to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 @contextmanager
@@ -44,9 +44,12 @@ def test_a_stop_ends_open_tunnels_in_its_time(config: dict[str, Any], tmp_path: 
         config["backends"]["p"]["endpoints"] = [url]
         with running(config, tmp_path) as instance:
             address = instance.base_url.replace("http", "ws")
-            with connect(address, proxy=None) as idle, connect(address, proxy=None) as client:
+            with (
+                connect(address, proxy=None, open_timeout=PATIENCE_S) as idle,
+                connect(address, proxy=None, open_timeout=PATIENCE_S) as client,
+            ):
                 client.send("hello")
-                assert client.recv(5) == "hello"
+                assert client.recv(PATIENCE_S) == "hello"
                 metrics = 'understudy_tunnels_open{route="iris"} 2.0'
                 wait_for(lambda: metrics in instance.admin("GET", "/metrics").text, "the gauge")
                 began_s = monotonic_s()
@@ -54,4 +57,4 @@ def test_a_stop_ends_open_tunnels_in_its_time(config: dict[str, Any], tmp_path: 
                 assert monotonic_s() - began_s < 10  # 2 s, and what a busy machine adds
                 for each in (idle, client):
                     with pytest.raises(ConnectionClosed):
-                        each.recv(5)
+                        each.recv(PATIENCE_S)

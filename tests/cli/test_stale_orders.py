@@ -15,17 +15,17 @@ import pytest
 
 from proxy.state.control_page import Part, open_page
 from proxy.telemetry import wall_ns
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running, understudy
 
 #: Whole process trees on a busy machine take their time to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 def _send(instance: Instance, path: str, body: dict[str, Any]) -> socket.socket:
     """Leave an order in the socket; return the connection."""
     host, port = instance.runtime["admin"].rsplit(":", 1)
-    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
     data = json.dumps(body).encode()
     method = "PUT" if path.endswith("weight") else "POST"
     head = (

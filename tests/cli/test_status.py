@@ -20,7 +20,7 @@ from tests.support.ledgers import wait_balanced
 from tests.support.upstreams import unused_port
 
 #: Whole process trees on a busy machine take their time to start.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.slow
 
 
 def test_status_shows_the_instance_and_weight_changes_it(

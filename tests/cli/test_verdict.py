@@ -16,6 +16,7 @@ from proxy.comparison.verdict import judge
 from proxy.comparison.verdict_json import counts_of, dumps as verdict_dumps
 from proxy.config.load import load_config
 from proxy.config.resolved import dumps
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.records import frames, pair, write_pairs
 
 GATES = """
@@ -36,7 +37,7 @@ def verdict(*arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "proxy", "verdict", *arguments],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=START_PATIENCE_S,
         check=False,
     )
 

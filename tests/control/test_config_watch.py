@@ -31,7 +31,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 async def _counted(stage: Stage, result: Result, count: int = 1) -> None:
-    await until(lambda: stage.told["reloads"][result] == count, f"{count} {result}", 20)
+    await until(lambda: stage.told["reloads"][result] == count, f"{count} {result}")
 
 
 async def test_a_file_that_is_written_or_replaced_is_read(stage: Stage) -> None:

@@ -17,8 +17,6 @@ from tests.control.ramp_stage import Stage, ramp_config
 from tests.support.browser import Browser, browser, find_browser
 from tests.support.deadline import wait_for
 
-pytestmark = pytest.mark.timeout(60)
-
 ADA = Source("ada", "api", "<b>try</b> it", 1)
 
 

@@ -13,7 +13,7 @@ from proxy.control.judging import Judging
 from proxy.ramp.window import STALE_MS, Judgement, Published, Window, judged
 from proxy.telemetry import monotonic_s
 from tests.ramp.test_window import PARAMS, START_MS, counted, published
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 WINDOW = Window(START_MS, before=())
 
@@ -24,7 +24,7 @@ def test_a_verdict_comes_later_and_is_of_its_window_alone(monkeypatch: pytest.Mo
     may_end = threading.Event()
 
     def judged_when_it_may(window: Window, said: Published, params: Params) -> Judgement:
-        assert may_end.wait(10)
+        assert may_end.wait(PATIENCE_S)
         return judged(window, said, params)
 
     monkeypatch.setattr(module, "judged", judged_when_it_may)

@@ -16,6 +16,7 @@ from proxy.config.resolved import Kafka
 from proxy.control.replica_link import ReplicaLink
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka_topics import create_topic, delete_topic
 
 # A client that is cancelled while it connects leaves its connection to the collector (aiokafka).
@@ -75,7 +76,7 @@ async def line(bootstrap: str, prefix: str) -> AsyncIterator[tuple[ReplicaLink, 
         yield link, listener
     finally:
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -100,26 +101,26 @@ async def test_what_is_sent_comes_back_in_order_and_one_may_lead(
     create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
     async with line(kafka_bootstrap, prefix) as (link, listener):
         link.send(b"g/early", b"lost")
-        await until(lambda: link.is_caught_up, "the line", 20)
+        await until(lambda: link.is_caught_up, "the line")
         link.send(b"g/weight/m", b"1")
         link.send(b"g/weight/m", b"2")
         link.send(b"g/kill/*", b"3")
         link.send(b"g/beat/gone", None)
-        await until(lambda: len(listener.heard) == 3, "the messages", 20)
+        await until(lambda: len(listener.heard) == 3, "the messages")
         assert listener.heard == [
             (b"g/kill/*", b"3"), (b"g/weight/m", b"2"), (b"g/beat/gone", None),
         ]  # fmt: skip
-        await until(lambda: link.may_lead, "the lead", 20)
+        await until(lambda: link.may_lead, "the lead")
         listener.lose()
-        await until(lambda: len(listener.beginnings) == 2, "a new beginning", 20)
+        await until(lambda: len(listener.beginnings) == 2, "a new beginning")
         listener.has_echoes = True
-        await until(lambda: link.is_caught_up, "the line again", 20)
+        await until(lambda: link.is_caught_up, "the line again")
         assert listener.beginnings == [False, False]
         assert len(listener.heard) == 3  # it goes on where it was
     async with line(kafka_bootstrap, prefix) as (link, later):
-        await until(lambda: link.is_caught_up, "the second line", 20)
+        await until(lambda: link.is_caught_up, "the second line")
         assert later.heard == listener.heard
-        await until(lambda: link.may_lead, "the lead", 20)
+        await until(lambda: link.may_lead, "the lead")
 
 
 async def test_after_doubt_all_is_read_first_and_the_group_is_asked_anew(
@@ -128,13 +129,13 @@ async def test_after_doubt_all_is_read_first_and_the_group_is_asked_anew(
     """What the clients say of before a long stop counts for nothing; the line itself lives on."""
     create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
     async with line(kafka_bootstrap, prefix) as (link, listener):
-        await until(lambda: link.may_lead, "the lead", 20)
+        await until(lambda: link.may_lead, "the lead")
         link.doubt()
         assert not link.is_caught_up
         link.note_turn(is_ours=True)  # an answer of before that lies in the socket still
         assert not link.may_lead
-        await until(lambda: link.is_caught_up, "the end of the topic", 20)
-        await until(lambda: link.may_lead, "the lead as a new member", 20)
+        await until(lambda: link.is_caught_up, "the end of the topic")
+        await until(lambda: link.may_lead, "the lead as a new member")
         assert listener.beginnings == [False]
 
 
@@ -142,18 +143,18 @@ async def test_a_topic_that_was_made_anew_is_noticed(kafka_bootstrap: str, prefi
     """So that what holds is written once more."""
     create_topic(kafka_bootstrap, f"{prefix}.state.v1", 1, COMPACTED)
     async with line(kafka_bootstrap, prefix) as (link, listener):
-        await until(lambda: link.is_caught_up, "the line", 20)
+        await until(lambda: link.is_caught_up, "the line")
         link.send(b"g/kill/*", b"3")
-        await until(lambda: len(listener.heard) == 1, "the message", 20)
+        await until(lambda: len(listener.heard) == 1, "the message")
         delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
         listener.lose()
         # A broker that makes topics by itself has made one that is unfit, since clients asked for it.
-        await until(lambda: "topic" in link.trouble, "the trouble", 20)
+        await until(lambda: "topic" in link.trouble, "the trouble")
         listener.has_echoes = True
-        await until(lambda: _is_made_anew(kafka_bootstrap, f"{prefix}.state.v1"), "a fit one", 20)
-        await until(lambda: link.is_caught_up, "the line again", 20)
+        await until(lambda: _is_made_anew(kafka_bootstrap, f"{prefix}.state.v1"), "a fit one")
+        await until(lambda: link.is_caught_up, "the line again")
         assert listener.beginnings[-1]
-        await until(lambda: link.may_lead, "the lead", 20)
+        await until(lambda: link.may_lead, "the lead")
 
 
 def _is_made_anew(bootstrap: str, topic: str) -> bool:
@@ -172,11 +173,11 @@ async def test_a_topic_that_is_unfit_is_told_and_waited_for(
 ) -> None:
     """Missing, and with too many partitions; it is not made by accident."""
     async with line(kafka_bootstrap, prefix) as (link, listener):
-        await until(lambda: "does not exist" in link.trouble, "the trouble", 20)
+        await until(lambda: "does not exist" in link.trouble, "the trouble")
         create_topic(kafka_bootstrap, f"{prefix}.state.v1", 2, COMPACTED)
-        await until(lambda: "has 2 partitions, not 1" in link.trouble, "another trouble", 20)
+        await until(lambda: "has 2 partitions, not 1" in link.trouble, "another trouble")
         delete_topic(kafka_bootstrap, f"{prefix}.state.v1")
-        await until(lambda: "does not exist" in link.trouble, "the first trouble", 20)
+        await until(lambda: "does not exist" in link.trouble, "the first trouble")
         assert not link.is_caught_up
         assert listener.beginnings == []
 
@@ -184,5 +185,5 @@ async def test_a_topic_that_is_unfit_is_told_and_waited_for(
 async def test_no_broker_is_a_trouble_and_no_end(prefix: str) -> None:
     """It is tried again and again."""
     async with line("127.0.0.1:1", prefix) as (link, _):
-        await until(lambda: "127.0.0.1:1" in link.trouble, "the trouble", 20)
+        await until(lambda: "127.0.0.1:1" in link.trouble, "the trouble")
         assert not link.is_caught_up

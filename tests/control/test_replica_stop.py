@@ -22,6 +22,7 @@ from proxy.control.replicas import Replicas
 from proxy.replicas.messages import Kill, Lead, Message, Origin, Weight, encode, whole_key
 from proxy.state.control_page import ControlPage, Part, for_config, open_page, update
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka_topics import create_topic
 from tests.support.resolved_config import small_config
 
@@ -55,12 +56,12 @@ async def replica(bootstrap: str, folder: Path) -> AsyncIterator[tuple[Replicas,
     found = Replicas(config, group, lambda: page)
     task = asyncio.get_running_loop().create_task(found.run())
     try:
-        await until(lambda: found.is_connected, "the line", 20)
-        await until(lambda: "iris/v3" in found.shared.weights, "its weights", 20)
+        await until(lambda: found.is_connected, "the line")
+        await until(lambda: "iris/v3" in found.shared.weights, "its weights")
         yield found, page, topic
     finally:
         task.cancel()
-        await asyncio.wait([task], timeout=10)
+        await asyncio.wait([task], timeout=PATIENCE_S)
         page.close()
 
 
@@ -71,7 +72,7 @@ def stop_while(bootstrap: str, topic: str, messages: Sequence[tuple[bytes, bytes
         producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 0})
         for key, value in messages:
             producer.produce(topic, value, key, partition=0)
-            producer.flush(10)
+            producer.flush(PATIENCE_S)
 
     thread = threading.Thread(target=write)
     thread.start()
@@ -118,7 +119,7 @@ async def test_what_is_over_by_then_is_not_put_on_the_page(
             stop_while(kafka_bootstrap, topic, [told(rise), FILLER, FILLER, *later])
             assert "is cut off" in found.refusal()
             assert not found.leads
-            await until(lambda: found.is_connected, "the line again", 20)
+            await until(lambda: found.is_connected, "the line again")
             state = page.read().routes["iris"].candidates
         assert state["v3"].weight_bp == 100
         assert seen <= {0, 100}
@@ -135,6 +136,6 @@ async def test_a_kill_that_was_given_to_it_meanwhile_is_told_though_it_was_reviv
         revive = Kill("*", 0, 2, adds=False, origin=OTHER)
         update(page, lambda before: replace(before, killed=Part.CANARY, notes={"*": "given here"}))
         stop_while(kafka_bootstrap, topic, [told(kill), told(revive)])
-        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here", 5)
-        await until(lambda: not found.is_under_way("*"), "all of it", 5)
+        await until(lambda: found.shared.killed_parts("*") == Part.CANARY, "the kill of here")
+        await until(lambda: not found.is_under_way("*"), "all of it")
         assert page.read().killed == Part.CANARY

@@ -23,6 +23,7 @@ from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s, uptime_s, wall_ns
 from tests.control.shared_stage import GROUP, LATER_MS, Member, lead, members, settle
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.webhook_listener import listening
 
 
@@ -219,7 +220,7 @@ async def calling(member: Member) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        await asyncio.wait([task], timeout=5)
+        await asyncio.wait([task], timeout=PATIENCE_S)
 
 
 async def test_what_a_leader_decided_and_did_not_tell_the_next_one_tells(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from proxy.state.orders import Source
 from proxy.telemetry import monotonic_s
 from tests.control.ramp_stage import Stage, ramp_config
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.webhook_listener import Listener, listening
 
 SECRET = "a-key-of-a-test"
@@ -37,7 +38,7 @@ def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[Listener]:
 
 @asynccontextmanager
 async def _calling(webhooks: Webhooks) -> AsyncIterator[None]:
-    async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(PATIENCE_S):
         task = tasks.create_task(webhooks.run())
         yield
         task.cancel()

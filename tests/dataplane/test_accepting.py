@@ -18,7 +18,7 @@ from proxy.config.resolved import Config
 from proxy.routing.shares import TOLERANCE
 from proxy.telemetry import monotonic_s
 from tests.support.authority import Authority
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.worker_process import Crew, worker_config, worker_crew
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the kernel decides")
@@ -51,7 +51,7 @@ class _Users(ExitStack):
     def ask_on_a_new_one(self) -> float:
         """Open a connection and send a request; return how long the answer took, in seconds."""
         begin_s = monotonic_s()
-        fresh = self.enter_context(socket.create_connection(self._crew.address, timeout=10))
+        fresh = self.enter_context(socket.create_connection(self._crew.address, timeout=PATIENCE_S))
         if self._context is not None:
             fresh = self._context.wrap_socket(fresh, server_hostname="127.0.0.1")
             self.enter_context(fresh)
@@ -154,7 +154,7 @@ def test_a_worker_that_ends_takes_no_more(tmp_path: Path) -> None:
         wait_for(lambda: crew.loads()[0] == -1, "the worker to stop accepting")
         assert max(users.ask_on_a_new_one() for _ in range(10)) < 5
         assert crew.open_connections()[1] == before + 10
-        assert crew.processes[0].wait(10) == 0
+        assert crew.processes[0].wait(PATIENCE_S) == 0
 
 
 def test_connections_spread_over_tls_too(tmp_path: Path) -> None:

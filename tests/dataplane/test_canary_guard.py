@@ -23,6 +23,7 @@ from proxy.state.kill import Scope, kill, revive, set_weight
 from proxy.state.stats_page import LATENCY_BOUNDS_US, Note
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.ledgers import check_ledger
 from tests.support.upstreams import (
     Behaviour,
@@ -166,7 +167,7 @@ async def test_a_hung_candidate_is_out_once_enough_users_wait_and_all_of_them_ar
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=options(guard, timeout_s=60.0),
+            options=options(guard, timeout_s=600.0),
         ) as plane,
     ):
         users = [plane.request(b"POST", b"/", body=b"x") for _ in range(8)]
@@ -249,7 +250,7 @@ async def test_what_is_none_of_the_candidates_doing_does_not_count(tmp_path: Pat
         writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx")
         await asyncio.sleep(0.6)
         writer.write(b"y")
-        line = await asyncio.wait_for(reader.readline(), 20)
+        line = await asyncio.wait_for(reader.readline(), PATIENCE_S)
         writer.close()
         return line
 
@@ -343,7 +344,7 @@ async def test_one_user_alone_finds_a_hung_candidate_out(tmp_path: Path) -> None
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=options(QUICK, timeout_s=60.0),
+            options=options(QUICK, timeout_s=600.0),
         ) as plane,
     ):
         begun_s = monotonic_s()
@@ -363,7 +364,7 @@ async def test_a_kill_lets_nobody_wait_any_more_who_has_waited_too_long(tmp_path
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=options(many, timeout_s=60.0),
+            options=options(many, timeout_s=600.0),
         ) as plane,
     ):
 

@@ -126,13 +126,13 @@ async def test_one_that_times_out_is_ejected(tmp_path: Path) -> None:
     """Users stop waiting for it after the second time-out."""
     async with (
         upstreams(hang, echo) as (hung, alive),
-        dataplane(tmp_path, primary=hung.port, options=Options(timeout_s=60.0)) as plane,
+        dataplane(tmp_path, primary=hung.port, options=Options(timeout_s=600.0)) as plane,
     ):
         give_endpoints(plane, *at(hung.port, alive.port), ejection=replace(QUICK, first_s=1e3))
         asking = asyncio.create_task(ask(plane, 12))  # noqa: TID251 - awaited below
         for number in (1, 2):
             await until(lambda: len(hung.requests) == number, "a call that hangs")  # noqa: B023 - awaited at once
-            plane.age("primary", 60.0)
+            plane.age("primary", 600.0)
         statuses = await asking
     assert statuses.count(504) == 2
     assert len(hung.requests) == 2

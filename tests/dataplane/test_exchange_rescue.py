@@ -14,6 +14,7 @@ import pytest
 from proxy.state.kill import Scope, set_weight
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server, silent_listener
 from tests.support.upstreams import (
@@ -119,7 +120,7 @@ async def test_a_rescue_by_a_primary_that_does_not_read_holds_the_client(tmp_pat
         await until(lambda: _stands_still(plane, writer), "the client to be held for good")
         assert writer.transport.get_write_buffer_size() > 20 * MIB
         writer.transport.abort()  # of which we hear nothing: its end waits behind what is not read
-        plane.age("primary", 60.0)
+        plane.age("primary", 600.0)
         await plane.pairs(1)
         check_ledger(plane)
 
@@ -348,7 +349,7 @@ async def test_a_canary_that_streams_and_breaks_is_cut_and_not_rescued(tmp_path:
         writer.write(request_bytes(b"POST", b"/", b"x", b""))
         await reader.readuntil(b"abc")
         with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-            await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 20)
+            await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), PATIENCE_S)
         writer.close()
         (line,) = await plane.pairs(1)
         check_ledger(plane)

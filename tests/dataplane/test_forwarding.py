@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dataplane import Options, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.upstreams import (
     Request,
     Upstream,
@@ -155,7 +156,7 @@ async def test_expect_continue_is_answered_here(tmp_path: Path) -> None:
         writer.write(
             b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
         )
-        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).startswith(
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)).startswith(
             b"HTTP/1.1 100"
         )
         writer.write(b"ok")
@@ -202,7 +203,7 @@ async def test_an_answer_that_breaks_in_the_middle_is_cut_for_the_client_too(
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"content-length: 1000" in head
         try:
-            rest = await asyncio.wait_for(reader.read(), 20)
+            rest = await asyncio.wait_for(reader.read(), PATIENCE_S)
         except ConnectionResetError:
             rest = b""
         assert len(rest) < 1000
@@ -246,7 +247,7 @@ async def test_a_whole_chunked_request_may_come_with_an_expectation(tmp_path: Pa
             b"POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
             b"5\r\nhello\r\n0\r\n\r\n"
         )
-        first = await asyncio.wait_for(reader.readuntil(b"hello"), 20)
+        first = await asyncio.wait_for(reader.readuntil(b"hello"), PATIENCE_S)
         assert first.startswith(b"HTTP/1.1 200 ")
         writer.close()
 

@@ -59,7 +59,7 @@ async def test_a_copy_has_a_timeout_of_its_own(tmp_path: Path) -> None:
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(copies={"timeout_s": 0.1}, timeout_s=60.0),
+            options=Options(copies={"timeout_s": 0.1}, timeout_s=600.0),
         ) as plane,
     ):
         await plane.request(b"POST", b"/", body=b"x")

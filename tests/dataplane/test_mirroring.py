@@ -176,12 +176,12 @@ async def test_a_full_candidate_sheds_the_mirror_not_the_user(tmp_path: Path) ->
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(max_in_flight=3, timeout_s=60.0),
+            options=Options(max_in_flight=3, timeout_s=600.0),
         ) as plane,
     ):
         for _ in range(8):
             assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-        plane.age("v2", 60.0)
+        plane.age("v2", 600.0)
         lines = await plane.pairs(8)
         check_ledger(plane)
         assert plane.count("mirror_skipped", "iris", "v2", Skip.IN_FLIGHT) == 5

@@ -29,6 +29,7 @@ from proxy.config.resolved import (
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope, kill
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.ledgers import check_ledger
 from tests.support.streams import CHUNKED, EVENTS, InStep
 from tests.support.upstreams import Behaviour, Request, Upstream, answer, hang, unused_port
@@ -81,7 +82,7 @@ async def test_a_stream_of_a_candidate_that_is_removed_goes_on_to_its_end(tmp_pa
     ):
         reader, writer = await plane.connect()
         writer.write(request_bytes(b"POST", b"/", b"{}", _USER))
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         old = plane.worker.config.version
         await plane.reload(_without_candidates)
         assert set(plane.worker.pools) == {"primary"}
@@ -385,14 +386,14 @@ async def test_a_hung_copy_of_before_ends_at_its_deadline(tmp_path: Path) -> Non
             tmp_path,
             primary=primary.port,
             candidates={"v2": candidate.port},
-            options=Options(timeout_s=60.0),
+            options=Options(timeout_s=600.0),
         ) as plane,
     ):
         await plane.request(b"POST", b"/", body=b"{}")
         await until(lambda: candidate.requests, "the copy")
         await plane.reload(_without_candidates)
         for leg in plane.worker.revisions.pools[0].legs():
-            leg.begun_s -= 60.0
+            leg.begun_s -= 600.0
             leg.look_s = 0.0
         (line,) = await plane.pairs(1)
         assert line["candidate_status"] == "timeout"

@@ -20,7 +20,7 @@ from proxy.dataplane.standstill import STALL_S, Standstill
 from proxy.telemetry import monotonic_s
 from tests.support.authority import Authority
 from tests.support.dataplane import request_bytes
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.worker_process import worker_config, worker_process
 
 TICK_S = 0.05
@@ -55,7 +55,7 @@ def test_a_loop_that_always_comes_late_puts_deadlines_off_by_a_tick() -> None:
 def test_an_answer_that_came_meanwhile_is_passed_on(tmp_path: Path, *, is_answered: bool) -> None:
     """Though its deadline has passed; without one the user is told that it has."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE_S)
         config = _alone(tmp_path, f"http://127.0.0.1:{listener.getsockname()[1]}")
         backends = {
             name: replace(found, first_byte_timeout_s=FIRST_BYTE_S)
@@ -63,11 +63,11 @@ def test_an_answer_that_came_meanwhile_is_passed_on(tmp_path: Path, *, is_answer
         }
         with worker_process(replace(config, backends=backends)) as (process, url):
             port = int(url.rpartition(":")[2])
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as user:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as user:
                 user.sendall(ASK)
                 backend, _ = listener.accept()
                 with backend:
-                    backend.settimeout(20)
+                    backend.settimeout(PATIENCE_S)
                     assert backend.recv(1)
                     since_s = monotonic_s()
                     process.send_signal(signal.SIGSTOP)
@@ -84,7 +84,7 @@ def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
     """Its handshake was answered in time, and read when the time was up."""
     authority = Authority(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
+        listener.settimeout(PATIENCE_S)
         port = listener.getsockname()[1]
         config = _alone(tmp_path / "state", f"http://127.0.0.1:{port}")
         name = config.routes[0].primary
@@ -97,10 +97,10 @@ def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
         backends = {**config.backends, name: primary}
         with worker_process(replace(config, backends=backends)) as (process, url):
             address = ("127.0.0.1", int(url.rpartition(":")[2]))
-            with socket.create_connection(address, timeout=20) as user:
+            with socket.create_connection(address, timeout=PATIENCE_S) as user:
                 user.sendall(ASK)
                 backend, _ = listener.accept()
-                backend.settimeout(20)
+                backend.settimeout(PATIENCE_S)
                 assert backend.recv(1, socket.MSG_PEEK)
                 since_s = monotonic_s()
                 process.send_signal(signal.SIGSTOP)
@@ -110,7 +110,7 @@ def test_a_connection_that_was_made_meanwhile_is_used(tmp_path: Path) -> None:
                 wait_for(lambda: monotonic_s() > since_s + CONNECT_S + 2 * STALL_S, "its time")
                 process.send_signal(signal.SIGCONT)
                 status = user.recv(4096).split(b" ")[1]
-                server.join(20)
+                server.join(PATIENCE_S)
     assert status == b"200"
 
 

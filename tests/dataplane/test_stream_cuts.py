@@ -14,6 +14,7 @@ import pytest
 
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Options, Plane, dataplane, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server, silent_listener
 from tests.support.streams import CHUNKED, EVENTS, LAST, UNTIL_CLOSE, chunk
@@ -23,8 +24,8 @@ KIB = 1024
 ASK = request_bytes(b"POST", b"/", b"x", b"")
 CANARY = {"v2": 10_000}
 #: Whoever is released in a test is, long before that.
-NEVER = Options(timeout_s=60.0)
-NOT_CONNECTED = Options(timeout_s=60.0, deadlines={"primary": {"connect_timeout_s": 60.0}})
+NEVER = Options(timeout_s=600.0)
+NOT_CONNECTED = Options(timeout_s=600.0, deadlines={"primary": {"connect_timeout_s": 600.0}})
 
 
 def _cut(how: str, head: bytes = EVENTS + CHUNKED) -> Behaviour:
@@ -55,9 +56,9 @@ async def _see_cut(plane: Plane, ask: bytes = ASK) -> bytes:
     reader, writer = await plane.connect()
     with closing(writer):
         writer.write(ask)
-        got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 20)
+        got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), PATIENCE_S)
         try:
-            got += await asyncio.wait_for(reader.read(), 20)
+            got += await asyncio.wait_for(reader.read(), PATIENCE_S)
         except ConnectionResetError:
             return got
     assert not got.endswith(LAST)
@@ -101,7 +102,7 @@ async def test_a_cut_stream_is_cut_for_the_user_and_recorded_as_cut(
 
 def _idle(how: str) -> dict[str, float]:
     """Return deadlines that end a stall; who is only slow to notice another cut must not run into one."""
-    return {"idle_timeout_s": 0.15 if how == "stall" else 60.0}
+    return {"idle_timeout_s": 0.15 if how == "stall" else 600.0}
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ async def test_the_copy_of_a_stream_ends_with_its_user(tmp_path: Path) -> None:
     ):
         reader, writer = await plane.connect()
         writer.write(ASK)
-        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"data: 1\n\n"), PATIENCE_S)
         await candidate.has_begun.wait()
         writer.transport.abort()
         await _released(candidate, "the copy")
@@ -225,7 +226,7 @@ async def test_a_client_that_leaves_releases_the_backend_at_once(
         writer.write(ASK)
         await patient.has_begun.wait()
         if events:
-            await asyncio.wait_for(reader.readuntil(events[-1]), 20)
+            await asyncio.wait_for(reader.readuntil(events[-1]), PATIENCE_S)
         leave(writer)
         await _released(patient, str(leave))
         (line,) = await plane.pairs(1)
@@ -379,11 +380,11 @@ async def test_a_half_closed_client_gets_the_whole_stream(tmp_path: Path) -> Non
         reader, writer = await plane.connect()
         with closing(writer):
             writer.write(ASK)
-            got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), 20)
+            got = await asyncio.wait_for(reader.readuntil(b"data: 1\n\n\r\n"), PATIENCE_S)
             writer.write_eof()
-            probe = await asyncio.wait_for(reader.readexactly(1), 20)
+            probe = await asyncio.wait_for(reader.readexactly(1), PATIENCE_S)
             go.set()
-            rest = probe + await asyncio.wait_for(reader.read(), 20)
+            rest = probe + await asyncio.wait_for(reader.read(), PATIENCE_S)
     assert b"transfer-encoding: chunked" in got
     assert rest == b"09\r\ndata: 2\n\n\r\n0\r\n\r\n"
 

@@ -18,6 +18,7 @@ from proxy.config.resolved import RedactRule
 from proxy.dataplane.pool import Pool
 from proxy.wire.stream_times import MEDIAN_ERROR
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.ledgers import check_ledger
 from tests.support.raw_server import raw_server
 from tests.support.streams import CHUNKED, EVENTS, LAST, UNTIL_CLOSE, InStep, chunk
@@ -34,7 +35,7 @@ async def _read_in_step(plane: Plane, stream: InStep) -> bytes:
     reader, writer = await plane.connect()
     with closing(writer):
         writer.write(ASK)
-        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         return await stream.read(reader)
 
 

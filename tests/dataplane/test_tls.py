@@ -23,6 +23,7 @@ from proxy.dataplane.tls import Certificates
 from proxy.state.stats_page import Outcome
 from tests.support.authority import Authority
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.upstreams import Upstream, echo, hang
 
 MIB = 2**20
@@ -123,7 +124,7 @@ async def test_websockets_pass_over_tls(tmp_path: Path, authority: Authority) ->
         async with dataplane(tmp_path / "state", primary=port, options=options) as plane:
             client = connect(
                 f"wss://127.0.0.1:{plane.port}/", ssl=authority.client(), max_size=None,
-                compression=None, proxy=None,
+                compression=None, proxy=None, open_timeout=PATIENCE_S,
             )  # fmt: skip
             async with client as socket:
                 await socket.send(b"x" * 4 * MIB)
@@ -223,7 +224,7 @@ def test_a_handshake_that_does_not_come_ends_the_connection(
             reader, writer = await plane.connect()
             try:
                 writer.write(first)
-                await asyncio.wait_for(reader.read(), 20)
+                await asyncio.wait_for(reader.read(), PATIENCE_S)
             finally:
                 writer.transport.abort()
             for _ in range(

@@ -21,6 +21,7 @@ from proxy.state.kill import Scope, kill
 from proxy.state.stats_page import Outcome
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.raw_server import raw_server
 from tests.support.upstreams import Upstream, echo
 
@@ -55,11 +56,11 @@ async def _websockets(
 
 def _client(plane: Plane) -> connect:
     url = f"ws://127.0.0.1:{plane.port}/chat?room=1"
-    return connect(url, max_size=None, compression=None, proxy=None)
+    return connect(url, max_size=None, compression=None, proxy=None, open_timeout=PATIENCE_S)
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
-    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+    return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
 
 
 def _is_open(plane: Plane) -> int:
@@ -118,7 +119,7 @@ async def test_the_backend_is_asked_for_the_protocol_and_told_who_asks(tmp_path:
         reader, writer = await plane.connect()
         writer.write(ASK + extra)
         granted = (await _head(reader)).lower()
-        assert await asyncio.wait_for(reader.readexactly(7), 20) == b"at once"
+        assert await asyncio.wait_for(reader.readexactly(7), PATIENCE_S) == b"at once"
         writer.close()
     asked = backend.heads[0].lower().split(b"\r\n")
     assert b"connection: upgrade" in asked
@@ -192,7 +193,7 @@ async def test_a_slow_reader_holds_the_sender_back(tmp_path: Path, from_client: 
         for transport in (connection.transport, leg._backend.transport):  # type: ignore[attr-defined]
             assert transport.get_write_buffer_size() < MIB
         for _ in range(size // MIB):
-            await asyncio.wait_for(sink.readexactly(MIB), 20)
+            await asyncio.wait_for(sink.readexactly(MIB), PATIENCE_S)
         await sending
         near[1].close()
 
@@ -262,7 +263,7 @@ async def test_what_the_client_sends_early_is_tunnelled_after_the_101(tmp_path: 
         writer.write(ASK + b"\r\nfirst")
         await asyncio.sleep(0.01)
         writer.write(b"-last")
-        assert await asyncio.wait_for(got, 20) == b"first-last"
+        assert await asyncio.wait_for(got, PATIENCE_S) == b"first-last"
         writer.close()
     assert early == []
 
@@ -351,10 +352,10 @@ async def test_a_half_closed_side_still_gets_the_rest(tmp_path: Path) -> None:
         far_reader, far_writer = await backend.streams.get()
         writer.write(b"question")
         writer.write_eof()
-        assert await asyncio.wait_for(far_reader.read(), 20) == b"question"
+        assert await asyncio.wait_for(far_reader.read(), PATIENCE_S) == b"question"
         far_writer.write(b"answer")
         far_writer.write_eof()
-        assert await asyncio.wait_for(reader.read(), 20) == b"answer"
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b"answer"
         await until(lambda: plane.count("served", "iris", Outcome.OK), "the tunnel to end")
         writer.close()
 
@@ -367,10 +368,10 @@ async def test_a_client_that_half_closed_before_the_101_is_tunnelled(tmp_path: P
         writer.write(ASK + b"\r\nearly")
         writer.write_eof()
         far_reader, far_writer = await backend.streams.get()
-        assert await asyncio.wait_for(far_reader.read(), 20) == b"early"
+        assert await asyncio.wait_for(far_reader.read(), PATIENCE_S) == b"early"
         far_writer.write(b"late")
         far_writer.write_eof()
-        assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"\r\n\r\nlate")
+        assert (await asyncio.wait_for(reader.read(), PATIENCE_S)).endswith(b"\r\n\r\nlate")
         writer.close()
 
 
@@ -385,7 +386,7 @@ async def test_a_backend_sees_at_once_that_the_client_died(tmp_path: Path, reset
             sock = writer.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
-        assert await asyncio.wait_for(far_reader.read(), 20) == b""
+        assert await asyncio.wait_for(far_reader.read(), PATIENCE_S) == b""
         far_writer.close()
         outcome = Outcome.CANCELLED if resets else Outcome.OK
         await until(lambda: plane.count("served", "iris", outcome), "the tunnel to end")
@@ -401,7 +402,7 @@ async def test_a_client_sees_that_the_backend_died(tmp_path: Path) -> None:
         sock = far_writer.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         far_writer.transport.abort()
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         await until(lambda: plane.count("served", "iris", Outcome.RESET), "the tunnel to end")
         writer.close()
 
@@ -420,7 +421,7 @@ async def test_a_websocket_client_sees_that_the_backend_died(tmp_path: Path) -> 
 
 async def test_an_idle_tunnel_is_ended(tmp_path: Path) -> None:
     """Bytes keep it alive, longer than the backend's time-out; silence does not."""
-    options = Options(timeout_s=10.0, limits={"tunnel_idle_s": 60.0})
+    options = Options(timeout_s=10.0, limits={"tunnel_idle_s": 600.0})
     backend = Backend()
     async with (
         raw_server(backend) as port,
@@ -431,9 +432,9 @@ async def test_an_idle_tunnel_is_ended(tmp_path: Path) -> None:
         for _ in range(5):
             plane.age("primary", 40.0)
             far_writer.write(b".")
-            assert await asyncio.wait_for(reader.read(1), 20) == b"."
-        plane.age("primary", 60.0)
-        assert await asyncio.wait_for(reader.read(), 20) == b""
+            assert await asyncio.wait_for(reader.read(1), PATIENCE_S) == b"."
+        plane.age("primary", 600.0)
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         assert plane.count("served", "iris", Outcome.TIMEOUT) == 1
         writer.close()
 
@@ -448,8 +449,8 @@ async def test_a_stop_ends_tunnels(tmp_path: Path) -> None:
             connection.shutdown()
         assert _is_open(plane) == 1
         await plane.worker.stop(0.0)
-        assert await asyncio.wait_for(reader.read(), 20) == b""
-        assert await asyncio.wait_for(far_reader.read(), 20) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+        assert await asyncio.wait_for(far_reader.read(), PATIENCE_S) == b""
         assert plane.count("served", "iris", Outcome.CANCELLED) == 1
         writer.close()
 

@@ -18,13 +18,13 @@ import orjson
 import psutil
 import pytest
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 COMMAND = [sys.executable, "-m", "proxy", "demo", "--fast", "--no-browser"]
 #: As a shell starts what `&` sends to the background: Ctrl-C is not for it.
 IN_BACKGROUND = ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 #: On a machine that runs other things, too.
-LIMIT_S = 150
+LIMIT_S = 600
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def _demo(*options: str, directory: Path, output: Path) -> Iterator[subprocess.P
         process.wait()
         copying.join()
         os.close(ours)
-    wait_for(lambda: not _using(directory), "every process of the demo to be gone", 20)
+    wait_for(lambda: not _using(directory), "every process of the demo to be gone")
 
 
 def _copy(terminal: int, output: Path) -> None:
@@ -82,7 +82,9 @@ def test_the_demo_holds_what_it_promises_and_is_kept_until_ctrl_c(tmp_path: Path
     directory, output = tmp_path / "demo", tmp_path / "output"
     with _demo("--keep", "--json", directory=directory, output=output) as process:
         wait_for(
-            lambda: "Ctrl-C ends it" in output.read_text() or not _runs(process), "it", LIMIT_S - 40
+            lambda: "Ctrl-C ends it" in output.read_text() or not _runs(process),
+            "it",
+            LIMIT_S - 300,
         )
         text = output.read_text()
         _check_found(orjson.loads(output.with_suffix(".json").read_bytes()), text)
@@ -92,14 +94,17 @@ def test_the_demo_holds_what_it_promises_and_is_kept_until_ctrl_c(tmp_path: Path
         runtime = orjson.loads((directory / "state" / "runtime.json").read_bytes())
         url = f"http://{runtime['listen']}/v2/models/digits/infer"
         assert url in text
-        answer = httpx.post(url, content=(directory / "request.json").read_bytes())
+        answer = httpx.post(
+            url, content=(directory / "request.json").read_bytes(), timeout=PATIENCE_S
+        )
         assert answer.json()["model_version"] == "1"
-        route = httpx.get(f"http://{runtime['admin']}/api/v1/routes").json()["routes"][0]
+        answer = httpx.get(f"http://{runtime['admin']}/api/v1/routes", timeout=PATIENCE_S)
+        (route,) = answer.json()["routes"]
         assert [c["ramp"]["phase"] for c in route["candidates"]] == ["rolled_back", "rolled_back"]
         before = _received(runtime["admin"])
         wait_for(lambda: _received(runtime["admin"]) > before + 5, "the trickle of traffic")
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def _check_found(document: dict[str, Any], text: str) -> None:
@@ -118,7 +123,7 @@ def _check_found(document: dict[str, Any], text: str) -> None:
 
 
 def _received(admin: str) -> int:
-    status: dict[str, Any] = httpx.get(f"http://{admin}/api/v1/status").json()
+    status: dict[str, Any] = httpx.get(f"http://{admin}/api/v1/status", timeout=PATIENCE_S).json()
     return int(status["totals"]["received"])
 
 
@@ -129,10 +134,10 @@ def test_no_end_leaves_anything_running(tmp_path: Path, number: signal.Signals) 
     """In the middle of the traffic, politely or not."""
     directory, output = tmp_path / "demo", tmp_path / "output"
     with _demo(directory=directory, output=output) as process:
-        wait_for(lambda: "shadow" in output.read_text(), "the first phase to end", 60)
+        wait_for(lambda: "shadow" in output.read_text(), "the first phase to end")
         assert _using(directory)
         process.send_signal(number)
-        code = process.wait(30)
+        code = process.wait(PATIENCE_S)
     assert code == (-number if number is signal.SIGKILL else 130)
     if number is not signal.SIGKILL:
         assert "everything is stopped" in output.read_text()
@@ -145,9 +150,9 @@ def test_a_proxy_that_dies_is_an_error_and_no_traceback(tmp_path: Path) -> None:
     """The demo says what happened and exits with 1."""
     directory, output = tmp_path / "demo", tmp_path / "output"
     with _demo(directory=directory, output=output) as process:
-        wait_for((directory / "state" / "runtime.json").exists, "the proxy", 60)
+        wait_for((directory / "state" / "runtime.json").exists, "the proxy")
         runtime = orjson.loads((directory / "state" / "runtime.json").read_bytes())
-        wait_for(lambda: "500 users ask" in output.read_text(), "the traffic", 60)
+        wait_for(lambda: "500 users ask" in output.read_text(), "the traffic")
         os.kill(runtime["pid"], signal.SIGKILL)
         assert process.wait(120) == 1
     text = output.read_text()

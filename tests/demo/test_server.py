@@ -16,7 +16,7 @@ from tritonclient import http as triton
 
 from proxy.demo.processes import Child, ProcessError, start, start_model, wait_url
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 from tests.support.models import digits, trained
 
 
@@ -55,7 +55,11 @@ def test_tritonclient_gets_what_the_model_says(servers: dict[str, Child], is_bin
 def test_every_version_is_served_under_one_name(servers: dict[str, Child]) -> None:
     """The answers differ in model_version alone, so a proxy needs to rewrite nothing."""
     for name, version in (("digits-v1", "1"), ("digits-v2", "2")):
-        answer = httpx.post(f"{servers[name].url}/v2/models/digits/infer", json=_payload(0, id="x"))
+        answer = httpx.post(
+            f"{servers[name].url}/v2/models/digits/infer",
+            json=_payload(0, id="x"),
+            timeout=PATIENCE_S,
+        )
         assert answer.status_code == 200
         body = answer.json()
         assert (body["model_name"], body["model_version"], body["id"]) == ("digits", version, "x")
@@ -77,7 +81,7 @@ def test_errors_are_json_with_a_reason(
     servers: dict[str, Child], path: str, content: bytes, status: int
 ) -> None:
     """The protocol's error object, never a page."""
-    answer = httpx.post(f"{servers['digits-v1'].url}{path}", content=content)
+    answer = httpx.post(f"{servers['digits-v1'].url}{path}", content=content, timeout=PATIENCE_S)
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
 
@@ -85,12 +89,12 @@ def test_errors_are_json_with_a_reason(
 def test_the_server_counts_what_arrives(servers: dict[str, Child]) -> None:
     """Copies are told apart by the mark that the proxy puts on them."""
     server = servers["digits-v1"]
-    before = httpx.get(f"{server.url}/stats").json()
+    before = httpx.get(f"{server.url}/stats", timeout=PATIENCE_S).json()
     started_s = monotonic_s()
     for headers in ({}, {"x-understudy-mirror": "1"}):
         url = f"{server.url}/v2/models/digits/infer"
-        httpx.post(url, json=_payload(0), headers=headers).raise_for_status()
-    after = httpx.get(f"{server.url}/stats").json()
+        httpx.post(url, json=_payload(0), headers=headers, timeout=PATIENCE_S).raise_for_status()
+    after = httpx.get(f"{server.url}/stats", timeout=PATIENCE_S).json()
     assert after["infer"] - before["infer"] == 2
     assert after["mirrored"] - before["mirrored"] == 1
     assert started_s <= after["last_infer_s"] <= monotonic_s()
@@ -100,7 +104,7 @@ def test_a_bad_server_is_slow_and_fails_as_told(servers: dict[str, Child]) -> No
     """Half of the answers are 503, all take their time."""
     url = f"{servers['digits-v3'].url}/v2/models/digits/infer"
     started_s = monotonic_s()
-    with httpx.Client() as client:
+    with httpx.Client(timeout=PATIENCE_S) as client:
         statuses = [client.post(url, json=_payload(row)).status_code for row in range(10)]
     assert sorted(statuses) == [200] * 5 + [503] * 5
     assert monotonic_s() - started_s >= 10 * 0.020
@@ -118,7 +122,7 @@ def test_sigterm_ends_a_server_with_success(tmp_path: Path) -> None:
     path = tmp_path / "model"
     trained("digits-v3").model.save(path)
     child = start_model("brief", "3", path, tmp_path / "log")
-    wait_url(child)
+    wait_url(child, START_PATIENCE_S)
     assert child.stop() == 0
 
 
@@ -133,7 +137,8 @@ def test_sigterm_while_a_callback_runs_ends_a_server_too() -> None:
         "sys.stdout = Output()\n"
         "serve(Starlette(), '127.0.0.1', 0)\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], check=False, timeout=20).returncode == 0
+    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=START_PATIENCE_S)
+    assert done.returncode == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")

@@ -19,7 +19,7 @@ from proxy.demo.traffic import (
     row_of,
     trickle,
 )
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.models import digits, trained
 
 FAST = 1e9
@@ -79,7 +79,7 @@ async def test_the_rate_is_kept_and_a_milestone_is_met(servers: dict[str, Child]
     tally = Tally()
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(Load(50, 100), ("1",), tally))
-        await asyncio.wait_for(traffic.reach(25), 20)
+        await asyncio.wait_for(traffic.reach(25), PATIENCE_S)
         assert 25 <= traffic.sent < 50
     await traffic.reach(25)
     assert tally.seconds >= 0.49
@@ -93,7 +93,7 @@ async def test_a_run_without_a_count_goes_on_until_it_is_finished(
     first, second = Tally(), Tally()
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(Load(None, FAST), ("1",), first))
-        await asyncio.wait_for(traffic.reach(50), 20)
+        await asyncio.wait_for(traffic.reach(50), PATIENCE_S)
         traffic.finish()
     assert first.answered == traffic.sent > 50
     await traffic.run(Load(5, FAST), ("1",), second)
@@ -105,7 +105,7 @@ async def test_a_trickle_goes_on_until_cancelled(servers: dict[str, Child]) -> N
     url = servers["digits-v3"].url
 
     def failed() -> int:
-        return int(httpx.get(f"{url}/stats").json()["failed"])
+        return int(httpx.get(f"{url}/stats", timeout=PATIENCE_S).json()["failed"])
 
     before = await asyncio.to_thread(failed)
     async with asyncio.TaskGroup() as group:

@@ -31,6 +31,7 @@ from proxy.doctor.findings import Finding, Level, worst
 from proxy.doctor.sample import Sample
 from proxy.telemetry import wall_ns
 from tests.support.authority import Authority
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka_topics import create_topic
 from tests.support.resolved_config import small_config
 from tests.support.upstreams import Request, Upstream, unused_port
@@ -280,7 +281,7 @@ async def test_a_topic_that_is_missing_is_found_and_not_made(
         f"{name}.pairs.v1", f"{name}.labels.v1", f"{name}.decisions.v1", f"{name}.labels.v1",
     ]  # fmt: skip
     assert f"where {name}.pairs.v1 has 2" in ready[3].what
-    there = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=10).topics
+    there = AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=PATIENCE_S).topics
     assert "doctor.pairs.v1" not in there
 
 

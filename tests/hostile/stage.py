@@ -20,9 +20,9 @@ from proxy.dataplane.deadlines import Deadlines
 from tests.hostile.grammar import GrammarError, IncompleteError, Message, read_request
 from tests.hostile.rows import Row
 from tests.support.dataplane import Options, Plane, dataplane, until
+from tests.support.deadline import PATIENCE_S
 
 #: Silence after which a connection that nobody has closed is taken as left open.
-PATIENCE_S = 10.0
 #: So that a row that runs into one costs seconds, and not a minute; a good one that the machine stalls
 #: for a moment must not.
 SHORT = Deadlines(

@@ -17,8 +17,6 @@ from tests.hostile.stage import Seen, Stage, play_all, raw_upstream, usual_reply
 from tests.support.dataplane import dataplane, until
 from tests.support.ledgers import check_ledger
 
-pytestmark = pytest.mark.timeout(180)
-
 SHARED_ROWS = shared_rows(ANSWERS)
 ROWS = [*SHARED_ROWS, *extra_rows("answer")]
 

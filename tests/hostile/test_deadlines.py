@@ -21,6 +21,7 @@ from proxy.dataplane.standstill import STALL_S
 from proxy.telemetry import monotonic_s
 from tests.hostile.stage import SHORT
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
+from tests.support.deadline import PATIENCE_S
 from tests.support.resolved_config import small_config
 from tests.support.upstreams import Upstream, answer, echo, hang
 from tests.support.worker_process import worker_config, worker_process
@@ -28,7 +29,9 @@ from tests.support.worker_process import worker_config, worker_process
 MIB = 2**20
 #: For a client that is where its deadline is to find it; on its way there it has time.
 QUICK = replace(SHORT, head_s=0.3, body_idle_s=0.3)
-LONG = replace(SHORT, head_s=60.0, body_idle_s=60.0, keep_alive_s=60.0, flush_s=60.0, linger_s=60.0)
+LONG = replace(
+    SHORT, head_s=600.0, body_idle_s=600.0, keep_alive_s=600.0, flush_s=600.0, linger_s=600.0
+)
 HALF_HEAD = b"POST / HTTP/1.1\r\nhost: a\r\n"
 HALF_BODY = HALF_HEAD + b"content-length: 1000\r\n\r\nsome"
 
@@ -73,7 +76,7 @@ async def test_a_connection_that_says_nothing_is_closed_in_silence(tmp_path: Pat
     async with quick_plane(tmp_path, Upstream(echo)) as plane:
         reader, writer = await plane.connect()
         with closing(writer):
-            assert await asyncio.wait_for(reader.read(), 20) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ async def test_a_refused_client_that_never_closes_is_dropped(tmp_path: Path) -> 
 async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
     """300 sockets that drip: a user is served all the while, and then all 300 are gone."""
     async with quick_plane(
-        tmp_path, Upstream(echo), replace(SHORT, head_s=2.5, keep_alive_s=60.0)
+        tmp_path, Upstream(echo), replace(SHORT, head_s=2.5, keep_alive_s=600.0)
     ) as plane:
         slow = await asyncio.gather(*(plane.connect() for _ in range(300)))
         try:
@@ -209,7 +212,7 @@ async def test_slowloris_takes_nothing_from_others(tmp_path: Path) -> None:
                         dripping.write(HALF_HEAD if number < 50 else b"x")
                     writer.write(request_bytes(b"POST", b"/", b"x", b""))
                     assert (await read_answer(reader))[0] == 200
-            await until(lambda: not plane.connections, "all of them to be gone", 20)
+            await until(lambda: not plane.connections, "all of them to be gone")
         finally:
             for _, dripping in slow:
                 dripping.close()
@@ -249,7 +252,7 @@ async def _dripping(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 async def _end_of(reader: asyncio.StreamReader) -> bytes:
     """Return the first line of what came before the end."""
-    return (await asyncio.wait_for(reader.read(), 15)).partition(b"\r\n")[0]
+    return (await asyncio.wait_for(reader.read(), PATIENCE_S)).partition(b"\r\n")[0]
 
 
 async def test_the_deadlines_of_a_worker_are_those_of_its_config(tmp_path: Path) -> None:
@@ -263,7 +266,7 @@ async def test_the_deadlines_of_a_worker_are_those_of_its_config(tmp_path: Path)
             with closing(writer):
                 writer.write(sent)
                 assert (await read_answer(reader))[0] == status
-                assert await asyncio.wait_for(reader.read(), 20) == b""
+                assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
         whole = request_bytes(b"POST", b"/", b"x", b"")
         await asyncio.gather(ends(HALF_HEAD, 408), ends(HALF_BODY, 408), ends(whole, 200))
@@ -277,12 +280,12 @@ async def test_the_cap_of_a_worker_is_that_of_its_config(tmp_path: Path) -> None
         with closing(writer):
             await until(lambda: plane.connections, "the one that there may be")
             assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-            assert await asyncio.wait_for(reader.read(), 20) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
 
 
 async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: Path) -> None:
     """A flood of half heads shuts nobody out; the oldest of them are dropped."""
-    deadlines = replace(SHORT, head_s=60.0, max_connections=20)
+    deadlines = replace(SHORT, head_s=600.0, max_connections=20)
     async with quick_plane(tmp_path, Upstream(echo), deadlines) as plane:
         slow = [await plane.connect() for _ in range(20)]
         try:
@@ -290,7 +293,7 @@ async def test_above_the_cap_those_that_keep_nobody_waiting_make_room(tmp_path: 
                 writer.write(HALF_HEAD)
             for _ in range(5):
                 assert (await plane.request(b"POST", b"/", body=b"x"))[0] == 200
-            assert await asyncio.wait_for(slow[0][0].read(), 20) == b""
+            assert await asyncio.wait_for(slow[0][0].read(), PATIENCE_S) == b""
             assert plane.worker.clients.statistics().dropped >= 1
         finally:
             for _, writer in slow:
@@ -359,7 +362,7 @@ def test_an_endless_head_costs_no_memory(tmp_path: Path, start: bytes, filler: b
 
 def _pour(address: tuple[str, int], start: bytes, filler: bytes, size: int) -> bytes:
     """Send `start` and `size` bytes of filler, as far as they are taken; return what came back."""
-    with socket.create_connection(address, timeout=20) as sock, suppress(OSError):
+    with socket.create_connection(address, timeout=PATIENCE_S) as sock, suppress(OSError):
         sock.sendall(start)
         sent = 0
         while sent < size:
@@ -454,11 +457,11 @@ class _Watched(_Client):
 async def test_a_crowd_is_looked_at_a_few_at_a_time() -> None:
     """All in one go, or fifty, would hold up a user's request; yet none is left out."""
     looks: list[_Watched | None] = []
-    clients = Clients(replace(SHORT, sweep_s=0.5, head_s=60.0, max_connections=1000))
+    clients = Clients(replace(SHORT, sweep_s=0.5, head_s=600.0, max_connections=1000))
     crowd = [_Watched(looks) for _ in range(500)]
     for client in crowd:
         clients.opened(client)
-    await until(lambda: len(set(looks)) == 500 + 1, "all to be looked at", 20)
+    await until(lambda: len(set(looks)) == 500 + 1, "all to be looked at")
     turns = "".join("." if look is None else "x" for look in looks).split(".")
     assert max(map(len, turns)) == 4
     for client in crowd:

@@ -16,8 +16,6 @@ from tests.hostile.rows import REQUESTS, Row, extra_rows, require_shared, shared
 from tests.hostile.stage import Seen, Stage, play_all, raw_upstream
 from tests.support.dataplane import Options, dataplane, read_answer
 
-pytestmark = pytest.mark.timeout(180)
-
 SHARED_ROWS = shared_rows(*REQUESTS)
 ROWS = [*SHARED_ROWS, *extra_rows("request")]
 

@@ -25,7 +25,7 @@ from tests.hostile.stage import SHORT, Stage, stage
 from tests.hostile.streams import damaged_requests
 from tests.support.dataplane import until
 
-LONG = replace(SHORT, head_s=60.0, body_idle_s=60.0, keep_alive_s=60.0)
+LONG = replace(SHORT, head_s=600.0, body_idle_s=600.0, keep_alive_s=600.0)
 #: (answers as far as they matter, requests that went upstream whole)
 Outcome = tuple[list[tuple[str, bytes]], list[tuple[bytes, bytes, bytes]]]
 

@@ -22,7 +22,7 @@ from proxy.state.control_page import ControlPage, Part, for_config, open_page, u
 from proxy.state.kill import Scope, kill
 from proxy.state.page_file import PAGE_BYTES
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 from tests.support.resolved_config import small_config, write_config
 
 LAUNCHER = Path(__file__).with_name("stub_launcher.py")
@@ -65,7 +65,7 @@ class Running:
 
     def wait(self) -> tuple[int, list[dict[str, Any]]]:
         """Return the exit code and the log once the launcher has ended."""
-        _, log = self.process.communicate(timeout=20)
+        _, log = self.process.communicate(timeout=PATIENCE_S)
         return self.process.returncode, [json.loads(line) for line in log.splitlines()]
 
 
@@ -73,7 +73,7 @@ class Running:
 def config(tmp_path: Path) -> Config:
     """Two workers, and so long a shutdown that nobody who stops by itself is too slow for it."""
     config = small_config(tmp_path / "state", workers=2)
-    return replace(config, limits=replace(config.limits, shutdown_s=60.0))
+    return replace(config, limits=replace(config.limits, shutdown_s=600.0))
 
 
 @contextmanager
@@ -90,7 +90,7 @@ def launched(config: Config, **environment: str) -> Iterator[Running]:
     )
     running = Running(process, Path(config.state_dir))
     try:
-        wait_for(lambda: running.runtime.get("processes") or process.poll(), "the launcher", 20)
+        wait_for(lambda: running.runtime.get("processes") or process.poll(), "the launcher")
         yield running
     finally:
         left = [pid for entry in running.runtime.get("processes", []) if (pid := entry["pid"])]
@@ -108,7 +108,7 @@ def launched(config: Config, **environment: str) -> Iterator[Running]:
 def wait_for_all(running: Running) -> None:
     """Return when every child is up."""
     names = ("worker 0", "worker 1", "recorder 0", "control")
-    wait_for(lambda: all(map(running.is_up, names)), "all", 20)
+    wait_for(lambda: all(map(running.is_up, names)), "all")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_it_starts_every_process_and_says_where_it_listens(running: Running) -> 
     runtime = running.runtime
     for key in ("listen", "admin"):
         host, port = runtime[key].rsplit(":", 1)
-        socket.create_connection((host, int(port)), timeout=2).close()
+        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
     assert runtime["pid"] == running.process.pid
     assert [p["name"] for p in runtime["processes"]] == [
         "worker 0", "worker 1", "control", "recorder 0",
@@ -170,7 +170,7 @@ def test_a_killed_process_is_started_again_at_once(running: Running, name: str) 
 def test_a_process_that_always_crashes_is_tried_again_ever_later(config: Config) -> None:
     """0.1, 0.2, 0.4 s …: and the others run on."""
     with launched(config, STUB_CRASH="recorder") as running:
-        wait_for(lambda: running.runtime["processes"][-1]["restarts"] >= 3, "three restarts", 20)
+        wait_for(lambda: running.runtime["processes"][-1]["restarts"] >= 3, "three restarts")
         assert running.runtime["processes"][-1]["last_end"] == "exit 3"
         code, log = running.stop()
     waits = [e["restart_in_s"] for e in log if e["event"] == "process_died"]
@@ -228,7 +228,7 @@ def test_only_one_launcher_runs_on_a_state_dir(running: Running, config: Config)
     """The second one says who has it, and disturbs nothing."""
     second = subprocess.run(
         [sys.executable, str(LAUNCHER), str(write_config(config))],
-        capture_output=True, text=True, timeout=10, check=False,
+        capture_output=True, text=True, timeout=START_PATIENCE_S, check=False,
     )  # fmt: skip
     assert second.returncode == 1
     assert f"process {running.process.pid}" in second.stderr
@@ -243,7 +243,7 @@ def test_a_taken_port_is_a_clear_error(config: Config) -> None:
         busy = replace(config, listen=Address("127.0.0.1", port))
         result = subprocess.run(
             [sys.executable, str(LAUNCHER), str(write_config(busy))],
-            capture_output=True, text=True, timeout=10, check=False,
+            capture_output=True, text=True, timeout=START_PATIENCE_S, check=False,
         )  # fmt: skip
     assert result.returncode == 1
     assert f"127.0.0.1:{port} (`listen` in the config)" in result.stderr
@@ -251,7 +251,6 @@ def test_a_taken_port_is_a_clear_error(config: Config) -> None:
     assert not list(Path(config.state_dir).glob("alive*"))
 
 
-@pytest.mark.timeout(90)
 def test_a_worker_whose_heartbeat_stands_still_is_replaced(config: Config) -> None:
     """After ten looks; SIGKILL, because a stopped process hears nothing else. The other is left alone."""
     with launched(config, STUB_BEATS="yes") as running:
@@ -259,7 +258,7 @@ def test_a_worker_whose_heartbeat_stands_still_is_replaced(config: Config) -> No
         before = {name: running.pid(name) for name in ("worker 0", "worker 1")}
         began_s = monotonic_s()
         os.kill(before["worker 0"], signal.SIGSTOP)
-        wait_for(lambda: running.pid("worker 0") not in (0, before["worker 0"]), "it to go", 40)
+        wait_for(lambda: running.pid("worker 0") not in (0, before["worker 0"]), "it to go")
         assert monotonic_s() - began_s > 8
         assert running.pid("worker 1") == before["worker 1"]
         _, log = running.stop()
@@ -407,5 +406,5 @@ def test_a_file_that_is_no_resolved_config_is_refused(tmp_path: Path) -> None:
 def _module(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "proxy.launcher", *arguments],
-        capture_output=True, text=True, timeout=10, check=False,
+        capture_output=True, text=True, timeout=START_PATIENCE_S, check=False,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.pairs.dialects import Dialect, statement
 from proxy.pairs.record import FIELDS, Kind
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.records import pair, write_pairs
 
 #: Written by hand, so that a wrong entry in the product's table is seen.
@@ -74,7 +75,7 @@ def test_clickhouse_takes_the_table_and_the_records(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)],
-        capture_output=True, text=True, check=True, timeout=25,
+        capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     head, _, rows = done.stdout.partition("\n}\n")
     columns = {column["name"]: column["type"] for column in orjson.loads(head + "}")["data"]}

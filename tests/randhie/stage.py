@@ -22,6 +22,7 @@ from proxy.demo.client import Connection
 from proxy.demo.processes import Child, python, start, wait_url
 from proxy.telemetry import monotonic_s
 from tests.randhie.models import CANDIDATES, COLUMNS, PRIMARY, QUESTIONS, ROWS, people, train
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.instance import Instance, running, understudy
 from tests.support.ledgers import wait_balanced
 
@@ -90,7 +91,7 @@ def model_servers(folder: Path) -> Iterator[dict[str, Child]]:
             servers[role] = start(role, command, folder / f"{role}.log", root)
             stack.callback(servers[role].stop)
         for child in servers.values():
-            wait_url(child)
+            wait_url(child, START_PATIENCE_S)
         yield servers
 
 
@@ -179,7 +180,7 @@ def report(recorded: Recorded, html: Path) -> str:
 
 def _patience_s(recorded: Recorded) -> float:
     """Return how long a command may take that reads the whole topic, on a busy machine."""
-    return 30.0 + recorded.requests / 100
+    return START_PATIENCE_S + recorded.requests / 100
 
 
 async def _ask(instance: Instance, plan: Plan) -> int:
@@ -227,7 +228,7 @@ def _tell_labels(folder: Path, instance: Instance, plan: Plan) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def _done(*words: str, cwd: Path, timeout_s: float = 30.0) -> str:
+def _done(*words: str, cwd: Path, timeout_s: float = START_PATIENCE_S) -> str:
     done = understudy(*words, cwd=cwd, timeout_s=timeout_s)
     assert done.returncode == 0, done.stderr
     return done.stdout

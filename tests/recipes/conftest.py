@@ -11,7 +11,7 @@ import pytest
 
 from tests.recipes.model import candidate, model, noisy_primary
 from tests.recipes.recorded import Recorded, Topic
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running, understudy
 from tests.support.kafka_topics import consume, create_topic
 from tests.support.pair_log import wait_pairs
@@ -43,7 +43,7 @@ def _config(primary: str, candidate_url: str, **more: Any) -> dict[str, Any]:
 
 def _ask(base_url: str) -> None:
     """Ask about every number on both routes, each for a user of its own."""
-    with httpx.Client(trust_env=False, timeout=10) as client:
+    with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
         for route in ("score", "rank"):
             for x in range(REQUESTS):
                 answer = client.post(

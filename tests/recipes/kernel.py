@@ -36,8 +36,8 @@ def run(folder: Path, source: str = "state", last: str = "") -> list[Any]:
     path.write_text(json.dumps(notebook))
     done = subprocess.run(
         [sys.executable, "-c", "from nbclient.cli import main; main()", "--inplace",
-         "--timeout=60", str(path)],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
+         "--timeout=120", str(path)],
+        cwd=folder, capture_output=True, text=True, check=False, timeout=200,
         # A figure is drawn without a screen; nothing of this machine's own settings is read.
         env={**os.environ, "IPYTHONDIR": str(folder / "ipython"), "MPLCONFIGDIR": str(folder / "mpl"),
              "JUPYTER_PREFER_ENV_PATH": "1"},

@@ -17,6 +17,7 @@ import pytest
 from tests.recipes import expected
 from tests.recipes.recorded import Recorded
 from tests.recipes.texts import RECIPES, questions, readme_block
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.instance import understudy
 
 LOG, PARQUET = "state/pairs/*.ndjson.zst", "pairs.parquet"
@@ -138,7 +139,7 @@ def test_the_polars_recipe_runs_as_its_head_says(recorded: Recorded) -> None:
     """As a command, with each question and its answer."""
     done = subprocess.run(
         [sys.executable, str(RECIPES / "questions.polars.py"), PARQUET, "labels.ndjson"],
-        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=25,
+        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert done.stderr == ""
     assert done.stdout.count("?") >= 7
@@ -149,7 +150,7 @@ def test_the_readmes_snippet_for_polars_runs(recorded: Recorded) -> None:
     """The agreement of each candidate, straight from the log."""
     done = subprocess.run(
         [sys.executable, "-c", readme_block("python", "import polars")],
-        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=25,
+        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert "score" in done.stdout
 
@@ -171,7 +172,7 @@ def test_clickhouse_answers_its_questions(recorded: Recorded) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script], input=orjson.dumps(statements), cwd=recorded.folder,
-        capture_output=True, check=False, timeout=25,
+        capture_output=True, check=False, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     hours, latency, errors, weighted = map(orjson.loads, done.stdout.splitlines()[3:])

@@ -15,8 +15,9 @@ from proxy import analysis
 from tests.recipes.kernel import NAME, code_cells, run, shown
 from tests.recipes.recorded import Record, Recorded
 from tests.recipes.texts import RECIPES, readme_block
+from tests.support.deadline import START_PATIENCE_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.slow
 
 
 def row_of(table: str, name: str) -> list[str]:
@@ -92,6 +93,6 @@ def test_the_readmes_snippet_for_python_runs(recorded: Recorded) -> None:
     """As it stands."""
     done = subprocess.run(
         [sys.executable, "-c", readme_block("python", "from proxy import analysis")],
-        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=25,
+        cwd=recorded.folder, capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     assert "score/v2" in done.stdout

@@ -14,6 +14,7 @@ import pytest
 from tests.recipes.kernel import run, shown
 from tests.recipes.recorded import Recorded, Topic
 from tests.recipes.texts import RECIPES, readme_block
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.instance import understudy
 from tests.support.spark import run_spark
 
@@ -103,7 +104,7 @@ def test_kcat_reads_the_topic(topic: Topic) -> None:
     """The README's pipeline, word for word but for the address and the topic's name."""
     text = _pipeline("kcat").replace(BOOTSTRAP, topic.bootstrap).replace(NAME, topic.name)
     done = subprocess.run(
-        ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=20
+        ["bash", "-c", text], capture_output=True, text=True, check=True, timeout=START_PATIENCE_S
     )
     # jq writes 2.0 as 2, so the rows are compared as values and not as text.
     found = Counter(tuple(orjson.loads(line)) for line in done.stdout.splitlines())
@@ -115,7 +116,7 @@ def test_zstdcat_reads_the_log(recorded: Recorded) -> None:
     """The README's pipeline, word for word."""
     done = subprocess.run(
         ["bash", "-c", _pipeline("zstdcat")], cwd=recorded.folder,
-        capture_output=True, text=True, check=True, timeout=20,
+        capture_output=True, text=True, check=True, timeout=START_PATIENCE_S,
     )  # fmt: skip
     found = [orjson.loads(line)["request_id"] for line in done.stdout.splitlines()]
     wanted = [each["request_id"] for each in recorded.records if each["equal"] is False]

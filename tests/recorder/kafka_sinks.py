@@ -10,6 +10,7 @@ from dataclasses import replace
 from proxy.config.resolved import Kafka
 from proxy.recorder.kafka import Deadlines, KafkaSink
 from proxy.recorder.sink import Pair, SinkState
+from tests.support.deadline import PATIENCE_S
 
 #: Short enough to see a frozen broker within a test.
 SHORT = Deadlines(
@@ -17,7 +18,7 @@ SHORT = Deadlines(
     backoff_limit_s=0.5,
 )  # fmt: skip
 #: Nothing of a healthy broker takes so long, whatever else the machine does.
-PATIENT = replace(SHORT, deliver_s=15, request_s=15, slow_s=15)
+PATIENT = replace(SHORT, deliver_s=120, request_s=120, slow_s=120)
 
 
 @asynccontextmanager
@@ -32,20 +33,20 @@ async def opened(
     try:
         yield sink
     finally:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await sink.close()
 
 
 async def until(sink: KafkaSink, *states: SinkState) -> None:
     """Return when the sink is in one of `states`."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while sink.status.state not in states:  # noqa: ASYNC110 - a state is no event
             await asyncio.sleep(0.02)
 
 
 async def until_ok(sink: KafkaSink, pair: Pair) -> None:
     """Write a pair again and again, and return when nothing is wrong any more."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE_S):
         while sink.status.state is not SinkState.OK:
             await sink.write([pair])
 

@@ -17,7 +17,7 @@ import zstandard
 from proxy.config.resolved import Config, Kafka, digest
 from proxy.journal.writer import JournalWriter
 from proxy.recorder.sink import Pair
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.journal_lines import line
 from tests.support.resolved_config import small_config, write_config
 
@@ -90,7 +90,7 @@ def recorder(config: Config, index: int = 0) -> Iterator[subprocess.Popen[bytes]
 def stop(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     """Ask a recorder to stop; return its exit code and what it wrote on stderr."""
     process.terminate()
-    _, errors = process.communicate(timeout=15)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     return process.returncode, errors
 
 
@@ -104,7 +104,9 @@ def statistics(config: Config, index: int = 0) -> dict[str, Any]:
     return found
 
 
-def wait_for_acknowledged(config: Config, count: int, timeout_s: float = 15) -> dict[str, Any]:
+def wait_for_acknowledged(
+    config: Config, count: int, timeout_s: float = PATIENCE_S
+) -> dict[str, Any]:
     """Return the statistics once `count` pairs are acknowledged."""
 
     def acknowledged() -> dict[str, Any]:

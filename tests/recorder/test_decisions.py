@@ -20,7 +20,7 @@ from proxy.state import decision_files, decisions
 from proxy.state.decision_files import old_files, shipped
 from proxy.state.decision_record import Decision, json_schema
 from tests.recorder.support import config_for, recorder, stop
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.kafka import Broker
 from tests.support.kafka_topics import consume, create_topic
 from tests.support.resolved_config import write_config
@@ -37,7 +37,7 @@ def decide(state_dir: Path, numbers: range) -> None:
         )
 
 
-def wait_for_shipped(config: Config, seq: int, timeout_s: float = 30) -> dict[str, Any]:
+def wait_for_shipped(config: Config, seq: int, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Return the durable accounts once all decisions up to a number are done."""
     state_dir = Path(config.state_dir)
     done = lambda: shipped(state_dir) if shipped(state_dir).get("seq", 0) >= seq else {}  # noqa: E731
@@ -99,7 +99,7 @@ def test_a_reader_misses_nothing_while_files_are_set_aside(
             assert batch.lost == {}
             seen += len(batch.messages)
     finally:
-        writer.join(20)
+        writer.join(PATIENCE_S)
     assert seen == 400
 
 
@@ -163,17 +163,17 @@ def test_kafka_away_and_back_costs_no_decision(
     config = config_for(tmp_path, kafka=Kafka((own_broker.bootstrap,), prefix, {}))
     decide(tmp_path, range(1, 101))
     with recorder(config) as process:
-        wait_for(lambda: said(config).get("state") == "topic_missing", "its word", 30)
+        wait_for(lambda: said(config).get("state") == "topic_missing", "its word")
         assert shipped(tmp_path) == {}
         process.kill()
     count = 100
     with recorder(config) as process:
         create_topic(own_broker.bootstrap, f"{prefix}.decisions.v1", partitions=1)
-        wait_for_shipped(config, count, 40)
+        wait_for_shipped(config, count)
         if os.environ.get("UNDERSTUDY_CHAOS_S"):  # restarting the broker takes half a minute
             own_broker.kill()
             decide(tmp_path, range(101, 201))
-            wait_for(lambda: said(config)["state"] != "ok", "trouble", 40)
+            wait_for(lambda: said(config)["state"] != "ok", "trouble")
             own_broker.start()
             count = 200
             wait_for_shipped(config, count, 90)

@@ -23,6 +23,7 @@ from proxy.recorder.loop import Recorder
 from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
 from proxy.telemetry import wall_ns
 from tests.recorder.support import config_for, journal_lines
+from tests.support.deadline import PATIENCE_S
 from tests.support.journal_lines import leg, line
 
 RAMP = Ramp(
@@ -120,7 +121,7 @@ def _published(config: Config) -> dict[str, Any]:
 async def _run(config: Config, sink: FaultySink, pairs: int) -> None:
     """Run a recorder until `pairs` are counted, or it dies."""
     stop = asyncio.Event()
-    async with asyncio.timeout(25):
+    async with asyncio.timeout(PATIENCE_S):
         with suppress(BaseExceptionGroup):
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(Recorder(config, 0, sink).run(stop))

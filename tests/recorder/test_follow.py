@@ -14,6 +14,7 @@ from proxy.recorder.follow import next_config
 from proxy.state.control_page import ControlState, for_config, open_page, update
 from proxy.state.running_config import read_state
 from tests.support.dataplane import until
+from tests.support.deadline import PATIENCE_S
 from tests.support.resolved_config import small_config, write_config
 
 
@@ -55,5 +56,5 @@ async def test_only_another_sink_concerns_the_recorder(
     page.write_bytes(whole)
     kafka = Kafka(("k:1",), "shadow", {})
     _put(replace(config, version="b", record=replace(config.record, kafka=kafka)))
-    found = await asyncio.wait_for(task, 20)
+    found = await asyncio.wait_for(task, PATIENCE_S)
     assert found.version == "b"

@@ -26,7 +26,7 @@ from tests.recorder.support import (
     wait_for_acknowledged,
 )
 from tests.support.dataplane import until as wait_until
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.kafka import Broker
 from tests.support.kafka_topics import consume, create_topic
 
@@ -117,7 +117,7 @@ async def test_a_frozen_broker_is_told_apart_and_outlived(own_broker: Broker, pr
             assert not writing.done()
         finally:
             own_broker.thaw()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await writing == Delivery(900)
         # The thawed broker may take its time for the first ones.
         await until_ok(sink, pair(0))
@@ -155,7 +155,7 @@ async def test_a_pair_that_no_broker_takes_is_dropped_and_counted(
     huge = pair(500)._replace(value=os.urandom(1_500_000))
     pairs = [*(pair(number, 2_000) for number in range(100)), huge, pair(501)]
     async with opened(own_broker.bootstrap, prefix) as sink:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             assert await sink.write(pairs) == Delivery(101, {Drop.TOO_LARGE: 1})
         assert await sink.write([pair(502)]) == Delivery(1)
         assert sink.statistics()["batch_bytes"] == BATCH_BYTES, (
@@ -175,7 +175,7 @@ async def test_a_topic_of_small_messages_gets_small_batches(
     topic = f"{prefix}.pairs.v1"
     create_topic(own_broker.bootstrap, topic, 1, {"max.message.bytes": "150000"})
     pairs = [pair(n)._replace(value=os.urandom(2_000)) for n in range(300)]
-    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(20):
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(PATIENCE_S):
         assert await sink.write(pairs) == Delivery(300)
         built = sink.statistics()["clients"]
         assert await sink.write(pairs[:150]) == Delivery(150)
@@ -193,7 +193,7 @@ async def test_a_pair_that_the_topic_refuses_does_not_block_the_rest(
     now_ms = wall_ns() // 1_000_000
     fresh = [pair(number)._replace(ts_ms=now_ms) for number in range(40)]
     pairs = [*fresh[:20], pair(100), *fresh[20:]]
-    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(20):
+    async with opened(own_broker.bootstrap, prefix) as sink, asyncio.timeout(PATIENCE_S):
         assert await sink.write(pairs) == Delivery(40, {Drop.REFUSED: 1})
         assert sink.status.state is SinkState.OK
     messages = consume(own_broker.bootstrap, topic, 40)

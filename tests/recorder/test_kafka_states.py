@@ -14,6 +14,7 @@ from proxy.recorder.sink import Delivery, SinkState
 from tests.recorder.kafka_sinks import PATIENT, SHORT, opened, until, until_ok
 from tests.recorder.support import pair
 from tests.support.authority import Authority
+from tests.support.deadline import PATIENCE_S
 from tests.support.kafka import Broker
 from tests.support.kafka_security import PASSWORD, allow, sasl
 from tests.support.kafka_topics import create_topic
@@ -50,7 +51,7 @@ async def test_who_one_is_and_what_one_may_are_told_apart(
         assert f"--topic {topic}" in remedy
         assert PASSWORD not in message + remedy
         allow(own_broker, topic, "WRITE", "DESCRIBE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             assert await sink.write([pair(1)]) == Delivery(1)
         assert sink.status.state is SinkState.OK
 
@@ -155,7 +156,7 @@ async def test_a_quota_is_named(own_broker: Broker, prefix: str) -> None:
         "kafka.admin.ConfigCommand", *limit, "--entity-type", "clients", "--entity-name", prefix
     )
     async with opened(own_broker.bootstrap, prefix, {"client.id": prefix}) as sink:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             noise = [pair(n)._replace(value=os.urandom(200)) for n in range(300)]
             assert await sink.write(noise) == Delivery(300)
         assert sink.status.state is SinkState.THROTTLED

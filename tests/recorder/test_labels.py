@@ -20,7 +20,7 @@ from proxy.journal.label_journal import LabelJournal, label_journal
 from proxy.journal.segments import load_shipped
 from proxy.pairs.label import read_line
 from tests.recorder.support import config_for, journal, recorder, stop, wait_for_acknowledged
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.kafka import Broker
 from tests.support.kafka_topics import consume, create_topic
 
@@ -44,7 +44,7 @@ def said(config: Config) -> dict[str, Any]:
     return found
 
 
-def wait_for_labels(config: Config, count: int, timeout_s: float = 20) -> dict[str, Any]:
+def wait_for_labels(config: Config, count: int, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Return what was said once `count` labels are acknowledged."""
     return wait_for(
         lambda: said(config) if said(config).get("acknowledged", 0) >= count else {},
@@ -191,19 +191,19 @@ def test_a_dead_broker_costs_no_label_and_holds_up_nobody(
     take(config, range(100))
     journal(config, range(100))
     with recorder(config) as process:
-        assert wait_for_acknowledged(config, 100, 30)["state"] == "ok"
-        wait_for(lambda: said(config).get("state") == "topic_missing", "its word", 30)
+        assert wait_for_acknowledged(config, 100)["state"] == "ok"
+        wait_for(lambda: said(config).get("state") == "topic_missing", "its word")
         assert load_shipped(label_journal(Path(config.state_dir))).position.offset == 0
         create_topic(found.bootstrap, f"{prefix}.labels.v1")
-        wait_for_labels(config, 100, 30)
+        wait_for_labels(config, 100)
         count = 100
         if os.environ.get("UNDERSTUDY_CHAOS_S"):  # restarting the broker takes half a minute
             found.kill()
             take(config, range(100, 200))
-            wait_for(lambda: said(config)["backlog_bytes"] > 0, "a backlog", 30)
+            wait_for(lambda: said(config)["backlog_bytes"] > 0, "a backlog")
             found.start()
             count = 200
-            wait_for_labels(config, count, 60)
+            wait_for_labels(config, count)
         assert stop(process)[0] == 0
     labels = consume(found.bootstrap, f"{prefix}.labels.v1", count)
     assert {value(m)["label"] for m in labels} == set(range(count))

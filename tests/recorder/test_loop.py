@@ -19,6 +19,7 @@ from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.loop import Recorder
 from proxy.recorder.sink import Delivery, Pair, SinkState, SinkStatus
 from tests.recorder.support import config_for, journal, statistics
+from tests.support.deadline import PATIENCE_S
 
 
 class SlowSink:
@@ -56,7 +57,7 @@ class SlowSink:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return when it holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - a state is no event
             await asyncio.sleep(0.01)
 

@@ -13,6 +13,7 @@ from proxy.recorder.priority import Punctuality, Stopwatch
 from proxy.recorder.sink import SinkState, SinkStatus
 from proxy.recorder.starvation import Took
 from proxy.telemetry import queued_s
+from tests.support.deadline import START_PATIENCE_S
 
 _CHILD = """
 import os
@@ -27,7 +28,11 @@ print(os.nice(0) - before, os.sched_getscheduler(0) == os.SCHED_BATCH)
 def test_it_is_nicer_and_interrupts_nobody() -> None:
     """In a process of its own: a priority that was given up does not come back."""
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD], capture_output=True, text=True, check=True, timeout=20
+        [sys.executable, "-c", _CHILD],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_PATIENCE_S,
     )
     assert done.stdout.split() == ["7", "True"]
 
@@ -53,7 +58,11 @@ print(took.is_starved)
 def test_whoever_gets_no_processor_knows_it() -> None:
     """Beside a process that wants the same core."""
     done = subprocess.run(
-        [sys.executable, "-c", _STARVED], capture_output=True, text=True, check=True, timeout=40
+        [sys.executable, "-c", _STARVED],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=START_PATIENCE_S,
     )
     assert done.stdout.split() == ["True"]
 

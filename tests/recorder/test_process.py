@@ -24,7 +24,7 @@ from tests.recorder.support import (
     stop,
     wait_for_acknowledged,
 )
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 
 def seqs(records: list[dict[str, object]]) -> list[object]:
@@ -152,7 +152,7 @@ def test_options_that_make_no_sense_are_told_and_exit_1(tmp_path: Path) -> None:
     """On stderr, and in the statistics for `status`."""
     config = config_for(tmp_path, kafka=Kafka(("127.0.0.1:1",), "shadow", {"acks": "0"}))
     with recorder(config) as process:
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
     told = json.loads(errors)  # one line, no traceback
     assert (told["process"], told["level"], told["event"]) == (

@@ -21,7 +21,7 @@ from tests.recorder.support import (
 )
 from tests.support.collector import attributes, collector
 from tests.support.dataplane import dataplane
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.journal_lines import line
 from tests.support.upstreams import Upstream, echo, unused_port
 
@@ -71,7 +71,7 @@ async def test_spans_join_what_the_backends_were_told(tmp_path: Path) -> None:
         expansion = Expansion()
         PairMaker(config, export).expand(lines, expansion)
         assert len(expansion.pairs) == 2
-        wait_for(lambda: export.statistics()[0] == 3, "three spans", 20)
+        wait_for(lambda: export.statistics()[0] == 3, "three spans")
         export.close()
     assert found.paths == {"/v1/traces"}
     assert found.headers["x-api-key"] == "hunter2"
@@ -98,7 +98,7 @@ def test_a_recorder_exports_a_share_of_what_nobody_sampled(tmp_path: Path) -> No
         journal_lines(config, [orjson.dumps(each) for each in lines])
         with recorder(config) as process:
             wait_for_acknowledged(config, 5)
-            wait_for(lambda: statistics(config)["exported_spans"] == 15, "the spans", 20)
+            wait_for(lambda: statistics(config)["exported_spans"] == 15, "the spans")
             code, errors = stop(process)
     assert (code, errors) == (0, b"")
     assert len(found.spans) == 15
@@ -119,7 +119,7 @@ def test_a_collector_in_trouble_costs_spans_and_nothing_else(tmp_path: Path, tro
             shipped = wait_for_acknowledged(config, count)
             assert shipped["state"] == "ok"
             if trouble != "hung":  # a refused batch is given up at once, one of a hung one in 10 s
-                wait_for(lambda: statistics(config)["dropped_spans"], "drops", 20)
+                wait_for(lambda: statistics(config)["dropped_spans"], "drops")
             code, errors = stop(process)
         assert (code, errors) == (0, b"")  # no word of the headers, or of each retry
         left = statistics(config)
@@ -136,7 +136,7 @@ def test_without_the_extra_the_recorder_says_what_to_install(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     config = exporting(config_for(tmp_path / "state"), "http://127.0.0.1:1")
     with recorder(config) as process:
-        _, errors = process.communicate(timeout=15)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert b"pip install 'understudy[otel]'" in errors
     assert b"hunter2" not in errors

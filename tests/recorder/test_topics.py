@@ -15,7 +15,7 @@ from proxy.doctor.findings import Level
 from proxy.doctor.kafka import kafka_findings
 from proxy.kafka.cluster import Access, ClusterError, connect
 from proxy.recorder.topics import Asked, Fate, Outcome, make_topics, topics
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.kafka import Broker
 from tests.support.kafka_security import sasl
 
@@ -51,7 +51,7 @@ def settings(bootstrap: str, topic: str) -> dict[str, str]:
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     admin = AdminClient({"bootstrap.servers": bootstrap})
     (future,) = admin.describe_configs([resource]).values()
-    return {name: entry.value for name, entry in future.result(20).items()}
+    return {name: entry.value for name, entry in future.result(PATIENCE_S).items()}
 
 
 def watermarks(consumer: Consumer, topic: str) -> tuple[int, int] | None:
@@ -89,7 +89,7 @@ async def test_what_exists_is_never_changed_and_what_differs_is_said(
     admin = AdminClient({"bootstrap.servers": bootstrap})
     fresh = [NewTopic(f"{prefix}.pairs.v1", 2, 1), NewTopic(f"{prefix}.state.v1", 1, 1)]
     for future in admin.create_topics(fresh).values():
-        future.result(20)
+        future.result(PATIENCE_S)
     found = await make(bootstrap, prefix, Asked())
     assert found["pairs.v1"].fate is Fate.EXISTS
     assert found["labels.v1"].fate is Fate.CREATED

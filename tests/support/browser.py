@@ -15,12 +15,9 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-#: Cold, on a busy machine.
-START_S = 20
-ANSWER_S = 10
 
 
 def find_browser() -> str | None:
@@ -75,7 +72,7 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
 
     def _receive(self) -> dict[str, Any]:
-        message: dict[str, Any] = json.loads(self._socket.recv(timeout=ANSWER_S))
+        message: dict[str, Any] = json.loads(self._socket.recv(timeout=PATIENCE_S))
         method, parameters = message.get("method", ""), message.get("params", {})
         if method == "Page.lifecycleEvent" and parameters["name"] == "load":
             self._loaded.add(parameters["loaderId"])
@@ -101,15 +98,17 @@ def browser(path: str, folder: Path) -> Iterator[Browser]:
         start_new_session=True,
     )
     try:
-        port = wait_for(lambda: _port(folder), "the browser's port", START_S)
+        port = wait_for(lambda: _port(folder), "the browser's port", START_PATIENCE_S)
         listed = f"http://127.0.0.1:{port}/json/list"
-        pages = wait_for(lambda: _pages(listed), "an open page", START_S)
-        with connect(pages[0], max_size=None) as socket:
+        pages = wait_for(lambda: _pages(listed), "an open page", START_PATIENCE_S)
+        with connect(
+            pages[0], max_size=None, open_timeout=PATIENCE_S, ping_timeout=PATIENCE_S
+        ) as socket:
             yield Browser(socket)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(ANSWER_S)
+        process.wait(PATIENCE_S)
 
 
 def _port(folder: Path) -> str:
@@ -119,5 +118,5 @@ def _port(folder: Path) -> str:
 
 
 def _pages(listed: str) -> list[str]:
-    found = httpx.get(listed, timeout=ANSWER_S).json()
+    found = httpx.get(listed, timeout=PATIENCE_S).json()
     return [page["webSocketDebuggerUrl"] for page in found if page["type"] == "page"]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from proxy.telemetry import monotonic_s
 from tests.support.chaos_backend import expected_answer
 from tests.support.dataplane import read_answer
+from tests.support.deadline import PATIENCE_S
 
 #: What a visit is like, and how often of a hundred.
 WEIGHTS = {
@@ -182,7 +183,7 @@ class ChaosClients:
         await self._trickle(writer, data[: chance.randint(1, len(data))])
         await asyncio.sleep(chance.random() * 0.02)
         if chance.random() < 0.5:
-            await asyncio.wait_for(reader.read(chance.randint(1, 5000)), 20)
+            await asyncio.wait_for(reader.read(chance.randint(1, 5000)), PATIENCE_S)
         if chance.random() < 0.5:
             writer.transport.abort()
 
@@ -199,8 +200,8 @@ class ChaosClients:
     async def _http10(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request_id, body = self._id(), self._body()
         writer.write(self._request(request_id, body, version=b"1.0"))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
-        rest = await asyncio.wait_for(reader.read(), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+        rest = await asyncio.wait_for(reader.read(), PATIENCE_S)
         wanted = [expected_answer(name, request_id, body) for name in self._names]
         length = [line for line in head.split(b"\r\n") if line.startswith(b"content-length: ")]
         is_whole = not length or int(length[0][16:]) == len(rest)
@@ -227,22 +228,22 @@ class ChaosClients:
     async def _upgrades(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         extra = b"upgrade: websocket\r\nconnection: upgrade\r\n"
         writer.write(self._request(self._id(), None, method=b"GET", extra=extra))
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
         if head.startswith(b"HTTP/1.1 101"):
             for _ in range(self._chance.randint(0, 5)):
                 writer.write(b"ping")
-                if not await asyncio.wait_for(reader.read(100), 20):
+                if not await asyncio.wait_for(reader.read(100), PATIENCE_S):
                     return
 
     async def _invalid(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(self._chance.choice(INVALID))
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), PATIENCE_S)
 
     async def _stalls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Stop in the middle of a request until it is refused."""
         data = self._request(self._id(), self._body())
         writer.write(data[: self._chance.randint(1, len(data) - 1)])
-        await asyncio.wait_for(reader.read(), 20)
+        await asyncio.wait_for(reader.read(), PATIENCE_S)
 
     async def _reads_late(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Leave the answers unread for a while."""

@@ -19,6 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.support.deadline import PATIENCE_S
+
 
 @dataclass
 class Collector:
@@ -67,7 +69,7 @@ def collector() -> Iterator[Collector]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            found.goes_on.wait(20)
+            found.goes_on.wait(PATIENCE_S)
             if found.status == 200:
                 names = {name.lower(): value for name, value in self.headers.items()}
                 found.take(self.path, names, body)

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from tests.support.deadline import PATIENCE_S
+
 
 class CountingBackend:
     """Answers every request with its name.
@@ -129,7 +131,7 @@ class Load:
             thread.join()
 
     def _send(self, user: str) -> None:
-        with httpx.Client(trust_env=False, timeout=10) as client:
+        with httpx.Client(trust_env=False, timeout=PATIENCE_S) as client:
             number = 0
             while not self._stop.is_set():
                 number += 1

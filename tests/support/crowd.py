@@ -61,7 +61,7 @@ class Crowd:
     async def go_on(self, requests: int = 200) -> None:
         """Wait until so many more requests have been answered."""
         wanted = len(self.answers) + requests
-        await until(lambda: len(self.answers) >= wanted, f"{requests} more answers", 20)
+        await until(lambda: len(self.answers) >= wanted, f"{requests} more answers")
 
     async def user(self) -> None:
         """Ask over one connection after the other."""

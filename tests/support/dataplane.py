@@ -39,6 +39,7 @@ from proxy.dataplane.tls import Certificates
 from proxy.dataplane.worker import Worker
 from proxy.state.control_page import ControlState, for_config, open_page, update
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S
 from tests.support.resolved_config import small_config, write_config
 
 T = TypeVar("T")
@@ -52,7 +53,8 @@ class Options:
     mirror_bp: dict[str, int] = field(default_factory=dict)
     weight_bp: dict[str, int] = field(default_factory=dict)
     split: Split = field(default_factory=lambda: Split(SplitKind.HEADER, "x-user-id"))
-    timeout_s: float = 60.0
+    #: Longer than any test waits, so that no time-out of the product passes for what was to happen.
+    timeout_s: float = 600.0
     max_in_flight: int = 64
     primary_in_flight: int = 1024
     replicate_bp: int = 0
@@ -193,11 +195,17 @@ class Plane:
         finally:
             writer.close()
 
-    async def pairs(self, count: int, timeout_s: float = 20.0) -> list[dict[str, Any]]:
-        """Wait until at least `count` journal lines are on disk; return all."""
+    async def pairs(self, count: int, timeout_s: float = PATIENCE_S) -> list[dict[str, Any]]:
+        """Wait until at least `count` journal lines are on disk, and in the books; return all."""
         return await until(lambda: self._enough(count), f"{count} pairs", timeout_s)
 
+    def is_flushed(self) -> bool:
+        """Return whether every pair so far is written, and in the books."""
+        return not (self.worker.journal.buffered_pairs or self.worker.journaling.is_busy)
+
     def _enough(self, count: int) -> list[dict[str, Any]] | None:
+        if self.worker.journaling.is_busy:
+            return None
         lines = self.lines()
         return lines if len(lines) >= count else None
 
@@ -223,7 +231,7 @@ def _age(leg: Leg, seconds: float) -> None:
         leg._held_since_s -= seconds
 
 
-async def until(condition: Callable[[], T | None], what: str, timeout_s: float = 20.0) -> T:
+async def until(condition: Callable[[], T | None], what: str, timeout_s: float = PATIENCE_S) -> T:
     """Return the first true value of `condition`; fail after `timeout_s` seconds."""
     deadline_s = monotonic_s() + timeout_s
     while not (value := condition()):
@@ -287,7 +295,7 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> 
     """Read one final answer, whatever its framing."""
     head = b"HTTP/1.1 100"
     while head.startswith(b"HTTP/1.1 1"):
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
     first, *lines = head[:-4].split(b"\r\n")
     status = int(first.split(b" ")[1])
     fields = {}
@@ -297,19 +305,21 @@ async def read_answer(reader: asyncio.StreamReader, method: bytes = b"POST") -> 
     if method == b"HEAD" or status in (204, 304):
         return status, fields, b""
     if b"content-length" in fields:
-        body = await asyncio.wait_for(reader.readexactly(int(fields[b"content-length"])), 20)
+        body = await asyncio.wait_for(
+            reader.readexactly(int(fields[b"content-length"])), PATIENCE_S
+        )
     elif fields.get(b"transfer-encoding") == b"chunked":
         body = await _read_chunks(reader)
     else:
-        body = await asyncio.wait_for(reader.read(), 20)
+        body = await asyncio.wait_for(reader.read(), PATIENCE_S)
     return status, fields, body
 
 
 async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
     body = b""
     while True:
-        size = int(await asyncio.wait_for(reader.readuntil(b"\n"), 20), 16)
-        data = await asyncio.wait_for(reader.readexactly(size + 2), 20)
+        size = int(await asyncio.wait_for(reader.readuntil(b"\n"), PATIENCE_S), 16)
+        data = await asyncio.wait_for(reader.readexactly(size + 2), PATIENCE_S)
         body += data[:-2]
         if size == 0:
             return body

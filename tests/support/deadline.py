@@ -10,9 +10,16 @@ from proxy.telemetry import monotonic_s
 
 T = TypeVar("T")
 
+#: How long a test waits for what will surely happen. Such a deadline only ends a test that would hang,
+#: and a disk of a CI machine may stand still for half a minute: it must never be the claim of a test.
+PATIENCE_S = 60.0
+#: The same, for a command from its start to its end and for a server until it serves: each loads hundreds
+#: of files first.
+START_PATIENCE_S = 120.0
+
 
 def wait_for(
-    condition: Callable[[], T], what: str, timeout_s: float = 20.0, *, every_s: float = 0.01
+    condition: Callable[[], T], what: str, timeout_s: float = PATIENCE_S, *, every_s: float = 0.01
 ) -> T:
     """Return the first true value of `condition`; fail after `timeout_s` with `what`."""
     deadline_s = monotonic_s() + timeout_s

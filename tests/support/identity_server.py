@@ -28,6 +28,7 @@ from starlette.routing import Route
 
 from proxy.demo.listener import serve
 from proxy.demo.processes import Child, python, start, wait_url
+from tests.support.deadline import START_PATIENCE_S
 
 ROOT = Path(__file__).parent.parent.parent
 #: Says where the JSON of a binary request or answer ends.
@@ -85,7 +86,7 @@ def identity_server(directory: Path) -> Iterator[Child]:
     command = [*python(), "-m", "tests.support.identity_server"]
     child = start("identity", command, directory / "identity.log", cwd=ROOT)
     try:
-        wait_url(child)
+        wait_url(child, START_PATIENCE_S)
         yield child
     finally:
         child.stop()

@@ -23,14 +23,10 @@ import httpx
 import psutil
 import yaml
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 
 #: How an operator's command is run, in this interpreter.
 COMMAND = (sys.executable, "-m", "proxy")
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 25.0
-#: A command that reads or writes little.
-COMMAND_TIMEOUT_S = 25.0
 
 
 class Instance:
@@ -92,7 +88,13 @@ class Instance:
         url = f"{self.admin_url}{path}"
         # Without TLS there is nothing to verify, and reading the authorities takes 30 ms each time.
         return httpx.request(
-            method, url, json=body, headers=headers, timeout=5, trust_env=False, verify=False
+            method,
+            url,
+            json=body,
+            headers=headers,
+            timeout=PATIENCE_S,
+            trust_env=False,
+            verify=False,
         )
 
     def status(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class Instance:
         """Kill the launcher with SIGKILL; what it started must find out by itself."""
         self._expected_code = -signal.SIGKILL
         self.process.kill()
-        self.process.wait(STOP_TIMEOUT_S)
+        self.process.wait(PATIENCE_S)
 
     def stop(self) -> None:
         """Stop it with SIGTERM.
@@ -148,7 +150,7 @@ class Instance:
         """
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(STOP_TIMEOUT_S)
+        code = self.process.wait(PATIENCE_S)
         assert code == self._expected_code, f"the launcher ended with {code}"
 
 
@@ -156,7 +158,7 @@ def understudy(
     *words: str,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout_s: float = COMMAND_TIMEOUT_S,
+    timeout_s: float = START_PATIENCE_S,
 ) -> subprocess.CompletedProcess[str]:
     """Run an `understudy` command to its end."""
     return subprocess.run(
@@ -173,7 +175,7 @@ def running(
     *,
     env: Mapping[str, str] | None = None,
     wait_healthy: bool = True,
-    start_timeout_s: float = START_TIMEOUT_S,
+    start_timeout_s: float = START_PATIENCE_S,
 ) -> Iterator[Instance]:
     """Run an instance until the end of the block.
 

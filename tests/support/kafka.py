@@ -22,6 +22,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S
 from tests.support.upstreams import unused_port
 
 KAFKA_VERSION = "4.3.1"
@@ -29,7 +30,7 @@ POM = Path(__file__).with_name("kafka_pom.xml")
 
 #: The first resolve may load 45 MB over a slow line.
 RESOLVE_TIMEOUT_S = 600
-START_TIMEOUT_S = 90
+START_TIMEOUT_S = 120
 _START_ATTEMPTS = 3
 
 _JVM_OPTIONS = (
@@ -317,7 +318,7 @@ def real_broker(cache_dir: Path, data_dir: Path) -> Iterator[str]:
 def mock_broker() -> Iterator[str]:
     """Run librdkafka's mock cluster in this process and give its bootstrap address."""
     owner = Producer({"bootstrap.servers": "", "test.mock.num.brokers": 1})
-    first = next(iter(owner.list_topics(timeout=10).brokers.values()))
+    first = next(iter(owner.list_topics(timeout=PATIENCE_S).brokers.values()))
     yield f"{first.host}:{first.port}"
     owner.flush(1)
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.authority import Authority
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.kafka import Broker
 
 USER, PASSWORD = "alice", "alice-secret"
@@ -81,10 +81,10 @@ def allow(broker: Broker, topic: str, *operations: str) -> None:
     ]  # fmt: skip
     client = admin.AdminClient({"bootstrap.servers": broker.bootstrap})
     for future in client.create_acls(rules).values():
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE_S)
     alice = admin.AdminClient({"bootstrap.servers": broker.addresses["SASL"], **sasl("PLAIN")})
     wait_for(
-        lambda: alice.list_topics(topic, timeout=10).topics[topic].error is None,
+        lambda: alice.list_topics(topic, timeout=PATIENCE_S).topics[topic].error is None,
         f"the topic {topic} to be seen",
     )
 

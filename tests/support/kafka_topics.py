@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 
 def create_topic(
@@ -23,12 +23,12 @@ def create_topic(
     admin = AdminClient({"bootstrap.servers": bootstrap})
     fresh = NewTopic(topic, partitions, 1, config=dict(config or {}))
     for future in admin.create_topics([fresh]).values():
-        future.result(timeout=20)
-    wait_for(lambda: _is_led(admin, topic, partitions), f"the topic {topic}", 20)
+        future.result(timeout=PATIENCE_S)
+    wait_for(lambda: _is_led(admin, topic, partitions), f"the topic {topic}")
 
 
 def _is_led(admin: AdminClient, topic: str, partitions: int) -> bool:
-    found = admin.list_topics(topic, timeout=10).topics[topic].partitions.values()
+    found = admin.list_topics(topic, timeout=PATIENCE_S).topics[topic].partitions.values()
     return len(found) == partitions and all(each.leader >= 0 for each in found)
 
 
@@ -36,11 +36,11 @@ def delete_topic(bootstrap: str, topic: str) -> None:
     """Delete a topic; return when the broker has taken the order."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.delete_topics([topic]).values():
-        future.result(timeout=20)
+        future.result(timeout=PATIENCE_S)
 
 
 def consume(
-    bootstrap: str, topic: str, enough: int, timeout_s: float = 20, quiet_s: float = 0.3
+    bootstrap: str, topic: str, enough: int, timeout_s: float = PATIENCE_S, quiet_s: float = 0.3
 ) -> list[Message]:
     """Return the messages of a topic from its beginning.
 
@@ -76,5 +76,5 @@ def consume(
 def _is_at_end(consumer: Consumer) -> bool:
     """Return whether a consumer has read all that its partitions have."""
     places = consumer.position(consumer.assignment())
-    ends = [consumer.get_watermark_offsets(place, timeout=5)[1] for place in places]
+    ends = [consumer.get_watermark_offsets(place, timeout=PATIENCE_S)[1] for place in places]
     return all(max(place.offset, 0) >= end for place, end in zip(places, ends, strict=True))

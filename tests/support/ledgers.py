@@ -12,7 +12,7 @@ from proxy.control.ledger import Account, Verdict, imbalances, ledger, retained,
 from proxy.control.snapshot import Observer
 from proxy.state.stats_page import Outcome
 from tests.support.dataplane import Plane
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance
 
 #: Lines that are open by one for each exchange under way.
@@ -42,7 +42,7 @@ def check_ledger(plane: Plane, candidate: str = "v2", *, in_flight: int = 0) -> 
     assert plane.count("pairs_decided", *names) == ended + in_flight
 
 
-def wait_balanced(instance: Instance, timeout_s: float = 40) -> dict[str, dict[str, Any]]:
+def wait_balanced(instance: Instance, timeout_s: float = PATIENCE_S) -> dict[str, dict[str, Any]]:
     """Wait until all that came is settled and shipped; return the ledger's lines by name.
 
     It looks at the state directory itself, as `understudy status --state-dir` does, so that control may
@@ -72,7 +72,7 @@ def wait_balanced(instance: Instance, timeout_s: float = 40) -> dict[str, dict[s
     return {account.name: asdict(account) for account in accounts}
 
 
-def told_ledger(instance: Instance, timeout_s: float = 40) -> dict[str, Any]:
+def told_ledger(instance: Instance, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
     """Return the ledger and its verdict as `understudy status --json` gives them, once nothing is under way.
 
     A worker that was killed a moment ago may have books that balance, and no successor for two seconds.

@@ -24,13 +24,12 @@ from pathlib import Path
 import httpx
 
 from proxy.demo.processes import Child, start
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, START_PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 ENVIRONMENT = ROOT / ".cache" / "mlserver"
 REQUIREMENTS = ("mlserver>=1.7,<1.8", "mlserver-sklearn>=1.7,<1.8")
 INSTALL_TIMEOUT_S = 540
-START_TIMEOUT_S = 60.0
 
 #: What uvicorn writes once it listens; the port is a free one.
 _LISTENS = re.compile(r"Uvicorn running on (http://127\.0\.0\.1:[0-9]+)")
@@ -79,7 +78,7 @@ def mlservers(environment: Path, folder: Path) -> Iterator[dict[str, Child]]:
     """
     python = str(environment / "bin" / "python")
     script = Path(__file__).parent / "iris_models.py"
-    subprocess.run([python, str(script), str(folder)], check=True, timeout=START_TIMEOUT_S)
+    subprocess.run([python, str(script), str(folder)], check=True, timeout=START_PATIENCE_S)
     with ExitStack() as stack:
         servers = {}
         for name in ("logistic", "tree"):
@@ -88,7 +87,7 @@ def mlservers(environment: Path, folder: Path) -> Iterator[dict[str, Child]]:
             servers[name] = start(name, command, folder / f"{name}.log")
             stack.callback(servers[name].stop)
         for child in servers.values():
-            wait_for(partial(_is_ready, child), f"MLServer {child.name}", START_TIMEOUT_S)
+            wait_for(partial(_is_ready, child), f"MLServer {child.name}", START_PATIENCE_S)
         yield servers
 
 
@@ -112,7 +111,7 @@ def _is_ready(child: Child) -> bool:
     if found is None:
         return False
     child.url = found[1]
-    answer = httpx.get(f"{child.url}/v2/models/iris/ready", trust_env=False)
+    answer = httpx.get(f"{child.url}/v2/models/iris/ready", trust_env=False, timeout=PATIENCE_S)
     return answer.status_code == 200
 
 

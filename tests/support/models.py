@@ -13,6 +13,7 @@ from pathlib import Path
 
 from proxy.demo.models import SPECS, Digits, Trained, load_data, train
 from proxy.demo.processes import Child, start_model, wait_url
+from tests.support.deadline import START_PATIENCE_S
 
 
 @cache
@@ -50,5 +51,5 @@ def digit_servers(
             stack.callback(child.stop)
             servers[name] = child
         for child in servers.values():
-            wait_url(child)
+            wait_url(child, START_PATIENCE_S)
         yield servers

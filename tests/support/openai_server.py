@@ -29,6 +29,7 @@ from starlette.routing import Route
 from proxy.demo.listener import serve
 from proxy.demo.processes import Child, python, start, wait_url
 from tests.support import openai_responses
+from tests.support.deadline import START_PATIENCE_S
 from tests.support.text_model import EMBEDDING_SIZE, TextModel, embed, spaced, tokenize
 
 ROOT = Path(__file__).parent.parent.parent
@@ -345,7 +346,7 @@ def openai_server(
     command = [*python(), "-m", "tests.support.openai_server", *flags]
     child = start(name, command, directory / f"{name}.log", cwd=ROOT)
     try:
-        wait_url(child)
+        wait_url(child, START_PATIENCE_S)
         yield child
     finally:
         child.stop()

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import zstandard
 
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 
 
 def read_pairs(state_dir: Path) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ class PairIds:
 
 
 def wait_pairs(
-    state_dir: Path, count: int, prefix: str = "", timeout_s: float = 15.0
+    state_dir: Path, count: int, prefix: str = "", timeout_s: float = PATIENCE_S
 ) -> list[dict[str, Any]]:
     """Wait until the local log holds at least `count` records; return them in order of `ts`.
 

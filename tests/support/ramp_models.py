@@ -22,6 +22,8 @@ from typing import cast
 
 import uvloop
 
+from tests.support.deadline import PATIENCE_S
+
 NAMES = ("primary", "equal", "wrong", "fragile")
 _LENGTH = re.compile(rb"(?i)content-length: *([0-9]+)")
 #: What a model may be told, and what is wrong with it from then on.
@@ -93,7 +95,7 @@ def models() -> Iterator[dict[str, str]]:
         yield {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     finally:
         process.stdin.close()
-        process.wait(5)
+        process.wait(PATIENCE_S)
         process.stdout.close()
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from urllib.parse import urlsplit
 
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S
 from tests.support.instance import Instance
 
 #: Between two requests of one user: enough of them, and the recorder is not kept from its work.
@@ -46,7 +47,9 @@ class Users:
 
     def _run(self) -> None:
         assert self._parts.hostname is not None
-        connection = http.client.HTTPConnection(self._parts.hostname, self._parts.port, timeout=10)
+        connection = http.client.HTTPConnection(
+            self._parts.hostname, self._parts.port, timeout=PATIENCE_S
+        )
         number = 0
         while not self._stop.wait(self._pause_s):
             number += 1

@@ -24,7 +24,7 @@ from proxy.kafka.cluster import connect
 from proxy.recorder.topics import Asked, make_topics
 from proxy.state.control_page import ControlState, open_page
 from proxy.telemetry import monotonic_s
-from tests.support.deadline import wait_for
+from tests.support.deadline import PATIENCE_S, wait_for
 from tests.support.instance import Instance, running
 
 NAMES = ("a", "b", "c")
@@ -34,8 +34,6 @@ BROKER_SETTINGS = {
     "group.min.session.timeout.ms": "500",
 }
 TAKEOVER_S = 1.5
-#: All start at once.
-START_TIMEOUT_S = 60.0
 
 
 def created(bootstrap: str, prefix: str) -> None:
@@ -64,14 +62,13 @@ def replicas(
                 replica_config(bootstrap, name, config, prefix),
                 folder / name,
                 wait_healthy=False,
-                start_timeout_s=START_TIMEOUT_S,
             )
             starting.append(pool.submit(_entered, instance))
         for future in starting:
             stack.callback(future.result()[0])
         found = [future.result()[1] for future in starting]
         wait_for(
-            lambda: all(standing(each)["state"] == "connected" for each in found), "all of them", 20
+            lambda: all(standing(each)["state"] == "connected" for each in found), "all of them"
         )
         yield tuple(found)
 
@@ -133,7 +130,7 @@ class PageClock:
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def wait(self, timeout_s: float = 10.0) -> float:
+    def wait(self, timeout_s: float = PATIENCE_S) -> float:
         """Return the time (monotonic) at which it did."""
         self._thread.join(timeout_s)
         self._is_over = True
@@ -154,7 +151,7 @@ class PageClock:
 
 def order(instance: Instance, method: str, path: str, body: Mapping[str, Any]) -> float:
     """Give an order that must be carried out; return when it was sent (monotonic)."""
-    connection = http.client.HTTPConnection(instance.runtime["admin"], timeout=10)
+    connection = http.client.HTTPConnection(instance.runtime["admin"], timeout=PATIENCE_S)
     body = {**body, "seen_generation": generation(instance)}
     try:
         connection.connect()

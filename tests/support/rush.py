@@ -94,7 +94,7 @@ class Rush:
     async def go(self) -> None:
         """Ask no more, wait for the answers that are under way, and close the connections."""
         self._is_over = True
-        await until(lambda: self.right == self.asked, "the last answers", 20)
+        await until(lambda: self.right == self.asked, "the last answers")
         for client in self._clients:
             client.transport.close()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from proxy.telemetry import monotonic_s
+from tests.support.deadline import PATIENCE_S
 from tests.support.upstreams import Behaviour, Request
 
 EVENTS = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
@@ -45,7 +46,7 @@ class InStep:
                 self._seen.clear()
                 self.sent_s.append(monotonic_s())
                 writer.write(chunk(piece) if is_chunked else piece)
-                await asyncio.wait_for(self._seen.wait(), 20)
+                await asyncio.wait_for(self._seen.wait(), PATIENCE_S)
             if is_chunked:
                 writer.write(LAST)
             else:
@@ -59,11 +60,11 @@ class InStep:
         for piece in self.pieces:
             until += len(piece)
             while len(body) < until:  # a large piece reaches the client in several chunks
-                size = int(await asyncio.wait_for(reader.readline(), 20), 16)
-                body += (await asyncio.wait_for(reader.readexactly(size + 2), 20))[:-2]
+                size = int(await asyncio.wait_for(reader.readline(), PATIENCE_S), 16)
+                body += (await asyncio.wait_for(reader.readexactly(size + 2), PATIENCE_S))[:-2]
             self.seen_s.append(monotonic_s())
             self._seen.set()
-        assert await asyncio.wait_for(reader.readexactly(len(LAST)), 20) == LAST
+        assert await asyncio.wait_for(reader.readexactly(len(LAST)), PATIENCE_S) == LAST
         return body
 
     def gaps_s(self) -> tuple[list[float], list[float]]:

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from proxy.config.resolved import Webhook
+from tests.support.deadline import PATIENCE_S
 
 
 class Listener:
@@ -31,7 +32,7 @@ class Listener:
                 listener.calls.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 status = listener.statuses.pop(0) if listener.statuses else 200
                 if not status:
-                    listener.is_released.wait(10)
+                    listener.is_released.wait(PATIENCE_S)
                     return
                 self.send_response(status)
                 self.send_header("location", "/elsewhere")

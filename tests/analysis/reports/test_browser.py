@@ -14,8 +14,6 @@ from tests.analysis.reports.test_forms import EVIL
 from tests.support.browser import Browser, browser, find_browser
 from tests.support.findings import findings, hostile
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
