@@ -160,7 +160,7 @@ class LimitsFile(Strict):
     record_body: Annotated[Bytes, Field(ge=0, le=GIB)] = 256 * KIB
     """Bodies are cut here in records."""
     memory: Annotated[Bytes, Field(ge=MIB, le=1024 * GIB)] = 256 * MIB
-    """Bodies that one worker keeps at a time for mirrors and records."""
+    """Bodies that one worker keeps at a time for mirrors and records; a quarter more while the disk hangs."""
     journal_disk: Annotated[Bytes, Field(ge=MIB)] = 10 * GIB
     """Journals of all workers together; when full, pairs are dropped (see journal.drop) and counted."""
     tunnel_idle: Annotated[Seconds, Field(ge=1, le=7 * DAY_S)] = HOUR_S

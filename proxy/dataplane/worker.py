@@ -23,6 +23,7 @@ from proxy.dataplane.exchange import Exchange
 from proxy.dataplane.gauges import Gauges
 from proxy.dataplane.hash_key import own_key
 from proxy.dataplane.ids import Ids
+from proxy.dataplane.journaling import Journaling
 from proxy.dataplane.leg import Leg
 from proxy.dataplane.pairing import LineMaker
 from proxy.dataplane.pool import Pool
@@ -32,11 +33,10 @@ from proxy.dataplane.shedding import Shedding
 from proxy.dataplane.standstill import Standstill
 from proxy.dataplane.takeover import journal_directory, keep_books, open_books
 from proxy.errors import StateError
-from proxy.journal.segments import JournalFullError
-from proxy.journal.writer import FLUSH_BYTES, FLUSH_S, JournalWriter
+from proxy.journal.writer import JournalWriter
 from proxy.state.control_page import ControlPage, ControlState, Part, open_page
 from proxy.state.stats_file import UnkeptStats
-from proxy.state.stats_page import Lost, Outcome, Reject
+from proxy.state.stats_page import Outcome, Reject
 from proxy.telemetry import monotonic_s, wall_ns
 from proxy.wire.forwarded import TrustedProxies
 from proxy.wire.path_mask import PathMask
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 TICK_S = 0.05
 #: How often guards take over how slow the primary is.
 LEARN_S = 1.0
-#: Between two lines in the log about pairs that the journal did not take.
-LOSS_LOG_S = 10.0
 
 logger = logging.getLogger("understudy.worker")
 
@@ -96,7 +94,7 @@ class Worker:
         self.stats, self.lost_by_predecessor = open_books(config, index)
         self.cells = self.stats.cells
         cell = self.stats.layout.index
-        self.received_cell, self._journal_bytes_cell = cell("received"), cell("journal_bytes")
+        self.received_cell = cell("received")
         self._open_cell, self._accepted_cell = cell("connections_open"), cell("connections")
         self._rejected_cells = {reason: cell("rejected", reason) for reason in Reject}
         self._unrouted_cells = {reason: cell("unrouted", reason) for reason in Reject}
@@ -107,11 +105,9 @@ class Worker:
         self.unread: set[Answering] = set()
         self._loop, self._state_dir = loop, state_dir
         self._seq, self._generation, self._pid, self.held_bytes = 0, -1, os.getpid(), 0
-        self._untold_pairs, self._told_loss_s = 0, -LOSS_LOG_S
         self._learn_s, self.standstill = 0.0, Standstill()
         self.shedding = Shedding(self, loop)
-        self._unwritten: list[CandidateCells] = []
-        self._flush_timer: asyncio.TimerHandle | None = None
+        self.journaling = Journaling(self, self.journal, loop)
         self._tick_timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._page: ControlPage | None = None
@@ -145,12 +141,12 @@ class Worker:
         self.shedding.stop()
         self.clients.give_up()  # those whose request was not even whole
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
-        self._flush()
-        self.journal.close()
+        is_booked = await self.journaling.stop()
         if self.access_log is not None:
             self.access_log.flush()
         self.gauges.write_last()
-        self.stats.close_books()
+        if is_booked:  # else the successor settles them
+            self.stats.close_books()
         for pool in self.all_pools():
             pool.close()
 
@@ -165,7 +161,7 @@ class Worker:
         self.config, self.pools, self.cells = config, pools, self.stats.cells
         self._take_settings(config)
         self.clients.deadlines = deadlines_of(config.limits)
-        self.journal.set_disk_budget(config.limits.journal_disk_bytes // config.workers)
+        self.journaling.follow(config)
         self.shedding.follow(config)
         access_log = followed(self.access_log, config.log, self._name, self.path_mask)
         self.gauges.write_log()
@@ -233,54 +229,18 @@ class Worker:
     # The journal.
 
     def journal_pair(self, exchange: Exchange, maker: LineMaker, counters: CandidateCells) -> None:
-        """Put one pair into the journal's buffer; it is on disk within `FLUSH_S` seconds."""
-        journal = self.journal
+        """Put one pair on its way to the journal."""
         self._seq += 1
-        journal.append(maker.line(exchange, self._seq))
-        self._unwritten.append(counters)
-        if journal.buffered_bytes >= FLUSH_BYTES:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(FLUSH_S, self._flush)
+        self.journaling.add(maker.line(exchange, self._seq), counters)
 
-    def _flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        waiting, self._unwritten = self._unwritten, []
-        if not waiting:
-            return
-        if isinstance(self.stats, UnkeptStats):  # before a predecessor's journal is taken over
+    def want_books(self) -> None:
+        """Count on the stats page from now on, if it could not be used until now and can be.
+
+        While a flush is under way nothing changes: before a predecessor's journal is taken over,
+        nothing of ours may be in it that the books do not know.
+        """
+        if isinstance(self.stats, UnkeptStats) and not self.journaling.is_busy:
             self._keep_books(self.stats)
-        cells = self.cells
-        # What will be is noted before the write, and taken over after it: a successor that finds the
-        # pairs in the journal and not in the books can tell how far this has come.
-        for counters in waiting:
-            cells[counters.flushing] += 1
-        flushed = set(waiting)
-        try:
-            written = self.journal.flush()
-        except OSError as exc:
-            is_full = isinstance(exc, JournalFullError)
-            reason = Lost.JOURNAL_FULL if is_full else Lost.JOURNAL_ERROR
-            for counters in flushed:
-                cells[counters.flushing] = cells[counters.journaled]
-            for counters in waiting:
-                cells[counters.lost[reason]] += 1
-            self._tell_loss(exc, len(waiting))
-            return
-        for counters in flushed:
-            cells[counters.journaled] = cells[counters.flushing]
-        self.stats.count_segment(self.journal.segment, len(waiting))  # with this it is counted
-        cells[self._journal_bytes_cell] += written.bytes_written
-
-    def _tell_loss(self, error: OSError, pairs: int) -> None:
-        """Log a loss; a disk that stays full is told each `LOSS_LOG_S`, not fifty times a second."""
-        self._untold_pairs += pairs
-        now_s = monotonic_s()
-        if now_s - self._told_loss_s >= LOSS_LOG_S:
-            logger.error("journal: %s; %d pairs are lost and counted", error, self._untold_pairs)
-            self._untold_pairs, self._told_loss_s = 0, now_s
 
     # The control page.
 
@@ -338,10 +298,9 @@ class Worker:
         if self.access_log is not None:
             self.access_log.flush()
         self.gauges.write(now_s)
-        self.journal.tick()
+        self.journaling.tick()
         self.gauges.write_in_flight()
-        if isinstance(self.stats, UnkeptStats):
-            self._keep_books(self.stats)
+        self.want_books()
         self._look_at_page()
 
     def _look_at_page(self) -> None:

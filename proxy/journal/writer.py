@@ -2,8 +2,10 @@
 
 It decides where a frame goes, when a segment ends and when the disk budget is used up. It does not
 decide when to flush: the worker drives the timers (`FLUSH_BYTES`, `FLUSH_S`, and `tick`). No
-asyncio: a flush is one compression and one `write` into the page cache. What may take long (syncs,
-removals) a thread does beside it (`proxy.journal.janitor`), which most journals never need.
+asyncio: a flush is one compression and one `write` into the page cache. What takes long on any disk
+(syncs, removals) a thread does beside it (`proxy.journal.janitor`), which most journals never need.
+On a disk that hangs a flush waits, too: who must not wait calls `append`, `take` and `is_due` itself
+and has the rest done by one other thread.
 
 The drop policies: when the segments hold more than the budget, the oldest closed one goes, with
 whatever of it has not been shipped, and those pairs are counted durably in `dropped.json`; or, with
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from proxy.config.resolved import DropPolicy, Fsync, Journal
 from proxy.errors import StateError
+from proxy.journal.buffer import Batch, PairBuffer
 from proxy.journal.frame_file import FrameFile, compressor, cut_torn_tail
 from proxy.journal.frames import MAX_CONTENT_BYTES
 from proxy.journal.janitor import Janitor, Tidying
@@ -62,7 +65,7 @@ class _Tally:
     size_bytes: int = 0
 
 
-class JournalWriter:
+class JournalWriter(PairBuffer):
     """The one writer of a journal directory.
 
     Args:
@@ -71,10 +74,6 @@ class JournalWriter:
             has in hand.
         journal: when segments end, what is dropped, what is synced.
         clock: monotonic seconds.
-
-    Attributes:
-        buffered_bytes: uncompressed bytes that wait for `flush`.
-        buffered_pairs: pairs that wait for `flush`.
 
     Raises:
         StateError: another process writes this journal.
@@ -89,9 +88,7 @@ class JournalWriter:
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
         how = journal or Journal()
-        self.buffered_bytes = 0
-        self.buffered_pairs = 0
-        self._lines: list[bytes] = []
+        super().__init__()
         self._directory = directory
         self._longest_segment_bytes = how.segment_bytes
         self._disk_budget_bytes = self._segment_bytes = 0
@@ -124,30 +121,28 @@ class JournalWriter:
         share_bytes = budget_bytes // _SEGMENTS_PER_BUDGET
         self._segment_bytes = max(1, min(self._longest_segment_bytes, share_bytes))
 
-    def append(self, line: bytes) -> None:
-        """Buffer one pair: a JSON object without a newline. The hot path does nothing more."""
-        self._lines.append(line)
-        self.buffered_bytes += len(line)
-        self.buffered_pairs += 1
-
     def flush(self) -> FlushResult:
-        """Write what is buffered as one frame.
+        """Take and write what is buffered, as one frame unless that is large; raises as `write`."""
+        pairs = written = 0
+        while (batch := self.take()) is not None:
+            result = self.write(batch)
+            pairs += result.pairs
+            written += result.bytes_written
+        return FlushResult(pairs, written)
+
+    def write(self, batch: Batch) -> FlushResult:
+        """Write a batch as one frame.
 
         Raises:
             JournalFullError: the budget is used up, and what is there is kept.
-            OSError: the disk refuses. The buffered pairs are gone (kept, they would grow without
+            OSError: the disk refuses. The pairs are gone (kept, they would grow without
                 bound while the disk stays full) and counted as `failed_pairs`; the file is cut
                 back to its last whole frame, and the next flush tries again.
         """
-        lines, pairs = self._lines, self.buffered_pairs
-        if not lines:
-            return FlushResult(0, 0)
-        size = self.buffered_bytes + pairs
-        self._lines, self.buffered_bytes, self.buffered_pairs = [], 0, 0
         try:
-            written = self._write(lines, size)
+            written = self._write(batch.lines, batch.size_bytes)
         except OSError as exc:
-            self._failed_pairs += pairs
+            self._failed_pairs += batch.pairs
             self._failed_flushes += 1
             self._error = str(exc)
             # A file that was cut back goes on being used: a new one per failed flush would fill
@@ -155,8 +150,18 @@ class JournalWriter:
             if self._file is not None and not self._file.is_whole:
                 self._end_segment()
             raise
-        self._account(pairs, written)
-        return FlushResult(pairs, written)
+        self._account(batch.pairs, written)
+        return FlushResult(batch.pairs, written)
+
+    def is_due(self) -> bool:
+        """Tell whether `tick` has something to do; cheap, and waits for nothing."""
+        file = self._file
+        if file is None or not file.size_bytes:
+            return False
+        now_s = self._clock()
+        return now_s - self._opened_s >= self._segment_age_s or (
+            self._is_unsynced and now_s - self._synced_s >= self._interval_s
+        )
 
     def tick(self) -> None:
         """Do what is due without a pair: end an old segment, sync one; some times a second.
@@ -165,12 +170,11 @@ class JournalWriter:
         nothing follows: by an empty one, once.
         """
         file = self._file
-        if file is None or not file.size_bytes:
+        if file is None or not self.is_due():
             return
-        now_s = self._clock()
-        if now_s - self._opened_s >= self._segment_age_s:
+        if self._clock() - self._opened_s >= self._segment_age_s:
             self._begin_next()
-        elif self._is_unsynced and now_s - self._synced_s >= self._interval_s:
+        else:
             self._sync(file)
 
     def settle(self, timeout_s: float) -> bool:

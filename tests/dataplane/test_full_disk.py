@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxy.config.resolved import Config, DropPolicy, Fsync, Journal
-from proxy.dataplane import worker
+from proxy.dataplane import journaling
 from proxy.journal import writer
 from proxy.journal.reader import JournalReader
 from proxy.state.stats_file import UnkeptStats
@@ -61,7 +61,7 @@ async def test_a_full_disk_costs_pairs_and_no_answers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lost pairs are counted as `journal_error`; it goes on by itself when there is room."""
-    monkeypatch.setattr(worker, "LOSS_LOG_S", 60.0)
+    monkeypatch.setattr(journaling, "LOSS_LOG_S", 60.0)
     with small_disk(tmp_path / "disk", size_kib=1024) as disk:
         state = disk.path / "state"
         async with (

@@ -19,12 +19,14 @@ import pytest
 from proxy.config.resolved import Config, digest
 from proxy.control.ledger import imbalances, ledger
 from proxy.control.snapshot import Observer
-from proxy.dataplane import worker as worker_module
+from proxy.dataplane import journaling
 from proxy.dataplane.takeover import take_over
 from proxy.dataplane.worker import Worker
 from proxy.errors import StateError
+from proxy.journal.buffer import Batch
 from proxy.journal.reader import JournalReader
 from proxy.journal.scan import count_lines
+from proxy.journal.writer_statistics import FlushResult
 from proxy.state.stats_file import StatsPage, open_left, segment_pairs
 from tests.support.dataplane import Plane, dataplane, prepare, until
 from tests.support.resolved_config import write_config
@@ -92,18 +94,24 @@ async def _with_pairs_in_memory(
     state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Plane]:
     """Run a worker that has some pairs in its journal, and some more that it has not flushed."""
-    monkeypatch.setattr(worker_module, "FLUSH_S", 60.0)
+    monkeypatch.setattr(journaling, "FLUSH_S", 60.0)
     async with Upstream(echo) as one, Upstream(echo) as two:
         ports = dict.fromkeys(CANDIDATES, two.port)
         async with dataplane(state_dir, primary=one.port, candidates=ports) as plane:
             for _ in range(2):
-                plane.worker._flush()
+                await _flush(plane)
                 await asyncio.gather(
                     *(plane.request(b"POST", b"/", body=b"{}") for _ in range(REQUESTS))
                 )
                 due = REQUESTS * len(CANDIDATES)
-                await until(lambda: len(plane.worker._unwritten) == due, "the pairs")  # noqa: B023
+                await until(lambda: plane.worker.journal.buffered_pairs == due, "the pairs")  # noqa: B023
             yield plane
+
+
+async def _flush(plane: Plane) -> None:
+    """Have a worker write what it has buffered, and book it."""
+    plane.worker.journaling.flush()
+    await until(lambda: not plane.worker.journaling.is_busy, "the flush")
 
 
 def _settled(config: Config) -> dict[str, dict[str, int]]:
@@ -125,16 +133,18 @@ def _settled(config: Config) -> dict[str, dict[str, int]]:
 def _killed_in_flush(plane: Plane, steps: int) -> bool:
     """Let a worker flush until it is killed; return whether it was."""
     worker, life = plane.worker, _Mortal(steps)
-    cells, flush = worker.cells, worker.journal.flush
+    cells, write, hand = worker.cells, worker.journal.write, worker.journaling._hand
 
-    def flushing() -> object:
+    def writing(batch: Batch) -> FlushResult:
         life.step()
-        written = flush()
+        written = write(batch)
         life.step()
         return written
 
     worker.cells = _Cells(cells, life)  # type: ignore[assignment]
-    worker.journal.flush = flushing  # type: ignore[method-assign,assignment]
+    worker.journal.write = writing  # type: ignore[method-assign]
+    # Here and now, because the steps of two threads have no order.
+    hand.do = lambda job: hand._done(job())  # type: ignore[method-assign]
     count_segment = worker.stats.count_segment
 
     def counting(number: int, pairs: int) -> None:
@@ -143,11 +153,12 @@ def _killed_in_flush(plane: Plane, steps: int) -> bool:
 
     worker.stats.count_segment = counting  # type: ignore[method-assign]
     try:
-        worker._flush()
+        worker.journaling.flush()
     except _KilledError:
         return True
     finally:
-        worker.cells, worker.journal.flush = cells, flush  # type: ignore[method-assign]
+        worker.cells, worker.journal.write = cells, write  # type: ignore[method-assign]
+        del hand.do
         worker.stats.count_segment = count_segment  # type: ignore[method-assign]
     return False
 
@@ -199,7 +210,7 @@ async def test_pairs_whose_frame_was_torn_later_are_damaged_not_missing(
     pairs = REQUESTS * len(CANDIDATES)
     state_dir = tmp_path / "state"
     async with _with_pairs_in_memory(state_dir, monkeypatch) as plane:
-        plane.worker._flush()
+        await _flush(plane)
         left = tmp_path / "left"
         shutil.copytree(state_dir, left)
         config = replace(plane.worker.config, state_dir=str(left))
@@ -224,7 +235,7 @@ async def test_a_worker_that_still_finishes_keeps_its_books(
     async with _with_pairs_in_memory(tmp_path / "state", monkeypatch) as plane:
         with pytest.raises(StateError, match="held by another process"):
             Worker(plane.worker.config, 0, asyncio.get_running_loop())
-        plane.worker._flush()
+        await _flush(plane)
         decided = sum(plane.count("pairs_decided", "iris", name) for name in CANDIDATES)
         journaled = sum(plane.count("pairs_journaled", "iris", name) for name in CANDIDATES)
         assert decided == journaled == 2 * REQUESTS * len(CANDIDATES)
@@ -267,7 +278,7 @@ async def test_a_kill_after_a_reload_is_settled_to_the_pair(
             lambda config: replace(config, routes=(replace(config.routes[0], name="rose"),))
         )
         await asyncio.gather(*(plane.request(b"POST", b"/", body=b"{}") for _ in range(REQUESTS)))
-        await until(lambda: len(plane.worker._unwritten) == 2 * pairs, "the pairs")
+        await until(lambda: plane.worker.journal.buffered_pairs == 2 * pairs, "the pairs")
         assert _killed_in_flush(plane, steps)
         shutil.copytree(state_dir, left)
         config = replace(plane.worker.config, state_dir=str(left))
