@@ -14,7 +14,7 @@ import pytest
 from tests.hostile.grammar import GrammarError, IncompleteError, Message, read_answers
 from tests.hostile.rows import ANSWERS, Expect, Row, extra_rows, require_shared, shared_rows
 from tests.hostile.stage import Seen, Stage, play_all, raw_upstream, usual_reply
-from tests.support.dataplane import dataplane, until
+from tests.support.dataplane import dataplane
 from tests.support.ledgers import check_ledger
 
 SHARED_ROWS = shared_rows(ANSWERS)
@@ -103,7 +103,7 @@ async def _mirror(stage: Stage, row: Row) -> Seen:
     stage.candidate.reply = reply
     before = len(stage.plane.lines())
     seen = await stage.play([REQUEST])
-    await until(lambda: len(stage.plane.lines()) > before, "the pair")
+    await stage.plane.pairs(before + 1)
     check_ledger(stage.plane)
     return seen
 
