@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from proxy.journal.frames import MAX_CONTENT_BYTES
 
 #: Pairs that had to wait become frames of so much (uncompressed); a larger pair has one of its own.
-FRAME_BYTES = MAX_CONTENT_BYTES // 8
+FRAME_BYTES = MAX_CONTENT_BYTES // 64
 
 
 @dataclass(frozen=True, slots=True)
