@@ -80,6 +80,7 @@ async def serve(
     gc.freeze()
     # Exchanges leave no cycles behind, so passes find little: 6% of the CPU with CPython's defaults.
     gc.set_threshold(50_000, 20, 100)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, worker.stop_candidates)
     # Runs at the first pause of `serve`, which installs its handlers before that.
     asyncio.get_running_loop().call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOP_SIGNALS)
     try:

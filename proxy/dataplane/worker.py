@@ -203,6 +203,18 @@ class Worker:
         """Tell whether `part` is killed; without a state everything is. No name: the primary."""
         return self.state is None or bool(self.state.killed_parts(route, candidate) & part)
 
+    def stop_candidates(self) -> None:
+        """Serve from the primary only until the control page changes.
+
+        A kill that the page cannot take (the disk hangs), by the launcher's signal.
+        """
+        if self.state is not None:  # the launcher tells it again while it cannot write the page
+            logger.warning(
+                "killed by signal: only the primary serves until the control page changes"
+            )
+        self.state = None
+        self._apply_state()
+
     def replan(self, route: str) -> None:
         """Plan a route anew: its guards know more than the control page."""
         for context in self.contexts:

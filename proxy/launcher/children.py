@@ -94,8 +94,10 @@ def _become(child: Child, parent: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        # Passed on to control, which may not listen yet; it looks at the config when it starts.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Passed on to control and to workers, who may not listen yet: they look at the config and at the
+        # page when they start.
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
         os.setpgid(0, 0)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

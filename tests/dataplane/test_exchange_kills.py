@@ -9,7 +9,7 @@ import pytest
 
 from proxy.config.resolved import Split, SplitKind
 from proxy.state.control_page import Part
-from proxy.state.kill import Scope, kill, set_weight
+from proxy.state.kill import ALL_PARTS, Scope, kill, revive, set_weight
 from proxy.state.stats_page import Skip
 from tests.support.dataplane import Options, Plane, dataplane, read_answer, request_bytes, until
 from tests.support.ledgers import check_ledger
@@ -140,6 +140,35 @@ async def test_a_kill_of_the_mirror_alone_leaves_the_canary(tmp_path: Path) -> N
         plane.change(lambda state: set_weight(state, Scope("iris", "v2"), 10_000))
         assert (await plane.request(b"POST", b"/", body=b"x"))[2] == b"new"
         await plane.pairs(1)
+        check_ledger(plane)
+
+
+async def test_a_kill_by_signal_holds_until_the_page_changes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the disk takes no page, the launcher tells each worker so, again and again."""
+    options = Options(weight_bp={"v2": 10_000})
+    async with (
+        Upstream(answer(b"old")) as primary,
+        Upstream(answer(b"new")) as candidate,
+        dataplane(
+            tmp_path, primary=primary.port, candidates={"v2": candidate.port}, options=options
+        ) as plane,
+    ):
+        assert (await plane.request(b"POST", b"/", body=b"{}"))[2] == b"new"
+        asked = len(candidate.requests)
+        for _ in range(2):
+            plane.worker.stop_candidates()
+            assert (await plane.request(b"POST", b"/", body=b"{}"))[2] == b"old"
+        await asyncio.sleep(0.2)  # some ticks of the worker, which look at the page
+        assert (await plane.request(b"POST", b"/", body=b"{}"))[2] == b"old"
+        assert len(candidate.requests) == asked
+        assert caplog.text.count("killed by signal") == 1
+        _kill(plane)
+        assert (await plane.request(b"POST", b"/", body=b"{}"))[2] == b"old"
+        plane.change(lambda state: revive(state, Scope("iris", "v2"), ALL_PARTS))
+        assert (await plane.request(b"POST", b"/", body=b"{}"))[2] == b"new"
+        await plane.pairs(2)
         check_ledger(plane)
 
 
