@@ -11,6 +11,7 @@ import importlib
 
 from proxy.cli.terminal import Ended, complain
 from proxy.errors import ConfigError, UnderstudyError
+from proxy.state.syncing import left_to_children
 
 #: Commands that give an order: `proxy.cli.NAME` has a `PARSER` (argparse) and a function `run`.
 ORDERS = ("kill", "revive", "weight")
@@ -26,7 +27,8 @@ def run(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in ORDERS:
             command = importlib.import_module(f"proxy.cli.{arguments[0]}")
-            return int(command.run(command.PARSER.parse_args(arguments[1:])))
+            with left_to_children():  # a disk that hangs would keep this process from ending
+                return int(command.run(command.PARSER.parse_args(arguments[1:])))
         importlib.import_module("proxy.cli.app").main(arguments)
     except ConfigError as exc:
         for fault in exc.faults:

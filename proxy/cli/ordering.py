@@ -27,7 +27,7 @@ from proxy.state.control_page import ControlPage, Part, decode, is_readable, ope
 from proxy.state.decision_record import Decision
 from proxy.state.instance_config import config_of
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError
-from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
+from proxy.state.mending import kill_by_file, kill_by_signal, kill_past_the_disk, revive_corrupt
 from proxy.state.orders import (
     Change,
     Source,
@@ -40,7 +40,9 @@ from proxy.state.orders import (
     order_revive,
     order_weight,
 )
+from proxy.state.page_file import try_page
 from proxy.state.refusals import log_refusal
+from proxy.state.syncing import HangingDiskError
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: What the page keeps as the way of an order that was carried out here.
@@ -180,6 +182,10 @@ def _on_page(order: Order, state_dir: Path, warnings: tuple[str, ...] = ()) -> D
         if order.action != "kill" or order.only or isinstance(exc, UnknownScopeError):
             log_refusal(state_dir, _asked(order, source), str(exc))
             raise
+        if isinstance(exc, HangingDiskError):
+            change = kill_past_the_disk(state_dir, source, exc)
+            done = _done(order, change, state_dir, (*warnings, change.decision.note))
+            return replace(done, via=change.decision.via, in_effect=False)
         try:
             change = kill_by_file(state_dir, config_of(state_dir), order.scope, source)
         except StateError as no_file:
@@ -239,6 +245,7 @@ def _change(order: Order, state_dir: Path, source: Source) -> Change:
         "revive": lambda page, by: order_revive(page, order.scope, part or ALL_PARTS, by),
         "weight": lambda page, by: order_weight(page, order.scope, round(order.percent * 100), by),
     }
+    try_page(state_dir)
     try:
         page = open_page(state_dir)
         try:

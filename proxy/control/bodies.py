@@ -9,6 +9,7 @@ from starlette.requests import Request
 
 from proxy.state.control_page import Part
 from proxy.state.kill import Scope
+from proxy.telemetry import wall_ns
 
 #: An order is a few hundred bytes; more is a mistake or an attack.
 BODY_LIMIT_BYTES = 64 * 1024
@@ -136,3 +137,16 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{key}: no such key; there are: {', '.join(kind.model_fields)}"
     return f"{key}: {fault['msg']}"
+
+
+def refuse_if_expired(order: Order) -> None:
+    """Refuse an order whose time is over by this machine's clock (412)."""
+    if order.expires_ms is None:
+        return
+    late_ms = wall_ns() // 1_000_000 - order.expires_ms
+    if late_ms > 0:
+        raise ApiError(
+            412,
+            f"nothing was changed: this order expired {late_ms / 1000:g} s ago by this machine's "
+            "clock; give it again",
+        )

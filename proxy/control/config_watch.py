@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from pathlib import Path
 
 from watchfiles import awatch
 
 from proxy.control.reload import Reloader, automatic
+from proxy.telemetry import monotonic_s
 
 #: Changes that come together are one: so long nothing else must happen, and no longer than that.
 QUIET_MS = 50
@@ -24,6 +26,8 @@ LONGEST_MS = 1_000
 LOOK_MS = 5_000
 #: A folder that cannot be watched (it is gone, or the system has no watches left) is tried again.
 RETRY_S = 1.0
+#: A good file that the disk did not take is tried again after this.
+AGAIN_S = 5.0
 
 logger = logging.getLogger("understudy.control")
 
@@ -38,6 +42,7 @@ class ConfigWatch:
     def __init__(self, reloader: Reloader) -> None:
         self._reloader = reloader
         self._seen: tuple[int, ...] | None = None
+        self._again_s = math.inf
         self._trouble = ""
 
     async def run(self) -> None:
@@ -77,13 +82,16 @@ class ConfigWatch:
 
     def _look(self, path: Path) -> None:
         found = _identity(path)
-        if found is None or found == self._seen:  # gone for a moment, or something else happened
-            return
-        self._seen = found
-        self._reload("the file changed")
+        if found is not None and found != self._seen:
+            self._seen = found
+            self._reload("the file changed")
+        elif monotonic_s() >= self._again_s:
+            self._reload("the disk did not take it")
+        # Else it is gone for a moment, or something else happened in the folder.
 
     def _reload(self, why: str) -> None:
-        self._reloader.reload(automatic(f"file {self._reloader.source}", why))
+        outcome = self._reloader.reload(automatic(f"file {self._reloader.source}", why))
+        self._again_s = monotonic_s() + AGAIN_S if outcome.is_of_the_disk else math.inf
 
 
 def _folders(path: Path) -> tuple[Path, ...]:

@@ -1,12 +1,13 @@
 """The endpoints of the admin API: they read a request, call, and answer. No policy.
 
-They run on one event loop and never wait for another process; what they touch (pages, the decisions
-log) takes microseconds, but for a lock that a stopped process holds, which is bounded at 2 s.
+They run on one event loop and never wait for another process; what they touch (pages, the decisions log) takes
+microseconds, but for a lock that a stopped process holds (2 s) and a disk that hangs (`proxy.state.syncing`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import logging
 import os
@@ -27,6 +28,7 @@ from proxy.control.bodies import (
     ReloadOrder,
     WeightOrder,
     read_body,
+    refuse_if_expired,
 )
 from proxy.control.labels import take_labels
 from proxy.control.metrics import exposition
@@ -41,7 +43,7 @@ from proxy.journal.label_journal import LabelJournal
 from proxy.state import decisions
 from proxy.state.control_page import Part, is_readable
 from proxy.state.kill import ALL_PARTS, Scope, UnknownScopeError, WeightError, part_names
-from proxy.state.mending import kill_by_file, kill_by_signal, revive_corrupt
+from proxy.state.mending import kill_by_file, kill_by_signal, kill_past_the_disk, revive_corrupt
 from proxy.state.orders import (
     Change,
     OvertakenError,
@@ -53,6 +55,7 @@ from proxy.state.orders import (
     refuse_if_overtaken,
 )
 from proxy.state.refusals import log_refusal
+from proxy.state.syncing import HangingDiskError
 from proxy.telemetry import monotonic_s, wall_ns
 
 if TYPE_CHECKING:
@@ -155,18 +158,23 @@ class Endpoints:
     async def kill(self, request: Request) -> Response:
         """Latch: when this answers, the next request of every worker obeys.
 
-        When the page cannot be changed, a kill file is left instead: 200 if the page is unreadable,
-        so that only the primary serves already, 202 if the kill is still to take effect.
+        When the page cannot be changed, a kill file is left instead: 200 if the page is unreadable, so that only
+        the primary serves already, 202 if the kill is still to take effect, as by signal while the disk hangs.
         """
         order = await read_body(request, LatchOrder)
         scope, part, source = order.scope(), order.part(Part.DEFAULT), _source(request, order)
         with self._refusal_logged("kill", scope, part_names(part), source):
-            _refuse_if_expired(order)
+            refuse_if_expired(order)
             began_s = monotonic_s()
             try:
                 change = order_kill(self._observer.page(), scope, part, source)
             except UnknownScopeError as exc:
                 raise ApiError(404, str(exc)) from exc
+            except HangingDiskError as exc:
+                if order.only is not None:  # a signal means mirror and canary
+                    raise ApiError(503, str(exc)) from exc
+                past = functools.partial(kill_past_the_disk, self._observer.state_dir, source, exc)
+                return _carry_out(past, is_in_effect=False)
             except StateError as exc:
                 return self._kill_by_file(order, source, str(exc))
             return _answer(change, began_s, warnings=self._memory_only() + self._unheard())
@@ -210,7 +218,7 @@ class Endpoints:
         with self._refusal_logged(f"ramp_{word}", scope, None, source):
             entry = orders.find(driver, scope.route, order.candidate)
             if word in orders.ALWAYS:
-                _refuse_if_expired(order)
+                refuse_if_expired(order)
             else:
                 await self._refuse_if_stale(request, order)
                 self._refuse_if_overtaken(source)
@@ -226,7 +234,7 @@ class Endpoints:
     async def reload(self, request: Request) -> Response:
         """Read the config file again: 200 when it is what runs now, else why it is refused."""
         order = await read_body(request, ReloadOrder)
-        _refuse_if_expired(order)
+        refuse_if_expired(order)
         outcome = self._reloader.reload(_source(request, order))
         lagging: list[int] = []
         for _ in range(_FOLLOW_LOOKS):
@@ -238,12 +246,9 @@ class Endpoints:
 
     def _unheard(self) -> tuple[str, ...]:
         """Return the warning that other replicas do not hear of an order yet, if that is so."""
-        refusal = self._replicas.refusal() if self._replicas is not None else ""
-        return (
-            (f"it holds here, and is told to the other replicas later: {refusal}",)
-            if refusal
-            else ()
-        )
+        refusal = "" if self._replicas is None else self._replicas.refusal()
+        told = f"it holds here, and is told to the other replicas later: {refusal}"
+        return (told,) if refusal else ()
 
     def _refuse_if_alone(self, scope: Scope, weight_bp: int) -> None:
         """Refuse to raise a weight where other replicas would not hear of it."""
@@ -326,7 +331,7 @@ class Endpoints:
         if await request.is_disconnected():
             logger.warning("%s dropped: its client has gone", request.url.path)
             raise ApiError(408, "nothing was changed: the client had gone before its order's turn")
-        _refuse_if_expired(order)
+        refuse_if_expired(order)
         if order.seen_generation is None and self.pulse.is_doubtful(monotonic_s()):
             raise ApiError(
                 503,
@@ -336,7 +341,9 @@ class Endpoints:
             )
 
 
-def _carry_out(order: Callable[[], Change], warnings: tuple[str, ...] = ()) -> Response:
+def _carry_out(
+    order: Callable[[], Change], warnings: tuple[str, ...] = (), *, is_in_effect: bool = True
+) -> Response:
     began_s = monotonic_s()
     try:
         change = order()
@@ -348,19 +355,7 @@ def _carry_out(order: Callable[[], Change], warnings: tuple[str, ...] = ()) -> R
         raise ApiError(412, str(exc)) from exc
     except StateError as exc:
         raise ApiError(503, str(exc)) from exc
-    return _answer(change, began_s, warnings=warnings)
-
-
-def _refuse_if_expired(order: Order) -> None:
-    if order.expires_ms is None:
-        return
-    late_ms = wall_ns() // 1_000_000 - order.expires_ms
-    if late_ms > 0:
-        raise ApiError(
-            412,
-            f"nothing was changed: this order expired {late_ms / 1000:g} s ago by this machine's "
-            "clock; give it again",
-        )
+    return _answer(change, began_s, warnings=warnings, is_in_effect=is_in_effect)
 
 
 def _answer(

@@ -48,6 +48,12 @@ LOSSES = (
 def problems(snapshot: Snapshot) -> list[str]:
     """Return what is wrong, one sentence each, the worst first."""
     found = []
+    if snapshot.hanging_s:
+        found.append(
+            f"the disk of {snapshot.config.state_dir} has not answered for {snapshot.hanging_s:.1f} s: kills and "
+            "weights may wait for it, and decisions wait in memory; what is told here of other processes is "
+            "of before"
+        )
     if not snapshot.runtime:
         found.append("no runtime.json: the launcher is gone, or cannot write the state directory")
     if not snapshot.is_writable:

@@ -8,6 +8,7 @@ for `status` and `/metrics`; losing it costs nothing. Both are control's alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +17,11 @@ import orjson
 
 from proxy.comparison.split_keys import SplitKeys
 from proxy.comparison.verdict_json import counts_of
+from proxy.control.small_files import replace_json
 from proxy.errors import StateError
-from proxy.journal.segments import replace_file
 from proxy.ramp.state import RampState, from_json, to_json
 from proxy.ramp.window import Part, Published, Window
+from proxy.state.syncing import read_bytes
 
 STATE_NAME: Final = "ramps.json"
 SEEN_NAME: Final = "ramps-seen.json"
@@ -55,21 +57,16 @@ def store(state_dir: Path, ramps: Mapping[str, Kept]) -> None:
     """Replace what is remembered; when this returns it is on the disk.
 
     Raises:
-        StateError: the disk refuses.
+        StateError: the disk refuses, or does not answer: what is remembered then is in memory only.
     """
     content = {name: kept_as_json(kept) for name, kept in ramps.items()}
-    try:
-        replace_file(state_dir / STATE_NAME, orjson.dumps({"ramps": content}))
-    except OSError as exc:
-        raise StateError(f"cannot write {state_dir / STATE_NAME}: {exc.strerror}") from exc
+    replace_json(state_dir / STATE_NAME, orjson.dumps({"ramps": content}))
 
 
 def store_seen(state_dir: Path, seen: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace what was seen last; a disk that refuses is told by `store`."""
-    try:
-        replace_file(state_dir / SEEN_NAME, orjson.dumps(seen), is_synced=False)
-    except OSError:
-        return
+    with suppress(StateError):
+        replace_json(state_dir / SEEN_NAME, orjson.dumps(seen), is_synced=False)
 
 
 class EvidenceFiles:
@@ -106,7 +103,7 @@ class EvidenceFiles:
         splits: dict[str, SplitKeys] = {}
         reached_ms: list[int] = []
         for index, path in enumerate(self._paths):
-            said = orjson.loads(path.read_bytes())
+            said = orjson.loads(read_bytes(path))
             if said["config_version"] != self._version:
                 return {"": Published(problem=f"recorder {index} counts for another config")}
             if said["caught_up_ms"] is None:

@@ -22,6 +22,7 @@ from proxy.config.diff import Change, differences, only_at_start
 from proxy.config.resolved import FULL_BP, Config
 from proxy.config.secrets import NewSecretsError
 from proxy.config.tls_files import file_stamps
+from proxy.control.small_files import WRITING
 from proxy.control.snapshot import Observer, Reloads
 from proxy.errors import ConfigError, StateError
 from proxy.state import decisions
@@ -29,6 +30,7 @@ from proxy.state.control_page import ControlState, for_config, update
 from proxy.state.decision_record import Decision
 from proxy.state.orders import Source, weights_moved
 from proxy.state.running_config import config_path
+from proxy.state.syncing import HangingDiskError
 from proxy.telemetry import wall_ns
 
 #: Configs that are kept in `state_dir/config`: more than any backlog of pairs was made under.
@@ -39,6 +41,8 @@ _DIFF_LETTERS = 300
 #: Faults of a refused file that the log keeps; the answer has all.
 _FAULTS = 20
 _DEFECT = "a fault of Understudy; the log of control says more"
+#: How long a reload waits for the disk to take the config, and everybody else for the reload.
+DISK_S = 2.0
 _NO_SOURCE = "this instance was not started with a config file; nobody knows what to read"
 
 logger = logging.getLogger("understudy.control")
@@ -81,6 +85,11 @@ class Outcome:
     def is_good(self) -> bool:
         """Whether the file is what runs now."""
         return self.result in GOOD
+
+    @property
+    def is_of_the_disk(self) -> bool:
+        """Whether nothing is wrong with the file: the disk did not take it, and may do so later."""
+        return self.result is Result.FAILED and self.faults != (_DEFECT,)
 
 
 class Reloader:
@@ -169,18 +178,26 @@ class Reloader:
             moved[:] = weights_moved(before, state, source)
             return state
 
+        def restore() -> None:
+            if config.version == self.config.version:  # the same file, with other secrets
+                with suppress(HangingDiskError):  # it is done when the disk answers
+                    WRITING.do(key, lambda: write_again(self.config), DISK_S)
+
+        key = "config", config.version
         try:
-            write_again(config)
+            WRITING.do(key, lambda: write_again(config), DISK_S)
+        except HangingDiskError as exc:
+            restore()
+            raise StateError(f"cannot write the config to {config.state_dir}: {exc}") from exc
         except NewSecretsError as exc:
             raise _RefusedError(Result.NEEDS_RESTART, *map(_new_secret, exc.keys)) from exc
         try:
             state = update(page, put)
         except StateError:
-            if config.version == self.config.version:  # the same file, with other secrets
-                write_again(self.config)
+            restore()
             raise
         self.config = config
-        _forget_oldest(self._observer.state_dir)
+        WRITING.begin("old configs", lambda: _forget_oldest(self._observer.state_dir))
         for follow in self._followers:
             follow(config)
         self._moved = moved

@@ -17,8 +17,8 @@ from typing import Any
 
 import orjson
 
+from proxy.control.small_files import replace_json
 from proxy.errors import StateError
-from proxy.journal.segments import replace_file
 from proxy.replicas.merging import (
     KillBase,
     KillPlan,
@@ -162,10 +162,10 @@ class ReplicaPage:
         if content == self._stored:
             return
         try:
-            replace_file(self._state_dir / BASE_NAME, content, is_synced=False)
+            replace_json(self._state_dir / BASE_NAME, content, is_synced=False)
             self._stored = content
-        except OSError as exc:
-            self.trouble = f"cannot write {self._state_dir / BASE_NAME}: {exc.strerror}"
+        except StateError as exc:
+            self.trouble = str(exc)
 
     def _load(self) -> Base:
         try:

@@ -29,7 +29,8 @@ import orjson
 from proxy.config.resolved import Config, ReplicaGroup
 from proxy.control.replica_link import MAX_BYTES, ReplicaLink
 from proxy.control.replica_page import ReplicaPage
-from proxy.journal.segments import replace_file
+from proxy.control.small_files import replace_json
+from proxy.errors import StateError
 from proxy.replicas.asides import Aside, Asides, decode as decode_aside, encode as encode_aside
 from proxy.replicas.lease import Lease
 from proxy.replicas.messages import (
@@ -350,9 +351,9 @@ class Replicas:
     def _tell(self) -> None:
         """Write down how this replica stands, for status and metrics; losing it costs nothing."""
         self._told_state = self.is_connected, self.leads
-        with suppress(OSError):
+        with suppress(StateError):
             content = orjson.dumps(self.statistics())
-            replace_file(self._state_dir / SEEN_NAME, content, is_synced=False)
+            replace_json(self._state_dir / SEEN_NAME, content, is_synced=False)
 
     def statistics(self) -> dict[str, Any]:
         """Return how this replica stands among the others."""

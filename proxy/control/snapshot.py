@@ -1,7 +1,7 @@
 """What control knows at one moment, read from `state_dir`: pages, runtime and recorder files.
 
-It only reads: nothing here waits for another process, so a hung worker or recorder shows as old
-numbers and never as a hung control. What the numbers mean is decided in `status` and `metrics`.
+It only reads: nothing here waits for another process, or long for the disk, so a hung worker or recorder shows
+as old numbers and never as a hung control. What the numbers mean is decided in `status` and `metrics`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from proxy.control.counters import Counters
 from proxy.control.ejections import Ejection
 from proxy.control.process_usage import Usage, usage
 from proxy.control.recent import Key, Recent, RecentWindow
-from proxy.control.small_files import read_json
-from proxy.control.told_decisions import told_decisions
+from proxy.control.seen_files import FileReader
 from proxy.control.worker_pages import WorkerPages
 from proxy.errors import StateError
-from proxy.journal.books import JournalBooks, read_books
+from proxy.journal.books import JournalBooks
 from proxy.state.control_page import ControlPage, ControlState, open_page
+from proxy.state.decisions import waiting_count
 from proxy.telemetry import monotonic_s, queued_s, wall_ns
 
 #: A worker beats about once a second; one whose last beat is older than this hangs.
@@ -106,6 +106,7 @@ class Snapshot:
         unsettled: pages of workers that died, whose successors have not settled them.
         still_s: for how long the books have not moved; 0 where nobody samples them.
         recorders: the statistics of each recorder by index; None before its first.
+        hanging_s: for how long the disk has not answered, so that what is in files is of before; else 0.
         refused: requests that the admin API refused, by reason.
     """
 
@@ -126,6 +127,7 @@ class Snapshot:
     ramps: dict[str, Any]
     decisions: dict[str, Any] = field(default_factory=dict)
     is_writable: bool = True
+    hanging_s: float = 0.0
     replicas: dict[str, Any] = field(default_factory=dict)
     journals: tuple[JournalBooks, ...] = ()
     unsettled: int = 0
@@ -164,6 +166,7 @@ class Observer:
         self.label_counts: Counter[str] = Counter()
         self._page: ControlPage | None = None
         self._workers = WorkerPages(config)
+        self._files = FileReader(self.state_dir)
         self._window = RecentWindow()
         self._moved = Moved()
         self.reloads = Reloads()
@@ -208,10 +211,10 @@ class Observer:
             state = page.read()
         except StateError as exc:
             error = str(exc)
-        runtime = read_json(self.state_dir / "runtime.json") or {}
-        now_ms = wall_ns() // 1_000_000
         # In this order: what was settled is read before what it was settled of.
-        recorders, journals = self._recorders(), self._journals()
+        files = self._files.wholly(self.config.recorders)
+        runtime, recorders = files.runtime, files.recorders
+        now_ms = wall_ns() // 1_000_000
         counters = self._workers.counters()
         beats = self._workers.beats()
         is_writable = os.access(self.state_dir, os.W_OK | os.X_OK)
@@ -235,12 +238,13 @@ class Observer:
             ),
             beating=sum(now_ms - beat_ms <= HUNG_MS for _, beat_ms in beats.values()),
             usage=_usage(int(runtime.get("pid", 0)), processes),
-            ramps=read_json(self.state_dir / "ramps-seen.json") or {},
-            replicas=read_json(self.state_dir / "replicas-seen.json") or {},
-            labels={**self.label_counts, **(read_json(self.state_dir / "labels.json") or {})},
-            decisions=told_decisions(self.state_dir),
+            ramps=files.ramps,
+            replicas=files.replicas,
+            labels={**self.label_counts, **files.labels},
+            decisions={**files.decisions, "in_memory": waiting_count(self.state_dir)},
+            hanging_s=files.hanging_s,
             is_writable=is_writable,
-            journals=journals,
+            journals=files.journals,
             unsettled=self._workers.unsettled(now_ms - HUNG_MS),
             still_s=self._moved.still_s(monotonic_s(), counters, recorders),
             reloads=self.reloads,
@@ -250,8 +254,8 @@ class Observer:
 
     def sample(self) -> None:
         """Remember the counters of now for `Snapshot.recent`; about once a second."""
-        counters, recorders = self._workers.counters(), self._recorders()
-        runtime = read_json(self.state_dir / "runtime.json") or {}
+        files = self._files.briefly(self.config.recorders)
+        counters, recorders, runtime = self._workers.counters(), files.recorders, files.runtime
         self._window.add(monotonic_s(), {**counters, **_drops(recorders), **_queued(runtime)})
         self._moved.look(monotonic_s(), counters, recorders)
 
@@ -261,16 +265,6 @@ class Observer:
         if self._page is not None:
             self._page.close()
             self._page = None
-
-    def _journals(self) -> tuple[JournalBooks, ...]:
-        directories = (self.state_dir / "journal").glob("worker-*")
-        return tuple(read_books(directory) for directory in sorted(directories))
-
-    def _recorders(self) -> tuple[dict[str, Any] | None, ...]:
-        return tuple(
-            read_json(self.state_dir / f"recorder-{index}.json")
-            for index in range(self.config.recorders)
-        )
 
 
 @dataclass(slots=True)

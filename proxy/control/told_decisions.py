@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from proxy.control.small_files import read_json
-from proxy.state import decisions
 from proxy.state.decision_files import FILE_NAME, last_seq, records_backwards, shipped
 
 #: Of the last decisions, so many are told.
 LAST: Final = 5
 #: Left out there: a verdict's counts, or a config's diff, are longer than all the rest.
 _LONG: Final = ("evidence", "diff")
+#: What is told before anything of them could be read.
+NO_DECISIONS: Final[dict[str, Any]] = {
+    "last": [], "written": 0, "acknowledged": 0, "dropped": {}, "error": "",
+}  # fmt: skip
 
 
 def told_decisions(state_dir: Path) -> dict[str, Any]:
@@ -33,7 +36,6 @@ def told_decisions(state_dir: Path) -> dict[str, Any]:
             for key, count in accounts.items()
             if key.startswith("dropped.")
         },
-        "in_memory": decisions.waiting_count(state_dir),
         "error": error,
         **(read_json(state_dir / "decisions.json") or {}),
     }

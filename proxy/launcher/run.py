@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from proxy.state.kill import Scope
 from proxy.state.orders import Source, make_decision, weights_moved
 from proxy.state.running_config import config_path
 from proxy.state.shares_page import make_shares
+from proxy.state.syncing import HangingDiskError, thread_of
 from proxy.telemetry import monotonic_s, wall_ns
 
 #: How long the loop sleeps: the delay of a kill file, and of a restart beyond its backoff. A signal, the
@@ -85,7 +87,10 @@ def run(
             launcher.announce()
             launcher.loop(wakeup)
         finally:
-            (state_dir / FILE_NAME).unlink(missing_ok=True)
+            # A disk that hangs is waited for by the thread, and this process ends after it.
+            with suppress(HangingDiskError):
+                path = state_dir / FILE_NAME
+                thread_of(FILE_NAME).do(FILE_NAME, lambda: path.unlink(missing_ok=True))
             os.close(lock)
     log("info", "stopped")
     return 0
@@ -199,7 +204,9 @@ class _Launcher:
         self._state_dir = Path(config.state_dir)
         self._supervisor = Supervisor(self._children(plan), self._publish)
         self._stop = Stop(self._supervisor, config.limits.shutdown_s)
-        self._kill_watch = KillWatch(self._state_dir, page)
+        self._kill_watch = KillWatch(
+            self._state_dir, page, lambda: self._supervisor.send(Role.WORKER, signal.SIGUSR2)
+        )
         self._hung_watch = HungWatch(self._state_dir)
         self._config_watch = ConfigWatch(self._state_dir)
         self._log_again_s = 0.0
@@ -306,7 +313,8 @@ class _Launcher:
             "processes": self._supervisor.statistics(),
         }
         try:
-            write_runtime(self._state_dir, runtime)
-        except OSError as exc:
+            # Beside the loop: a disk that hangs must hold up neither kills nor restarts.
+            thread_of(FILE_NAME).do(FILE_NAME, lambda: write_runtime(self._state_dir, runtime))
+        except (OSError, HangingDiskError) as exc:
             # The proxy serves without it; only commands find it less easily.
-            log("error", "runtime_not_written", why=exc.strerror)
+            log("error", "runtime_not_written", why=getattr(exc, "strerror", None) or str(exc))

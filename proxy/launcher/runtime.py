@@ -35,8 +35,9 @@ def take_lock(state_dir: Path) -> int:
             f"another Understudy (process {other or 'unknown'}) runs on {state_dir}; "
             "stop it, or give this one a `state_dir` of its own"
         ) from exc
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    # Always as long, so never truncated: ext4 writes a file that was to the disk when somebody closes it, and
+    # a kill that looks for the launcher would wait for a disk that hangs.
+    os.pwrite(descriptor, f"{os.getpid():<19}\n".encode(), 0)
     return descriptor
 
 

@@ -28,7 +28,9 @@ from proxy.state.page_file import (
     locked,
     make_page,
     map_page,
+    try_page,
 )
+from proxy.state.syncing import sync_soon
 
 if TYPE_CHECKING:  # a kill must be quick, and building the config's classes takes 10 ms
     from proxy.config.resolved import Config
@@ -196,7 +198,7 @@ class ControlPage(PageFile):
     def write(self, state: ControlState) -> None:
         """Publish `state`: from here on the next request of every worker obeys it.
 
-        Call it inside `locked`; `update` does both.
+        Call it inside `locked`, and `sync_soon` after that; `update` does all three.
 
         Raises:
             StateError: the state is larger than a buffer.
@@ -226,6 +228,7 @@ def rewrite_page(state_dir: Path, make: Callable[[int], ControlState]) -> Contro
         StateError: the page is readable after all (it may hold a kill), it cannot be opened or
             written, or the lock is held for too long.
     """
+    try_page(state_dir)
     with locked(state_dir):
         if is_readable(state_dir):
             raise StateError(
@@ -239,6 +242,7 @@ def rewrite_page(state_dir: Path, make: Callable[[int], ControlState]) -> Contro
             page.write(state)
         finally:
             page.close()
+    sync_soon(state_dir / FILE_NAME)
     return state
 
 

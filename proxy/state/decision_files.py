@@ -2,7 +2,7 @@
 
 - `decisions.ndjson` grows. At `FILE_BYTES` it becomes `decisions-000000000123.ndjson`, where 123 is the
   number (`seq`) of its last record; of those `FILES_KEPT` stay.
-- `decisions.lock` is held by whoever writes, for microseconds.
+- `decisions.lock` is held by whoever writes, for microseconds; while the disk hangs, as long as it does.
 - `decisions-shipped.json` says up to which number the recorder has shipped them, if it does.
 
 Numbers only grow, so a reader finds its place by a number alone, whatever has become of the files. A line
@@ -90,8 +90,8 @@ def shipped(state_dir: Path) -> dict[str, Any]:
     return found if is_good else {}
 
 
-def write_records(state_dir: Path, records: Sequence[dict[str, Any]]) -> int:
-    """Append records with the next numbers, all or none; return the open file, to be synced and closed.
+def write_records(state_dir: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Append records with the next numbers, all or none; they are not synced.
 
     The caller holds the lock.
 
@@ -113,10 +113,8 @@ def write_records(state_dir: Path, records: Sequence[dict[str, Any]]) -> int:
         for number, record in enumerate(records, seq + 1):
             data += orjson.dumps({**record, "seq": number}) + b"\n"
         _append(descriptor, data, size)
-    except OSError:
+    finally:
         os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _append(descriptor: int, data: bytes, size: int) -> None:

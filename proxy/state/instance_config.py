@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxy.state.syncing import read_bytes
+
 if TYPE_CHECKING:
     from proxy.config.resolved import Config
 
@@ -20,7 +22,7 @@ RUNTIME_NAME = "runtime.json"
 def read_runtime(state_dir: Path) -> dict[str, Any] | None:
     """Return what the launcher left in `runtime.json`; None without one."""
     try:
-        found = json.loads((state_dir / RUNTIME_NAME).read_bytes())
+        found = json.loads(read_bytes(state_dir / RUNTIME_NAME))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

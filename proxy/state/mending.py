@@ -38,6 +38,7 @@ from proxy.state.orders import (
     make_decision,
     note_of,
 )
+from proxy.state.syncing import HangingDiskError, open_quietly
 from proxy.telemetry import monotonic_s
 
 #: How long a launcher that got SIGUSR1 is given; it takes milliseconds.
@@ -110,6 +111,33 @@ def kill_by_signal(state_dir: Path, source: Source) -> Change:
     )
 
 
+def kill_past_the_disk(state_dir: Path, source: Source, why: HangingDiskError) -> Change:
+    """Let the launcher kill everything while the disk hangs, so that nobody can write the page.
+
+    It has workers serve from the primary only, and writes the page when the disk answers; the decision is
+    logged then. Nothing shows here whether workers have heard of it.
+
+    Raises:
+        StateError: there is no launcher here.
+    """
+    pid = _launcher(state_dir)
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as exc:
+        raise StateError(
+            f"{why}; cannot send SIGUSR1 to the launcher ({pid}): {exc.strerror}"
+        ) from exc
+    before = _state_of(Scope())
+    after = latch.kill(before, Scope(), Part.DEFAULT, note_of(source))
+    by_signal = replace(source, via=f"{source.via}, signal SIGUSR1")
+    decision = make_decision("kill", Scope(), [], part_names(Part.DEFAULT), by_signal)
+    told = (
+        f"{why}; the launcher was told by SIGUSR1, so everything is killed: it has all workers serve from the "
+        "primary only, and writes the page when the disk answers"
+    )
+    return logged(state_dir, Change(before, after, replace(decision, note=told)))
+
+
 def revive_corrupt(state_dir: Path, config: Config, source: Source) -> Change:
     """Write an unreadable page afresh from `config`: its weights, and the kills of kill files.
 
@@ -150,7 +178,7 @@ def _launcher(state_dir: Path) -> int:
     """
     path = state_dir / "launcher.lock"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_quietly(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

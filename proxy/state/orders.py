@@ -23,7 +23,8 @@ from proxy.state import decisions, kill as latch
 from proxy.state.control_page import ControlPage, ControlState, Part, update
 from proxy.state.decision_record import Decision
 from proxy.state.kill import Scope
-from proxy.state.page_file import locked
+from proxy.state.page_file import locked, try_page
+from proxy.state.syncing import sync_soon
 from proxy.telemetry import rfc3339
 
 #: How much of a kill file's first line is kept as the reason.
@@ -129,6 +130,7 @@ def order_file_kills(page: ControlPage, now_ms: int) -> dict[str, Change]:
         StateError: the folder cannot be read, or the page cannot be changed.
     """
     state_dir = page.path.parent
+    try_page(state_dir)
     with locked(state_dir):
         state = page.read()
         after, changes = latch_files(state, state_dir, now_ms)
@@ -136,6 +138,8 @@ def order_file_kills(page: ControlPage, now_ms: int) -> dict[str, Change]:
             after = replace(after, kill_generation=page.next_generation())
         if after != state:
             page.write(after)
+    if after != state:
+        sync_soon(page.path)
     return {name: logged(state_dir, change) for name, change in changes.items()}
 
 
@@ -306,6 +310,7 @@ def refuse_if_overtaken(page: ControlPage, source: Source) -> None:
         OvertakenError: a kill was latched since the page that the source had seen.
         StateError: the page or the folder cannot be read.
     """
+    try_page(page.path.parent)  # a disk that hangs holds up the listing of the folder, too
     _refuse_if_overtaken(page, page.read(), source)
 
 

@@ -9,6 +9,9 @@ The file is made whole (all its blocks allocated, so that a full disk cannot fau
 then written in place and never replaced: workers keep their mapping for life. What the payload says
 is `proxy.state.control_page`'s. This module imports nothing that is slow to import, because
 `understudy kill` writes the page with it before it imports anything else.
+
+Workers obey a change as soon as it is in memory; it is synced after the lock has been let go (`sync_soon`),
+because a sync on a disk that hangs does not return. Nor may a store: `try_page` finds that out before.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proxy.errors import StateError
+from proxy.state.syncing import NO_ACCESS_TIME, HangingDiskError, sync_soon, touch_first
 from proxy.telemetry import monotonic_s
 
 MAGIC = b"USCTRL01"
@@ -40,6 +44,8 @@ _LOCK_POLL_S = 0.002
 _BUFFER = struct.Struct("<QII")
 #: How a file system says that it, or what lies there, is not to be written.
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+#: A byte of the header and one before each buffer that nobody uses, in the pages that a write begins with.
+_UNUSED = (HEADER_BYTES - 1, HEADER_BYTES + BUFFER_BYTES - 1)
 
 
 class PageFile:
@@ -85,14 +91,14 @@ class PageFile:
     def write_payload(self, payload: bytes) -> None:
         """Publish `payload`: from here on the next request of every worker obeys it.
 
-        Call it inside `locked`.
+        Call it inside `locked`, and `sync_soon` after that: then a kill outlives a power cut as well.
 
         Raises:
             StateError: it is larger than a buffer, or the page was read-only when it was opened.
         """
         if not self.is_writable:
             raise StateError(f"cannot write {self.path}: it is read-only")
-        if len(payload) > BUFFER_BYTES - _BUFFER.size:
+        if len(payload) >= BUFFER_BYTES - _BUFFER.size:  # the last byte is `_UNUSED`
             raise StateError(f"the control state takes {len(payload)} bytes; a page has less")
         generation = self.next_generation()
         start = HEADER_BYTES + (generation % 2) * BUFFER_BYTES
@@ -100,10 +106,6 @@ class PageFile:
         self._view[start + _BUFFER.size : start + _BUFFER.size + len(payload)] = payload
         self._view[:8] = MAGIC
         self._words[1] = generation
-        # Workers obey from here on; the flush makes a kill outlive a power cut as well. A disk
-        # that refuses it takes nothing from the effect.
-        with suppress(OSError):
-            self._mapping.flush()
 
     def is_whole(self) -> bool:
         """Tell whether the mapped file is still the one at the path, and long enough.
@@ -151,11 +153,14 @@ def map_page(state_dir: Path) -> tuple[Path, mmap.mmap]:
 
 def _open_page(path: Path) -> tuple[int, int]:
     """Open a page to be written, else to be read; return the descriptor and how it may be mapped."""
-    try:
-        return os.open(path, os.O_RDWR), mmap.ACCESS_WRITE
-    except OSError as exc:
-        if exc.errno not in READ_ONLY:
-            raise
+    # Mapping a file notes the time of the access, which is a write of its own, and hangs with the disk.
+    # Only the file's owner may forbid it.
+    for flags in (os.O_RDWR | NO_ACCESS_TIME, os.O_RDWR):
+        try:
+            return os.open(path, flags), mmap.ACCESS_WRITE
+        except OSError as exc:
+            if exc.errno not in READ_ONLY:
+                raise
     return os.open(path, os.O_RDONLY), mmap.ACCESS_READ
 
 
@@ -177,6 +182,7 @@ def make_page(state_dir: Path, payload: bytes) -> None:
         page.close()
         with suppress(FileExistsError):
             os.link(whole, path)
+        sync_soon(path)
     except OSError as exc:
         raise StateError(f"cannot open {path}: {exc.strerror}") from exc
     finally:
@@ -197,6 +203,19 @@ def lengthen_page(state_dir: Path) -> None:
                 file.write(bytes(max(0, PAGE_BYTES - file.tell())))
     except OSError as exc:
         raise StateError(f"cannot write {path}: {exc.strerror}") from exc
+
+
+def try_page(state_dir: Path) -> None:
+    """Find out whether the page can be written now; before a lock is taken that others need.
+
+    Raises:
+        HangingDiskError: the disk does not answer, so that a write would stop this process for as long.
+    """
+    path = state_dir / FILE_NAME
+    try:
+        touch_first(path, _UNUSED)
+    except HangingDiskError as exc:
+        raise HangingDiskError(exc.for_s, f"{path} cannot be written now: ") from exc
 
 
 @contextmanager
@@ -226,12 +245,15 @@ def change_page(page: PageFile, change: Callable[[bytes, int], bytes]) -> tuple[
         change: returns the new payload, given the old one and the generation it will have.
 
     Raises:
+        HangingDiskError: the disk does not answer; nothing was changed.
         StateError: the page is corrupt, the lock is held for too long, or the payload does not fit.
     """
+    try_page(page.path.parent)
     with locked(page.path.parent):
         before = page.read_payload()
         after = change(before, page.next_generation())
         page.write_payload(after)
+    sync_soon(page.path)
     return before, after
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import load
+from proxy.config.resolved import Config
 from proxy.control import config_watch, reload
 from proxy.control.config_watch import ConfigWatch
 from proxy.control.reload import Reloader, Result
+from proxy.errors import StateError
 from proxy.state.running_config import config_path
 from tests.support.dataplane import until
 from tests.support.reload_stage import SOURCE, Stage
@@ -66,6 +69,32 @@ async def test_where_nothing_can_be_watched_the_file_is_looked_at(
     await _counted(stage, Result.RELOADED)
     watch.cancel()
     assert sum("cannot be watched" in record.message for record in caplog.records) == 1
+
+
+async def test_a_good_file_that_the_disk_did_not_take_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad one is not."""
+    stage = Stage(tmp_path)
+    monkeypatch.setattr(config_watch, "LOOK_MS", 20)
+    monkeypatch.setattr(config_watch, "AGAIN_S", 0.1)
+    watch = asyncio.get_running_loop().create_task(ConfigWatch(stage.reloader).run())
+    with monkeypatch.context() as patch:
+
+        def hang(config: Config) -> Path:
+            raise StateError(f"cannot write the config to {config.state_dir}")
+
+        patch.setattr(load, "write_again", hang)
+        stage.write(log={"slow": "1s"})
+        await until(lambda: stage.told["reloads"][Result.FAILED] > 2, "some tries")
+    await _counted(stage, Result.RELOADED)
+    stage.path.write_text("routes: [")
+    await until(lambda: stage.told["reloads"][Result.INVALID], "the refusal")
+    refused = stage.told["reloads"][Result.INVALID]
+    await asyncio.sleep(0.3)
+    assert stage.told["reloads"][Result.INVALID] == refused
+    watch.cancel()
+    stage.observer.close()
 
 
 async def test_what_changed_while_control_was_down_is_read_at_its_start(tmp_path: Path) -> None:

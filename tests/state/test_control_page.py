@@ -27,6 +27,8 @@ from proxy.state.control_page import (
 )
 from proxy.state.kill import Scope, kill, revive
 from proxy.state.page_file import PAGE_BYTES, locked
+from proxy.state.syncing import HangingDiskError
+from tests.support.disks import hanging_disk
 from tests.support.resolved_config import small_config
 
 
@@ -236,3 +238,21 @@ def test_any_of_the_three_scopes_kills_a_candidate() -> None:
     """The parts of everything, the route and the candidate add up."""
     assert _state().killed_parts("iris", "v2") == Part.RECORD | Part.MIRROR | Part.CANARY
     assert _state().killed_parts("other", "x") == Part.RECORD
+
+
+def test_a_disk_that_hangs_stops_no_writer_and_keeps_no_lock(tmp_path: Path) -> None:
+    """A write that would wait for it is refused before anything is changed; a sync is not waited for."""
+    with hanging_disk(tmp_path / "disk") as disk:
+        page = open_page(disk.path, create=True)
+        disk.hang()
+        update(page, lambda _: _state("first"))
+        disk.go_on()
+        disk.hang_writes()
+        with pytest.raises(HangingDiskError, match=r"control\.page cannot be written now"):
+            update(page, lambda _: _state("second"))
+        with locked(disk.path):
+            assert page.read() == _state("first")
+        disk.go_on()
+        update(page, lambda _: _state("third"))
+        assert page.read() == _state("third")
+        page.close()

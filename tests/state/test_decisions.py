@@ -12,7 +12,10 @@ from proxy.errors import StateError
 from proxy.state import decision_files, decisions, refusals
 from proxy.state.decision_files import FILE_NAME, last_seq, old_files
 from proxy.state.decision_record import Decision
-from tests.support.disks import read_only, small_disk
+from proxy.state.syncing import PATIENCE_S, left_to_children
+from proxy.telemetry import monotonic_s
+from tests.support.deadline import wait_for
+from tests.support.disks import hanging_disk, read_only, small_disk
 
 
 def decision(number: int, size: int = 0) -> Decision:
@@ -99,6 +102,39 @@ def test_a_full_disk_keeps_decisions_in_memory_and_leaves_no_half_line(tmp_path:
         decisions.append(disk.path, decision(5))
         assert weights(disk.path) == [1, 2, 3, 4, 5]
         assert decisions.waiting_count(disk.path) == 0
+
+
+def test_a_disk_that_hangs_keeps_decisions_in_memory_and_nobody_waiting(tmp_path: Path) -> None:
+    """The first waits for it a little, the others not at all; then all are written, in their order."""
+    with hanging_disk(tmp_path / "disk") as disk:
+        decisions.append(disk.path, decision(1))
+        disk.hang_writes()
+        with pytest.raises(StateError, match="the disk has not answered for"):
+            decisions.append(disk.path, decision(2))
+        began_s = monotonic_s()
+        for number in (3, 4, 5):
+            with pytest.raises(StateError, match="waits in memory, and is logged when it does"):
+                decisions.append(disk.path, decision(number))
+            assert decisions.retry(disk.path)
+        assert monotonic_s() - began_s < PATIENCE_S
+        assert decisions.waiting_count(disk.path) == 4
+        disk.go_on()
+        wait_for(lambda: not decisions.waiting_count(disk.path), "what waits")
+        decisions.append(disk.path, decision(6))
+        assert weights(disk.path) == [1, 2, 3, 4, 5, 6]
+        assert last_seq(disk.path) == 6
+
+
+def test_a_command_leaves_to_a_child_what_a_hanging_disk_does_not_take(tmp_path: Path) -> None:
+    """The command must end; the child ends when the disk has answered."""
+    with hanging_disk(tmp_path / "disk") as disk:
+        with left_to_children():
+            decisions.append(disk.path, decision(1))
+            disk.hang_writes()
+            with pytest.raises(StateError, match="the disk has not answered for"):
+                decisions.append(disk.path, decision(2))
+        disk.go_on()
+        wait_for(lambda: weights(disk.path) == [1, 2], "the child")
 
 
 def test_a_read_only_folder_keeps_decisions_in_memory(tmp_path: Path) -> None:
