@@ -68,20 +68,22 @@ def write_resolved(config: Config) -> Path:
         StateError: it cannot be written, or its secrets are too long; says why.
     """
     data, os.environ[secrets.VARIABLE] = secrets.apart(config)
-    return _write(config, data)
+    return _write(config, data, is_synced=True)
 
 
 def write_again(config: Config) -> Path:
     """Write `config` as `write_resolved` does, for processes that have their secrets already.
 
+    It is not synced, which may take long: the caller sees to that when nobody waits any more.
+
     Raises:
         NewSecretsError: it has others; nothing was written.
         StateError: it cannot be written.
     """
-    return _write(config, secrets.apart_again(config))
+    return _write(config, secrets.apart_again(config), is_synced=False)
 
 
-def _write(config: Config, data: bytes) -> Path:
+def _write(config: Config, data: bytes, *, is_synced: bool) -> Path:
     folder = Path(config.state_dir) / "config"
     path = folder / f"{config.version}.json"
     fresh = folder / f".{config.version}.{os.getpid()}.new"
@@ -93,7 +95,8 @@ def _write(config: Config, data: bytes) -> Path:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if is_synced:
+                    os.fsync(file.fileno())
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)

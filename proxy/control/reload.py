@@ -30,7 +30,7 @@ from proxy.state.control_page import ControlState, for_config, update
 from proxy.state.decision_record import Decision
 from proxy.state.orders import Source, weights_moved
 from proxy.state.running_config import config_path
-from proxy.state.syncing import HangingDiskError
+from proxy.state.syncing import HangingDiskError, sync_soon
 from proxy.telemetry import wall_ns
 
 #: Configs that are kept in `state_dir/config`: more than any backlog of pairs was made under.
@@ -42,7 +42,7 @@ _DIFF_LETTERS = 300
 _FAULTS = 20
 _DEFECT = "a fault of Understudy; the log of control says more"
 #: How long a reload waits for the disk to take the config, and everybody else for the reload.
-DISK_S = 2.0
+DISK_S = 5.0
 _NO_SOURCE = "this instance was not started with a config file; nobody knows what to read"
 
 logger = logging.getLogger("understudy.control")
@@ -197,6 +197,7 @@ class Reloader:
             restore()
             raise
         self.config = config
+        sync_soon(config_path(Path(config.state_dir), config.version))
         WRITING.begin("old configs", lambda: _forget_oldest(self._observer.state_dir))
         for follow in self._followers:
             follow(config)
