@@ -65,7 +65,7 @@ async def _answer_one(
         return await _tunnel(chance, reader, writer)
     kind = chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if kind == "early":
-        return await _early(chance, reader, writer)
+        return await _early(chance, reader, writer, fields)
     if first.startswith(b"GET ") and chance.random() < 0.5:  # it ignores the body of a GET
         writer.write(b"HTTP/1.1 204 X\r\n\r\n")
         return True
@@ -80,10 +80,19 @@ async def _answer_one(
 
 
 async def _early(
-    chance: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    chance: random.Random,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    fields: dict[bytes, bytes],
 ) -> bool:
-    """Answer, or end, before the request is whole."""
+    """Answer, or end, before the request is whole.
+
+    It goes on only where the rest is still to come, which a proxy can see. Were all of the body here, and taken
+    for a request, its answer might come after the next request, and nobody could tell it from its answer.
+    """
     what = chance.choice(["answers", "answers and goes on", "resets", "shuts"])
+    if what == "answers and goes on" and await _took_body(reader, fields):
+        what = "answers"
     if what == "resets":
         await reader.read(chance.randint(1, 100_000))
         writer.transport.abort()
@@ -97,6 +106,15 @@ async def _early(
             return True
     await asyncio.sleep(chance.random() * 0.02)
     return False
+
+
+async def _took_body(reader: asyncio.StreamReader, fields: dict[bytes, bytes]) -> bool:
+    """Take the body of a request if all of it has come; return whether it had."""
+    try:
+        await asyncio.wait_for(_body(reader, fields), 0.001)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _body(reader: asyncio.StreamReader, fields: dict[bytes, bytes]) -> bytes:
