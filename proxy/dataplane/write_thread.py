@@ -17,7 +17,7 @@ from typing import Any
 Job = Callable[[], Any]
 
 
-class Hand:
+class WriteThread:
     """Does jobs beside an event loop. Only the loop's thread may call it.
 
     Args:
@@ -52,7 +52,7 @@ class Hand:
                 thread.start()
             except RuntimeError:  # no more threads for this process: done here, then, as ever
                 self._result = self._attempt(job)
-                self._loop.call_soon(self._hand_over)
+                self._loop.call_soon(self._finish)
                 return
             self._thread = thread
         self._go.release()
@@ -71,7 +71,7 @@ class Hand:
                 return
             self._result = self._attempt(job)
             with suppress(RuntimeError):  # the loop is closed: nobody asks any more
-                self._loop.call_soon_threadsafe(self._hand_over)
+                self._loop.call_soon_threadsafe(self._finish)
 
     @staticmethod
     def _attempt(job: Job) -> Any:
@@ -80,7 +80,7 @@ class Hand:
         except Exception as exc:  # noqa: BLE001 - whoever gave the job is told
             return exc
 
-    def _hand_over(self) -> None:
+    def _finish(self) -> None:
         result, self._result, self._job = self._result, None, None
         self.is_busy = False
         self._done(result)

@@ -47,7 +47,7 @@ class _Piece:
     """A piece of work, and what became of it."""
 
     def __init__(self, job: Callable[[], object]) -> None:
-        import threading  # noqa: PLC0415 - see above
+        import threading  # noqa: PLC0415 - a kill comes first
 
         self.job = job
         self.is_over = threading.Event()
@@ -116,7 +116,7 @@ class DiskThread:
         return 0.0 if began_s is None else monotonic_s() - began_s
 
     def _start(self) -> bool:
-        import threading  # noqa: PLC0415 - see above
+        import threading  # noqa: PLC0415 - a kill comes first
 
         try:
             threading.Thread(target=self._run, name=self._name, daemon=False).start()

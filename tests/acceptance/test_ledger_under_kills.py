@@ -292,7 +292,7 @@ async def test_the_ledger_adds_up_over_restarts_of_the_whole_tree(tmp_path: Path
                 load = Load(instance.runtime["listen"])
                 async with asyncio.TaskGroup() as group:
                     clients = [group.create_task(load.client()) for _ in range(CLIENTS)]
-                    await until(lambda: load.answered > 200, "answers")  # noqa: B023
+                    await until(lambda: load.answered > 200, "answers")  # noqa: B023 - awaited at once
                     if number < len(configs):
                         _kill_all(instance)
                     await load.pause()

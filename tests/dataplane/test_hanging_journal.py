@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.dataplane import journaling
-from proxy.dataplane.hand import Hand
+from proxy.dataplane.write_thread import WriteThread
 from proxy.journal.frame_file import FrameFile
 from proxy.state.stats_page import Lost
 from tests.support.dataplane import Options, Plane, dataplane, until
@@ -160,7 +160,7 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(
         assert plane.count("pairs_journaled", "iris", "v2") == 1
 
 
-async def test_a_hand_hands_over_what_a_job_returns_or_raises() -> None:
+async def test_a_thread_hands_over_what_a_job_returns_or_raises() -> None:
     """One after another, and in the loop's own thread."""
     found: list[object] = []
     threads: set[int] = set()
@@ -169,19 +169,21 @@ async def test_a_hand_hands_over_what_a_job_returns_or_raises() -> None:
         threads.add(threading.get_ident())
         found.append(result)
 
-    hand = Hand("test", asyncio.get_running_loop(), done)
-    hand.do(threading.get_ident)
-    assert hand.is_busy
-    await until(lambda: not hand.is_busy, "the job")
-    hand.do(lambda: 1 // 0)
-    await until(lambda: not hand.is_busy, "the other job")
+    thread = WriteThread("test", asyncio.get_running_loop(), done)
+    thread.do(threading.get_ident)
+    assert thread.is_busy
+    await until(lambda: not thread.is_busy, "the job")
+    thread.do(lambda: 1 // 0)
+    await until(lambda: not thread.is_busy, "the other job")
     assert found[0] != threading.get_ident()
     assert isinstance(found[1], ZeroDivisionError)
     assert threads == {threading.get_ident()}
-    hand.close()
+    thread.close()
 
 
-async def test_a_hand_without_a_thread_does_the_job_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_no_thread_can_be_started_the_job_is_done_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A process that may have no more threads writes its pairs all the same."""
 
     def refuse(self: threading.Thread) -> None:
@@ -189,7 +191,7 @@ async def test_a_hand_without_a_thread_does_the_job_itself(monkeypatch: pytest.M
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     found: list[object] = []
-    hand = Hand("test", asyncio.get_running_loop(), found.append)
-    hand.do(lambda: "done")
-    await until(lambda: not hand.is_busy, "the job")
+    thread = WriteThread("test", asyncio.get_running_loop(), found.append)
+    thread.do(lambda: "done")
+    await until(lambda: not thread.is_busy, "the job")
     assert found == ["done"]

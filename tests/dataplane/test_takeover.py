@@ -104,7 +104,7 @@ async def _with_pairs_in_memory(
                     *(plane.request(b"POST", b"/", body=b"{}") for _ in range(REQUESTS))
                 )
                 due = REQUESTS * len(CANDIDATES)
-                await until(lambda: plane.worker.journal.buffered_pairs == due, "the pairs")  # noqa: B023
+                await until(lambda: plane.worker.journal.buffered_pairs == due, "the pairs")  # noqa: B023 - awaited at once
             yield plane
 
 
@@ -133,7 +133,7 @@ def _settled(config: Config) -> dict[str, dict[str, int]]:
 def _killed_in_flush(plane: Plane, steps: int) -> bool:
     """Let a worker flush until it is killed; return whether it was."""
     worker, life = plane.worker, _Mortal(steps)
-    cells, write, hand = worker.cells, worker.journal.write, worker.journaling._hand
+    cells, write, thread = worker.cells, worker.journal.write, worker.journaling._thread
 
     def writing(batch: Batch) -> FlushResult:
         life.step()
@@ -142,9 +142,9 @@ def _killed_in_flush(plane: Plane, steps: int) -> bool:
         return written
 
     worker.cells = _Cells(cells, life)  # type: ignore[assignment]
-    worker.journal.write = writing  # type: ignore[method-assign]
+    worker.journal.write = writing  # type: ignore[method-assign]  # each step may be the last
     # Here and now, because the steps of two threads have no order.
-    hand.do = lambda job: hand._done(job())  # type: ignore[method-assign]
+    thread.do = lambda job: thread._done(job())  # type: ignore[method-assign]  # see above
     count_segment = worker.stats.count_segment
 
     def counting(number: int, pairs: int) -> None:
@@ -157,8 +157,8 @@ def _killed_in_flush(plane: Plane, steps: int) -> bool:
     except _KilledError:
         return True
     finally:
-        worker.cells, worker.journal.write = cells, write  # type: ignore[method-assign]
-        del hand.do
+        worker.cells, worker.journal.write = cells, write  # type: ignore[method-assign]  # as it was
+        del thread.do
         worker.stats.count_segment = count_segment  # type: ignore[method-assign]
     return False
 

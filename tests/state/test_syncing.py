@@ -58,7 +58,7 @@ def test_only_the_first_waits_for_work_that_hangs() -> None:
     began_s = monotonic_s()
     for number in range(100):
         with pytest.raises(HangingDiskError):
-            thread.do("b", lambda number=number: done.append(number))  # type: ignore[misc]
+            thread.do("b", lambda number=number: done.append(number))  # type: ignore[misc]  # a default binds it
     with pytest.raises(HangingDiskError):
         thread.do("c", lambda: done.append("c"))
     assert first_s >= PATIENCE_S > monotonic_s() - began_s
