@@ -53,7 +53,8 @@ class Journaling:
         self, worker: Worker, writer: JournalWriter, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._worker, self._writer, self._loop = worker, writer, loop
-        self._thread = WriteThread("pairs", loop, self._over)
+        # Not `_thread`: compiled, that is a word of C.
+        self._writing = WriteThread("pairs", loop, self._over)
         self._unwritten: list[CandidateCells] = []
         self._under_way: list[CandidateCells] = []
         self._begun_s = 0.0
@@ -66,7 +67,7 @@ class Journaling:
     @property
     def is_busy(self) -> bool:
         """Whether a flush is under way: the journal may hold pairs that are not in the books yet."""
-        return self._thread.is_busy
+        return self._writing.is_busy
 
     def follow(self, config: Config) -> None:
         """Keep to the limits of another config."""
@@ -76,7 +77,7 @@ class Journaling:
     def add(self, line: bytes, counters: CandidateCells) -> None:
         """Put one pair into the buffer; on a disk that works it is written within `FLUSH_S` seconds."""
         writer = self._writer
-        if writer.buffered_bytes > self._most_bytes and self._thread.is_busy:
+        if writer.buffered_bytes > self._most_bytes and self._writing.is_busy:
             waited_s = monotonic_s() - self._begun_s
             if waited_s > HANGS_S:
                 self._worker.cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
@@ -94,7 +95,7 @@ class Journaling:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._thread.is_busy:
+        if self._writing.is_busy:
             self._is_due = True
             return
         batch = self._writer.take()
@@ -108,13 +109,13 @@ class Journaling:
             cells[counters.flushing] += 1
         self._under_way = waiting
         self._begun_s = monotonic_s()
-        self._thread.do(partial(self._writer.write, batch))
+        self._writing.do(partial(self._writer.write, batch))
 
     def tick(self) -> None:
         """Do what the journal needs without a pair; some times a second."""
-        if not self._thread.is_busy and self._writer.is_due():
+        if not self._writing.is_busy and self._writer.is_due():
             self._begun_s = monotonic_s()
-            self._thread.do(self._writer.tick)
+            self._writing.do(self._writer.tick)
 
     async def stop(self) -> bool:
         """Write what is left and close the journal; return whether every pair is in the books.
@@ -124,11 +125,11 @@ class Journaling:
         """
         self.flush()  # what does not fit into one frame follows by itself
         if await self._is_idle_within(CLOSE_S):
-            self._thread.do(self._writer.close)
+            self._writing.do(self._writer.close)
             if await self._is_idle_within(
                 3 * CLOSE_S
             ):  # it waits up to twice that for its own threads
-                self._thread.close()
+                self._writing.close()
                 return True
         for counters in self._unwritten:
             self._worker.cells[counters.lost[Lost.JOURNAL_ERROR]] += 1
@@ -141,7 +142,7 @@ class Journaling:
     async def _is_idle_within(self, timeout_s: float) -> bool:
         """Wait until nothing is under way or due; return whether that came."""
         deadline_s = monotonic_s() + timeout_s
-        while self._thread.is_busy:
+        while self._writing.is_busy:
             if monotonic_s() > deadline_s:
                 return False
             await asyncio.sleep(_POLL_S)

@@ -133,7 +133,7 @@ def _settled(config: Config) -> dict[str, dict[str, int]]:
 def _killed_in_flush(plane: Plane, steps: int) -> bool:
     """Let a worker flush until it is killed; return whether it was."""
     worker, life = plane.worker, _Mortal(steps)
-    cells, write, thread = worker.cells, worker.journal.write, worker.journaling._thread
+    cells, write, thread = worker.cells, worker.journal.write, worker.journaling._writing
 
     def writing(batch: Batch) -> FlushResult:
         life.step()
