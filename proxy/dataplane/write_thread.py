@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 Job = Callable[[], Any]
@@ -34,18 +35,14 @@ class WriteThread:
     ) -> None:
         self.is_busy = False
         self._name, self._loop, self._done = name, loop, done
-        self._job: Job | None = None
         self._result: Any = None
-        # Held while there is nothing to do. To let it go wakes the thread, which costs less than an
-        # Event or a queue (each a lock within a lock).
-        self._go = threading.Lock()
-        self._go.acquire()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def do(self, job: Job) -> None:
         """Begin a job; not while it `is_busy`."""
         assert not self.is_busy
-        self.is_busy, self._job = True, job
+        self.is_busy = True
         if self._thread is None:
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
@@ -55,20 +52,16 @@ class WriteThread:
                 self._loop.call_soon(self._finish)
                 return
             self._thread = thread
-        self._go.release()
+        self._jobs.put(job)
 
     def close(self) -> None:
-        """Let the thread end, if it is not caught in a job."""
+        """Let the thread end, if it is not caught in a job; a later job begins another one."""
         if not self.is_busy and self._thread is not None:
-            self._job = self._thread = None
-            self._go.release()
+            self._thread = None
+            self._jobs.put(None)
 
     def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            job = self._job
-            if job is None:
-                return
+        while (job := self._jobs.get()) is not None:
             self._result = self._attempt(job)
             with suppress(RuntimeError):  # the loop is closed: nobody asks any more
                 self._loop.call_soon_threadsafe(self._finish)
@@ -81,6 +74,6 @@ class WriteThread:
             return exc
 
     def _finish(self) -> None:
-        result, self._result, self._job = self._result, None, None
+        result, self._result = self._result, None
         self.is_busy = False
         self._done(result)

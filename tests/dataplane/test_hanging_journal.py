@@ -181,6 +181,17 @@ async def test_a_thread_hands_over_what_a_job_returns_or_raises() -> None:
     thread.close()
 
 
+async def test_a_thread_that_was_ended_is_followed_by_another() -> None:
+    """At once, too, while the first one has not ended yet; each job is done once."""
+    found: list[object] = []
+    thread = WriteThread("test", asyncio.get_running_loop(), found.append)
+    for number in range(200):
+        thread.do(lambda number=number: number)  # type: ignore[misc]  # a default binds it
+        await until(lambda: not thread.is_busy, "the job")
+        thread.close()
+    assert found == list(range(200))
+
+
 async def test_where_no_thread_can_be_started_the_job_is_done_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
