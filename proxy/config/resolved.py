@@ -206,8 +206,13 @@ class Limits:
 
     @property
     def recorders_stop_s(self) -> float:
-        """How long recorders may ship what workers have flushed; the rest waits in the journal."""
+        """How long recorders that are to end may wait for a sink that takes nothing."""
         return 0.12 * self.shutdown_s
+
+    @property
+    def recorders_leave_s(self) -> float:
+        """When recorders leave what is not shipped in the journal: since the stop began."""
+        return 0.87 * self.shutdown_s
 
 
 @dataclass(frozen=True, slots=True)

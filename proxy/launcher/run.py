@@ -203,7 +203,7 @@ class _Launcher:
         self._public, self._admin = listeners
         self._state_dir = Path(config.state_dir)
         self._supervisor = Supervisor(self._children(plan), self._publish)
-        self._stop = Stop(self._supervisor, config.limits.shutdown_s)
+        self._stop = Stop(self._supervisor, config.limits)
         self._kill_watch = KillWatch(
             self._state_dir, page, lambda: self._supervisor.send(Role.WORKER, signal.SIGUSR2)
         )

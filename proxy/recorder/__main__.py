@@ -1,7 +1,8 @@
 """The recorder process: `python -m proxy.recorder --config PATH --index I`.
 
-SIGTERM and SIGINT end it after it has shipped what the workers have flushed, within
-`limits.recorders_stop_s`. It exits 0 then; 1 with a line in the log when it cannot start.
+SIGTERM and SIGINT end it after it has shipped what the workers have flushed (see
+`proxy.recorder.ending`); after SIGALRM it leaves the rest. It exits 0 then; 1 with a line in the log when
+it cannot start.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import importlib
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,16 +47,25 @@ async def run(config: Config, index: int) -> None:
     Raises:
         UnderstudyError: the sink cannot be opened; the statistics file says so, too.
     """
-    stop = asyncio.Event()
+    stop, late = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        stop.set()
+        # For a recorder whose launcher has died; else that one knows better how much time is left.
+        loop.call_later(config.limits.recorders_leave_s, late.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGALRM, late.set)
     following: Config | None = config
     while following is not None:
-        following = await _run_until_changed(following, index, stop)
+        following = await _run_until_changed(following, index, stop, late)
 
 
-async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) -> Config | None:
+async def _run_until_changed(
+    config: Config, index: int, stop: asyncio.Event, late: asyncio.Event
+) -> Config | None:
     """Run until the sink is another one, and return the config that says so; None after `stop`.
 
     Other changes need nothing here: each pair is expanded by the config that it was made under.
@@ -71,20 +81,31 @@ async def _run_until_changed(config: Config, index: int, stop: asyncio.Event) ->
         raise
     recorder = Recorder(config, index, sink, spans)
     leave_garbage()
-    end = asyncio.Event()
+    end, leave = asyncio.Event(), asyncio.Event()
     async with _beside(config, index, end, recorder.labels), asyncio.TaskGroup() as tasks:
         change = tasks.create_task(next_config(config))
         change.add_done_callback(lambda _: end.set())
-        stopped = tasks.create_task(stop.wait())
-        stopped.add_done_callback(lambda _: end.set())
-        await recorder.run(end)
+        signals = tasks.create_task(_pass_signals_on((stop, late), (end, leave)))
+        shipping = tasks.create_task(recorder.run(end, leave))
+        await end.wait()
         if change.done() and not stop.is_set():
-            stopped.cancel()
+            # A backlog must not keep the next sink waiting: it goes there.
+            await asyncio.wait([shipping], timeout=config.limits.recorders_stop_s)
+            leave.set()
+        await shipping
+        signals.cancel()
+        if change.done() and not stop.is_set():
             emit(f"recorder {index}", "info", "sink changed", {"version": change.result().version})
             return change.result()
         change.cancel()
-        stopped.cancel()
     return None
+
+
+async def _pass_signals_on(given: Iterable[asyncio.Event], to: Iterable[asyncio.Event]) -> None:
+    """Set one event after the other when its counterpart, which outlives a config, is set."""
+    for event, own in zip(given, to, strict=True):
+        await event.wait()
+        own.set()
 
 
 @asynccontextmanager

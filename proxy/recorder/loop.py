@@ -33,6 +33,7 @@ from proxy.journal.cursor import Batch
 from proxy.journal.reader import JournalReader
 from proxy.journal.segments import Position, load_dropped
 from proxy.recorder import statistics
+from proxy.recorder.ending import work_to_the_end
 from proxy.recorder.expansion import Expansion, PairMaker
 from proxy.recorder.priority import Punctuality
 from proxy.recorder.sink import Delivery, Drop, Sink
@@ -142,19 +143,28 @@ class Recorder:
         self._tails: dict[int, _Tail] = {}
         self._discovered_s = self._committed_s = -_DISCOVER_S
         self._journal_errors = 0
+        self._shipped = 0
         self._message = ""
         self._punctuality = Punctuality()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Ship until `stop` is set, then what the workers have flushed, for `limits.recorders_stop_s`.
+    async def run(self, stop: asyncio.Event, leave: asyncio.Event) -> None:
+        """Ship until `stop` is set, then what the workers have flushed, to its end.
 
-        Cancelled, it lets the sink and the journals go and leaves uncommitted pairs for the next
-        recorder.
+        It goes no further when `leave` is set, or when nothing was acknowledged for
+        `limits.recorders_stop_s`. Cancelled, it lets the sink and the journals go and leaves uncommitted
+        pairs for the next recorder.
         """
+        patience_s = self._config.limits.recorders_stop_s
         try:
             async with asyncio.TaskGroup() as group:
                 reporter = group.create_task(self._report(stop))
-                await self._ship_until(group, stop)
+                await work_to_the_end(
+                    self._ship(stop),
+                    stop,
+                    leave,
+                    moved=lambda: self._shipped,
+                    patience_s=patience_s,
+                )
                 reporter.cancel()
         finally:
             self._commit_all()
@@ -191,21 +201,6 @@ class Recorder:
             exported_spans=exported,
             dropped_spans=dropped,
         )
-
-    async def _ship_until(self, group: asyncio.TaskGroup, stop: asyncio.Event) -> None:
-        """Ship, and be done `limits.recorders_stop_s` after `stop` whatever the sink is doing."""
-        deadline = asyncio.timeout(None)
-        bound = None
-        try:
-            async with deadline:
-                bound = group.create_task(self._bound_shutdown(stop, deadline))
-                await self._ship(stop)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-        finally:
-            if bound is not None:
-                bound.cancel()
 
     async def _ship(self, stop: asyncio.Event) -> None:
         """Ship until stopped, and then until the journals are empty."""
@@ -246,11 +241,6 @@ class Recorder:
                 lines += found.lines
         return lines
 
-    async def _bound_shutdown(self, stop: asyncio.Event, deadline: asyncio.Timeout) -> None:
-        await stop.wait()
-        now_s = asyncio.get_running_loop().time()
-        deadline.reschedule(now_s + self._config.limits.recorders_stop_s)
-
     def _windows(self, tail: _Tail, found: _Found) -> Iterator[Batch]:
         """Yield the next window of a journal and, while it is far behind, the next of its newest."""
         now_ms = wall_ns() // 1_000_000
@@ -285,6 +275,7 @@ class Recorder:
         if expansion.rejected:
             self._message = expansion.error
         counts = tail.counts
+        self._shipped += len(batch.lines)
         counts[statistics.READ] += len(batch.lines)
         counts[statistics.ACKNOWLEDGED] += delivery.acknowledged
         counts[statistics.UNKNOWN_CONFIG] += expansion.unknown_config

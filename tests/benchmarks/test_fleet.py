@@ -29,13 +29,15 @@ print("started", flush=True)
 time.sleep(600)
 """
 
+# It waits in short steps, as Python may go to sleep right after a signal without looking at it.
 _RUNNER = """
-import sys
+import select, sys
 from pathlib import Path
 from benchmarks.fleet import Fleet, Place, ended_by_signals
 with ended_by_signals(), Fleet(Path(sys.argv[1])) as fleet:
     print(fleet.start("sleeper", ["sleep", "600"], Place.PROXY).pid, flush=True)
-    sys.stdin.read()
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        pass
 """
 
 

@@ -1,7 +1,7 @@
 """Stands in for a worker, recorder or control: says that it lives, and in which order it stops.
 
 Usage: stub_child.py ROLE --config PATH [--index I] [--fd FD]. `STUB_STUBBORN=ROLE` (or `all`) ignores
-SIGTERM; `STUB_CRASH=ROLE` ends at once with exit code 3; with `STUB_BEATS` workers beat.
+SIGTERM and SIGALRM; `STUB_CRASH=ROLE` ends at once with exit code 3; with `STUB_BEATS` workers beat.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def main() -> None:
         sys.exit(0)
 
     is_stubborn = os.environ.get("STUB_STUBBORN") in (role, "all")
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_stubborn else stop)
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, signal.SIG_IGN if is_stubborn else stop)
     if "--fd" in options:
         listener = socket.socket(fileno=int(options["--fd"]))
         assert listener.getsockname()[1] > 0

@@ -124,7 +124,7 @@ async def _run(config: Config, sink: FaultySink, pairs: int) -> None:
     async with asyncio.timeout(PATIENCE_S):
         with suppress(BaseExceptionGroup):
             async with asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(Recorder(config, 0, sink).run(stop))
+                running = tasks.create_task(Recorder(config, 0, sink).run(stop, asyncio.Event()))
                 await _until(lambda: running.done() or _pairs(config) >= pairs)
                 stop.set()
 
@@ -194,7 +194,7 @@ async def test_who_has_no_ramp_pays_nothing(tmp_path: Path) -> None:
     sink = FaultySink(10**6)
     stop = asyncio.Event()
     stop.set()
-    await Recorder(config, 0, sink).run(stop)
+    await Recorder(config, 0, sink).run(stop, asyncio.Event())
     assert sink.pairs == 10
     assert not (tmp_path / "evidence-0.json").exists()
     shipped = orjson.loads((tmp_path / "journal" / "worker-0" / "shipped.json").read_bytes())

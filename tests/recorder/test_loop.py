@@ -67,7 +67,7 @@ async def running(config: Config, sink: SlowSink) -> AsyncIterator[asyncio.Event
     """Run a recorder with windows of ten pairs; give the event that stops it."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(Recorder(config, 0, sink).run(stop))
+        group.create_task(Recorder(config, 0, sink).run(stop, asyncio.Event()))
         try:
             yield stop
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -91,6 +92,24 @@ def test_sigterm_ships_what_was_flushed_first(tmp_path: Path) -> None:
         journal(config, range(1_500))
         assert stop(process) == (0, b"")
     assert seqs(logged(config)) == list(range(1_500))
+
+
+def test_told_to_leave_it_ends_and_the_next_one_ships_the_rest(tmp_path: Path) -> None:
+    """Each pair once, wherever the first one was when its time was over."""
+    config = config_for(tmp_path)
+    config = replace(config, limits=replace(config.limits, shutdown_s=600))
+    journal(config, range(20_000))
+    worker = Path(config.state_dir) / "journal" / "worker-0"
+    with recorder(config) as process:
+        wait_for(
+            lambda: load_shipped(worker).position != Position() or process.poll(), "some progress"
+        )
+        process.send_signal(signal.SIGALRM)
+        assert stop(process) == (0, b"")
+    with recorder(config) as process:
+        wait_for_acknowledged(config, 20_000)
+        assert stop(process)[0] == 0
+    assert sorted(record["seq"] for record in logged(config)) == list(range(20_000))
 
 
 def test_a_killed_recorder_loses_nothing_and_counts_once(tmp_path: Path) -> None:
