@@ -117,14 +117,14 @@ class Journaling:
             self._begun_s = monotonic_s()
             self._writing.do(self._writer.tick)
 
-    async def stop(self) -> bool:
+    async def stop(self, timeout_s: float) -> bool:
         """Write what is left and close the journal; return whether every pair is in the books.
 
-        A disk that hangs is waited for `CLOSE_S` seconds. Then what waits is lost and counted; what is
-        being written the successor finds in the journal, or not.
+        A disk that hangs is waited for `timeout_s` seconds, `CLOSE_S` at least. Then what waits is lost
+        and counted; what is being written the successor finds in the journal, or not.
         """
         self.flush()  # what does not fit into one frame follows by itself
-        if await self._is_idle_within(CLOSE_S):
+        if await self._is_idle_within(max(timeout_s, CLOSE_S)):
             self._writing.do(self._writer.close)
             if await self._is_idle_within(
                 3 * CLOSE_S

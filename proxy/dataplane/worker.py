@@ -129,7 +129,10 @@ class Worker:
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
 
     async def stop(self, timeout_s: float) -> None:
-        """End: give shadows `timeout_s` seconds, cancel every leg that is left, flush the journal."""
+        """End: cancel every leg that is left, flush the journal.
+
+        Shadows have `timeout_s` seconds; what they leave of it, a disk that is slow may take.
+        """
         deadline_s = monotonic_s() + timeout_s
         # An Event would cost every leg a check for what happens once per process.
         while self.shadows and monotonic_s() < deadline_s:  # noqa: ASYNC110
@@ -141,7 +144,7 @@ class Worker:
         self.shedding.stop()
         self.clients.give_up()  # those whose request was not even whole
         await asyncio.sleep(0)  # what the cancelled users are told goes out at the end of a turn
-        is_booked = await self.journaling.stop()
+        is_booked = await self.journaling.stop(deadline_s - monotonic_s())
         if self.access_log is not None:
             self.access_log.flush()
         self.gauges.write_last()

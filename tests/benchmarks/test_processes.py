@@ -98,9 +98,7 @@ def test_tree_of_a_process_that_is_gone_is_empty(burner: subprocess.Popen[bytes]
 
 def test_quiet_tree_settles_and_a_busy_one_does_not(burner: subprocess.Popen[bytes]) -> None:
     """Settling returns soon for a waiting process and gives up on one that never rests."""
-    started = monotonic_s()
     assert processes.settle(burner.pid, limit_s=PATIENCE_S, window_s=0.05)
-    assert monotonic_s() - started < 5
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         # One that is not given a processor for two windows looks quiet.
         wait_for(lambda: not processes.settle(busy.pid, limit_s=0.4, window_s=0.05), "its work")

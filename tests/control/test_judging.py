@@ -11,7 +11,6 @@ from proxy.comparison.verdict import Outcome
 from proxy.control import judging as module
 from proxy.control.judging import Judging
 from proxy.ramp.window import STALE_MS, Judgement, Published, Window, judged
-from proxy.telemetry import monotonic_s
 from tests.ramp.test_window import PARAMS, START_MS, counted, published
 from tests.support.deadline import PATIENCE_S, wait_for
 
@@ -59,10 +58,8 @@ def test_what_took_long_is_not_done_again_at_once(monkeypatch: pytest.MonkeyPatc
     """A tenth of a processor at most."""
     judging = Judging()
     first = published(counted(600))
-    began_s = monotonic_s()
     monkeypatch.setattr(module, "_REST", 1e6)
     wait_for(lambda: judging.latest("r", WINDOW, first, PARAMS, START_MS).outcome, "a verdict")
-    assert monotonic_s() - began_s < 5
     second = published(counted(600, worse=300))
     for _ in range(2):
         wait_for(lambda: not judging._running, "the end of any judgement")

@@ -75,7 +75,7 @@ async def test_a_notice_is_tried_again_and_given_up_in_the_end(
     webhooks = Webhooks()
     listener.statuses = list(statuses)
     async with _calling(webhooks):
-        webhooks.notify(listener.hook(timeout_s=0.3 if 0 in statuses else 8.0), {"n": 1})
+        webhooks.notify(listener.hook(timeout_s=0.3 if 0 in statuses else PATIENCE_S), {"n": 1})
         await _until(webhooks, **counted)
         webhooks.notify(listener.hook(), {"n": 2})
         await _until(webhooks, notified=counted.get("notified", 0) + 1)
@@ -124,7 +124,7 @@ async def test_who_cannot_be_reached_is_told_without_the_address() -> None:
     """The address may be a secret."""
     webhooks = Webhooks()
     async with _calling(webhooks):
-        webhooks.ask("r", Webhook("http://127.0.0.1:9/secret", "", 8.0), (0, 1), {})
+        webhooks.ask("r", Webhook("http://127.0.0.1:9/secret", "", PATIENCE_S), (0, 1), {})
         await _until(webhooks, refused=1)
     assert webhooks.answer("r") == "it cannot be reached (ConnectError)"
 
@@ -133,7 +133,7 @@ async def test_a_step_up_waits_for_the_word_and_everything_is_told(
     tmp_path: Path, listener: Listener
 ) -> None:
     """A hung listener holds up neither the ticks nor a fall."""
-    hook = listener.hook(secret=SECRET, timeout_s=8.0)
+    hook = listener.hook(secret=SECRET, timeout_s=2 * PATIENCE_S)
     with listening() as audience:
         stage = Stage(ramp_config(tmp_path, confirm=hook, notify=audience.hook()))
         listener.statuses = [409, 200, 0]
@@ -153,7 +153,7 @@ async def test_a_step_up_waits_for_the_word_and_everything_is_told(
             stage.gather()
             began_s = monotonic_s()
             stage.gather(same=0, worse=2_000)
-            assert monotonic_s() - began_s < 4.0
+            assert monotonic_s() - began_s < PATIENCE_S
             assert stage.live.weight_bp == 0
             await _until(stage.webhooks, notified=5)
         told = audience.said

@@ -160,6 +160,27 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(
         assert plane.count("pairs_journaled", "iris", "v2") == 1
 
 
+async def test_a_stop_waits_for_a_slow_disk_for_the_time_that_copies_leave(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost to it then."""
+    monkeypatch.setattr(journaling, "CLOSE_S", 0.05)
+    async with _plane(tmp_path / "state") as plane:
+        disk.hang()
+        await _ask(plane, 1)
+        await until(lambda: disk.waiting, "a write that hangs")
+        await _ask(plane, 5)
+        await until(lambda: plane.worker.journal.buffered_pairs == 5, "pairs in memory")
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
+            stopping = group.create_task(plane.worker.stop(PATIENCE_S))
+            await asyncio.sleep(0.2)  # four times what a stop without time to give would wait
+            assert not stopping.done()
+            disk.go_on()
+        assert _lost(plane) == 0
+        assert not plane.worker.stats.is_open
+        assert len(plane.lines()) == 6
+
+
 async def test_a_thread_hands_over_what_a_job_returns_or_raises() -> None:
     """One after another, and in the loop's own thread."""
     found: list[object] = []

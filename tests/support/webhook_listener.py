@@ -45,7 +45,7 @@ class Listener:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
 
-    def hook(self, *, secret: str = "", timeout_s: float = 8.0) -> Webhook:
+    def hook(self, *, secret: str = "", timeout_s: float = PATIENCE_S) -> Webhook:
         """Return the webhook that calls it; by default no answer comes too late on a busy machine."""
         return Webhook(f"http://127.0.0.1:{self.server.server_address[1]}/hook", secret, timeout_s)
 
