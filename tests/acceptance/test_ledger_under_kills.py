@@ -151,19 +151,23 @@ def _has_books(instance: Instance, index: int) -> bool:
 
 
 class WorkerBooks:
-    """What one worker's page says, which outlives it."""
+    """What one worker's page says, which outlives it.
+
+    Attributes:
+        rate: pairs per second, the most between two looks.
+    """
 
     def __init__(self, instance: Instance, index: int) -> None:
         self._page = read_stats(instance.state_dir, index)
         self._looked_s = monotonic_s()
         self._decided, self._lost = self._count("pairs_decided"), self.lost()
         self._connections = 0
-        self._rate = 0.0
+        self.rate = 0.0
 
     def look(self) -> None:
         """Note how many pairs come; what counts is the most in a time between two looks."""
         now_s, decided = monotonic_s(), self._count("pairs_decided")
-        self._rate = max(self._rate, (decided - self._decided) / (now_s - self._looked_s))
+        self.rate = max(self.rate, (decided - self._decided) / (now_s - self._looked_s))
         self._looked_s, self._decided = now_s, decided
         self._connections = max(self._connections, self._page.get("connections_open"))
 
@@ -174,11 +178,17 @@ class WorkerBooks:
         assert not any(reasons.values()), reasons
         return died
 
-    def settled(self, kills: int) -> tuple[int, float]:
-        """Return what `kills` kills have cost, and what they may cost at most."""
+    def settled(self, kills: int, others_rate: float) -> tuple[int, float]:
+        """Return what `kills` kills have cost, and what they may cost at most.
+
+        Args:
+            kills: of this worker.
+            others_rate: of the workers that were killed, too: their users come here then.
+        """
         # Of each connection the request under way, and the copies of the one before.
-        in_flight = 2 * len(CANDIDATES) * (self._connections or CLIENTS)
-        bound = kills * (in_flight + SLACK * FLUSH_S * self._rate)
+        connections = CLIENTS if others_rate else self._connections or CLIENTS
+        in_flight = 2 * len(CANDIDATES) * connections
+        bound = kills * (in_flight + SLACK * FLUSH_S * (self.rate + others_rate))
         lost = self.lost() - self._lost
         self._page.close()
         return lost, bound
@@ -237,7 +247,8 @@ async def _round(instance: Instance, load: Load, found: Found, chance: random.Ra
     await load.pause()
     found.check(await asyncio.to_thread(wait_balanced, instance))
     for name, each in books.items():
-        lost, bound = each.settled(killed[name])
+        others = [other.rate for key, other in books.items() if key != name and killed[key]]
+        lost, bound = each.settled(killed[name], sum(others))
         assert lost == 0 or killed[name]
         if killed[name]:
             found.check_loss(lost, bound)
