@@ -15,6 +15,7 @@ import orjson
 import pybase64
 
 from proxy.config.resolved import Bodies, Config, HashPolicy, Route
+from proxy.pairs.inflate import defused
 from proxy.routing.decide import PRIMARY, Decision
 from proxy.routing.segments import SegmentReader
 from proxy.routing.split import recorded_hash
@@ -321,8 +322,10 @@ class LineMaker:
         is_whole = leg.kept_bytes == leg.response_bytes
         if self._redactor is not None:
             return _redacted_answer(self._redactor, body, leg.head, is_whole=is_whole)
-        text, encoding = _text(body)
-        return text, _FULL if is_whole else b"truncated", encoding
+        coding = leg.head.content_encoding
+        kept = body if coding is None else defused(body, coding.decode("latin-1"))
+        text, encoding = _text(kept)
+        return text, _FULL if is_whole and kept is body else b"truncated", encoding
 
 
 def _redacted_request(redactor: Redactor, body: bytes, head: RequestHead) -> bytes | None:

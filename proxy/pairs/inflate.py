@@ -32,6 +32,7 @@ TOO_LARGE: Final = "inflates_too_large"
 #: Before version 1.2 the library cannot bound what it makes.
 _HAS_BROTLI: Final = brotli is not None and hasattr(brotli.Decompressor, "can_accept_more_data")
 
+_GZIP: Final = frozenset(("gzip", "x-gzip"))
 _GZIP_WBITS = 31
 _RAW_WBITS = -15
 
@@ -40,6 +41,8 @@ STEP_BYTES: Final = 256 * 1024
 
 #: How much of a body is looked at before all of it: 30 us of a bomb that would take 15 ms in all.
 SAMPLE_BYTES: Final = 128
+#: How much of a bomb is recorded.
+BOMB_BYTES: Final = 1024
 
 #: Called between two steps, for who must not keep others waiting.
 Between = Callable[[], None]
@@ -85,8 +88,30 @@ def inflate(
     return body
 
 
+def defused(body: bytes, content_encoding: str) -> bytes:
+    """Return a whole body, or only the begin of one that is known to be too large without decoding it.
+
+    What a bomb holds tells nobody anything, and keeping it would cost the worker as much as the request.
+    """
+    if len(body) <= BOMB_BYTES or content_encoding.strip().lower() not in _GZIP:
+        return body
+    try:
+        is_bomb = _is_bomb(body, min(LIMIT_BYTES, LIMIT_RATIO * len(body)))
+    except zlib.error:
+        return body
+    return body[:BOMB_BYTES] if is_bomb else body
+
+
+def begins_like_a_bomb(body: bytes, content_encoding: str) -> bool:
+    """Return whether a body in gzip alone, of which this is the begin, is compressed beyond reason."""
+    try:
+        return content_encoding.strip().lower() in _GZIP and _grows_beyond_reason(body)
+    except zlib.error:
+        return False
+
+
 def _decode(body: bytes, coding: str, limit_bytes: int, between: Between) -> bytes:
-    if coding in ("gzip", "x-gzip"):
+    if coding in _GZIP:
         return _zlib(body, _GZIP_WBITS, limit_bytes, between)
     if coding == "deflate":
         # RFC 9110 section 8.4.1.2: zlib's format; some servers send the bare stream instead.
@@ -130,8 +155,10 @@ def _is_bomb(body: bytes, limit_bytes: int) -> bool:
     they say too much is never decoded in the end. But of a body that was cut they say anything: hence
     the look at its begin, by which those that are not compressed beyond reason are called damaged.
     """
-    if int.from_bytes(body[-4:], "little") <= limit_bytes:
-        return False
+    return int.from_bytes(body[-4:], "little") > limit_bytes and _grows_beyond_reason(body)
+
+
+def _grows_beyond_reason(body: bytes) -> bool:
     sample = body[:SAMPLE_BYTES]
     grown_bytes = LIMIT_RATIO * len(sample)
     return len(zlib.decompressobj(_GZIP_WBITS).decompress(sample, grown_bytes + 1)) > grown_bytes

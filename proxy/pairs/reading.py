@@ -18,7 +18,7 @@ from proxy.comparison import comparators
 from proxy.comparison.result import Comparison, against_noise, not_comparable
 from proxy.config.resolved import Route
 from proxy.pairs import sse
-from proxy.pairs.inflate import Between, at_once
+from proxy.pairs.inflate import TOO_LARGE, Between, at_once, begins_like_a_bomb
 from proxy.pairs.protocols.answer import Extract
 from proxy.pairs.protocols.extract import Extractor
 from proxy.pairs.protocols.stream import INCOMPLETE
@@ -69,7 +69,8 @@ class Reader:
         if status != "ok":
             return sha256, Extract(reason=status if status in _UNASKED else "failed")
         if data is None or state == "truncated":
-            return sha256, Extract(reason=state)
+            is_bomb = data and content_encoding and begins_like_a_bomb(data, content_encoding)
+            return sha256, Extract(reason=TOO_LARGE if is_bomb else state)
         extract = self._extract(data, content_type, content_encoding)
         if stream_complete is False:
             extract = extract._replace(reason=INCOMPLETE)

@@ -1,17 +1,21 @@
-"""The bounds of a candidate's copies: their rate, and how long each may take."""
+"""The bounds of a candidate's copies: their rate, how long each may take, and what a bomb costs."""
 
 from __future__ import annotations
 
 import asyncio
+import gzip
 from pathlib import Path
 
+import pybase64
 import pytest
 
+from proxy.pairs.expand import Expander
+from proxy.pairs.inflate import BOMB_BYTES
 from proxy.state.stats_page import Skip
 from proxy.telemetry import monotonic_s
 from tests.support.dataplane import Options, dataplane, until
 from tests.support.ledgers import check_ledger
-from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang
+from tests.support.upstreams import Behaviour, Request, Upstream, answer, echo, hang, raw_answer
 
 
 async def test_the_rate_holds_under_load_and_every_skip_is_recorded(tmp_path: Path) -> None:
@@ -151,3 +155,29 @@ async def test_the_bound_of_copies_does_not_bind_users(tmp_path: Path) -> None:
         lines = await plane.pairs(1)
         check_ledger(plane)
     assert {line["replicate_status"] for line in lines} == {"reset"}
+
+
+async def test_of_a_gzip_bomb_the_begin_is_recorded(tmp_path: Path) -> None:
+    """Its length as it was, and the record says why it cannot be compared; users get theirs whole."""
+    bomb = gzip.compress(bytes(64 << 20))
+    behaviour = raw_answer(
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n%b"
+        % (len(bomb), bomb)
+    )
+    async with (
+        Upstream(behaviour) as primary,
+        Upstream(behaviour) as candidate,
+        dataplane(tmp_path, primary=primary.port, candidates={"v2": candidate.port}) as plane,
+    ):
+        _, _, body = await plane.request(b"POST", b"/", body=b"{}")
+        (line,) = await plane.pairs(1)
+        config = plane.worker.config
+    assert body == bomb
+    for side in ("primary", "candidate"):
+        assert pybase64.b64decode(line[f"{side}_body"]) == bomb[:BOMB_BYTES]
+        assert (line[f"{side}_body_state"], line[f"{side}_response_bytes"]) == (
+            "truncated",
+            len(bomb),
+        )
+    record = Expander(config.routes[0], config.record, "0").expand(dict(line))
+    assert record["not_comparable_reason"] == "primary_inflates_too_large"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import random
 import uuid
 from ctypes import CDLL, c_size_t, c_void_p
 from datetime import UTC, datetime
@@ -154,6 +155,28 @@ def test_a_leg_that_failed_cannot_be_compared(side: str, status: str) -> None:
         (leg("candidate", b"null"), "candidate_no_prediction"),
         (leg("candidate", b'{"y":NaN}'), "candidate_not_finite"),
         (leg("candidate", b"[" * 300 + b"]" * 300), "candidate_too_deep"),
+        (
+            leg(
+                "candidate",
+                gzip.compress(bytes(1 << 20))[:1000],
+                body_state="truncated",
+                content_encoding="GZip",
+            ),
+            "candidate_inflates_too_large",
+        ),
+        (
+            leg(
+                "candidate",
+                gzip.compress(random.Random(1).randbytes(4096))[:1000],
+                body_state="truncated",
+                content_encoding="gzip",
+            ),
+            "candidate_truncated",
+        ),
+        (
+            leg("candidate", b"x", body_state="truncated", content_encoding="gzip"),
+            "candidate_truncated",
+        ),
         (leg("candidate", b"x", content_encoding="compress"), "candidate_content_encoding"),
         (leg("candidate", b"x", content_encoding="gzip"), "candidate_encoding_damaged"),
         (leg("candidate", b'{"y":1}', stream_complete=False), "candidate_stream_incomplete"),

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 
 from proxy.pairs import inflate as inflate_module
 from proxy.pairs.inflate import (
+    BOMB_BYTES,
     DAMAGED,
     LIMIT_BYTES,
     SAMPLE_BYTES,
@@ -21,6 +22,8 @@ from proxy.pairs.inflate import (
     TOO_LARGE,
     UNKNOWN,
     InflateError,
+    begins_like_a_bomb,
+    defused,
     inflate,
 )
 
@@ -173,6 +176,41 @@ def test_what_was_cut_is_not_called_a_bomb(text: bytes) -> None:
     cut = body[:-4] + b"\xff\xff\xff\xff"
     with pytest.raises(InflateError, match=f"^{DAMAGED}$"):
         inflate(cut, "gzip")
+
+
+BOMB = gzip.compress(bytes(64 << 20))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", " X-GZIP "])
+def test_of_a_bomb_only_the_begin_is_kept(encoding: str) -> None:
+    """As much as tells that it was one."""
+    begin = defused(BOMB, encoding)
+    assert begin == BOMB[:BOMB_BYTES]
+    assert begins_like_a_bomb(begin, encoding)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (BOMB, "br"),
+        (BOMB, "gzip, gzip"),
+        (b"x" * 2000, "gzip"),
+        (gzip.compress(repr(list(range(9999))).encode()), "gzip"),
+        (gzip.compress(random.Random(3).randbytes(4096))[:-4] + b"\xff\xff\xff\xff", "gzip"),
+        (BOMB[:BOMB_BYTES], "gzip"),
+        (b"", "gzip"),
+    ],
+)
+def test_what_may_be_an_honest_answer_is_kept_as_it_is(body: bytes, encoding: str) -> None:
+    """Also what is damaged, or only says that it is so large."""
+    assert defused(body, encoding) is body
+
+
+@given(body=st.binary(max_size=2000), encoding=st.sampled_from(("gzip", "x-gzip", "", "br")))
+def test_no_bytes_make_the_look_for_bombs_fail(body: bytes, encoding: str) -> None:
+    """They come from anybody."""
+    assert body.startswith(defused(body, encoding))
+    begins_like_a_bomb(body, encoding)
 
 
 def turns_of(body: bytes, reason: str) -> int:
