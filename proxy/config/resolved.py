@@ -206,7 +206,7 @@ class Limits:
 
     @property
     def recorders_stop_s(self) -> float:
-        """How long recorders that are to end may wait for a sink that takes nothing."""
+        """How long a recorder that ends waits while its sink takes nothing; one that is replaced has no more."""
         return 0.12 * self.shutdown_s
 
     @property

@@ -77,6 +77,15 @@ async def _ask(plane: Plane, count: int) -> None:
         assert (status, body) == (200, BODY)
 
 
+async def _hang_with_five_waiting(plane: Plane, disk: Disk) -> None:
+    """Hang with one pair on its way to the disk, and five in memory."""
+    disk.hang()
+    await _ask(plane, 1)
+    await until(lambda: disk.waiting, "a write that hangs")
+    await _ask(plane, 5)
+    await until(lambda: plane.worker.journal.buffered_pairs == 5, "pairs in memory")
+
+
 def _lost(plane: Plane) -> int:
     return plane.count("pairs_lost", "iris", "v2", str(Lost.JOURNAL_ERROR))
 
@@ -146,11 +155,7 @@ async def test_a_stop_does_not_wait_for_a_disk_that_hangs(
     """What waits is lost and counted; the flush under way is for the successor to settle."""
     monkeypatch.setattr(journaling, "CLOSE_S", 0.05)
     async with _plane(tmp_path / "state") as plane:
-        disk.hang()
-        await _ask(plane, 1)
-        await until(lambda: disk.waiting, "a write that hangs")
-        await _ask(plane, 5)
-        await until(lambda: plane.worker.journal.buffered_pairs == 5, "pairs in memory")
+        await _hang_with_five_waiting(plane, disk)
         await asyncio.wait_for(plane.worker.stop(0.1), PATIENCE_S)
         assert _lost(plane) == 5
         assert plane.worker.stats.is_open
@@ -166,11 +171,7 @@ async def test_a_stop_waits_for_a_slow_disk_for_the_time_that_copies_leave(
     """Nothing is lost to it then."""
     monkeypatch.setattr(journaling, "CLOSE_S", 0.05)
     async with _plane(tmp_path / "state") as plane:
-        disk.hang()
-        await _ask(plane, 1)
-        await until(lambda: disk.waiting, "a write that hangs")
-        await _ask(plane, 5)
-        await until(lambda: plane.worker.journal.buffered_pairs == 5, "pairs in memory")
+        await _hang_with_five_waiting(plane, disk)
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as group:
             stopping = group.create_task(plane.worker.stop(PATIENCE_S))
             await asyncio.sleep(0.2)  # four times what a stop without time to give would wait

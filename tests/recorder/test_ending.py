@@ -53,7 +53,7 @@ async def test_it_is_finished_though_it_takes_longer_than_the_patience() -> None
         work.stop.set()
         for _ in range(20):
             work.moved += 1
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # twenty times: twice the patience
         assert work.ends == []
         work.finished.set()
     assert work.ends == ["finished"]
@@ -62,7 +62,7 @@ async def test_it_is_finished_though_it_takes_longer_than_the_patience() -> None
 async def test_it_is_left_when_it_does_not_move() -> None:
     """But not before the stop, however long it stands still."""
     async with at_work(patience_s=0.01) as work:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)  # ten times the patience
         assert work.ends == []
         work.stop.set()
     assert work.ends == ["cancelled"]
@@ -72,7 +72,7 @@ async def test_it_is_left_when_told() -> None:
     """At once, and though it moves; and not before the stop, which is what comes first."""
     async with at_work(patience_s=PATIENCE_S) as work:
         work.leave.set()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # time for what must not happen
         assert work.ends == []
         work.stop.set()
     assert work.ends == ["cancelled"]
